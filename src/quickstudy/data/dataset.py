@@ -1,0 +1,249 @@
+"""`ClassDataset`: every example in one tensor, rows grouped by class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quickstudy.errors import DataError, unknown
+
+
+class Splits(NamedTuple):
+    """Meta-train, meta-validation and meta-test: datasets over disjoint classes."""
+
+    train: ClassDataset
+    val: ClassDataset
+    test: ClassDataset
+
+
+@dataclass(frozen=True, eq=False)
+class ClassDataset:
+    """Labelled examples of many classes, all in memory, rows grouped by class.
+
+    Args:
+        x: examples `[M, C, H, W]`, uint8 (0 to 255) or float32; class `c` is the rows
+            `offsets[c]` to `offsets[c + 1]`.
+        offsets: int64 `[classes + 1]`, from 0 to `M`.
+        names: the class names, all different.
+        attributes: per-example labels besides the class, by name (drawer, country …): int64 `[M]`.
+        class_attributes: per-class labels, by name (alphabet …): one string a class.
+        splits: ready-made splits, by name: (train, val, test) class indices.
+        name: what the data set is called in messages and in the run folder.
+        note: how the pixels were made (polarity, size, resampling filter), for the record.
+
+    Example:
+        >>> data = ClassDataset.from_arrays(np.zeros((6, 8, 8), np.uint8), list("aabbcc"))
+        >>> len(data), data.counts.tolist(), data.image_shape
+        (3, [2, 2, 2], (1, 8, 8))
+    """
+
+    x: Tensor
+    offsets: Tensor
+    names: tuple[str, ...]
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)
+    class_attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    splits: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(
+        default_factory=dict
+    )
+    name: str = "data"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise DataError(f"{self.name}: two classes are both called {twice[0]!r}")
+        if len(self.offsets) != len(self.names) + 1:
+            raise DataError(f"{self.name}: {len(self.names)} names for {len(self.offsets) - 1} classes")
+        for name, values in self.attributes.items():
+            if len(values) != len(self.x):
+                raise DataError(f"{self.name}: attribute {name!r} has {len(values)} rows, not {len(self.x)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        low, high = (int(self.counts.min()), int(self.counts.max())) if len(self) else (0, 0)
+        each = f"{low}" if low == high else f"{low} to {high}"
+        shape = "x".join(map(str, self.image_shape))
+        return f"ClassDataset({self.name}: {len(self)} classes, {each} examples each, {shape} {self.x.dtype})"
+
+    @property
+    def counts(self) -> Tensor:
+        """Examples per class, int64 `[classes]`."""
+        return self.offsets.diff()
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one example, `(C, H, W)` for pictures."""
+        return tuple(self.x.shape[1:])
+
+    def examples(self, c: int) -> Tensor:
+        """All examples of class `c`, `[count, C, H, W]`, a view."""
+        return self.x[self.offsets[c] : self.offsets[c + 1]]
+
+    def labels(self) -> Tensor:
+        """The class of each row, int64 `[M]`: with `x`, an ordinary supervised data set."""
+        return torch.repeat_interleave(torch.arange(len(self)), self.counts)
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any pixel, name or order."""
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(repr((self.names, self.offsets.tolist(), tuple(self.x.shape), str(self.x.dtype))).encode())
+        digest.update(np.ascontiguousarray(self.x.numpy()).data)
+        return digest.hexdigest()
+
+    def rows(self, rows: Tensor, offsets: Tensor, names: Sequence[str], **changes: object) -> ClassDataset:
+        """The dataset made of these rows of this one, regrouped."""
+        attributes = {k: v[rows] for k, v in self.attributes.items()}
+        return replace(
+            self, x=self.x[rows], offsets=offsets, names=tuple(names), attributes=attributes, **changes
+        )
+
+    def subset(self, classes: Sequence[int], name: str | None = None) -> ClassDataset:
+        """The dataset of these classes only, in this order.
+
+        >>> data = ClassDataset.from_arrays(np.zeros((6, 8, 8), np.uint8), list("aabbcc"))
+        >>> data.subset([2, 0]).names
+        ('c', 'a')
+        """
+        classes = [int(c) for c in classes]
+        spans = [torch.arange(int(self.offsets[c]), int(self.offsets[c + 1])) for c in classes]
+        counts = torch.tensor([len(s) for s in spans], dtype=torch.int64)
+        return self.rows(
+            torch.cat(spans) if spans else torch.zeros(0, dtype=torch.int64),
+            torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]),
+            [self.names[c] for c in classes],
+            class_attributes={k: tuple(v[c] for c in classes) for k, v in self.class_attributes.items()},
+            splits={},
+            name=name or self.name,
+        )
+
+    def limit(self, samples_per_class: int, seed: int | None = None) -> ClassDataset:
+        """Keep this many examples of each class: the first ones, or with `seed` a random choice.
+
+        Raises:
+            DataError: a class has fewer; the message names it.
+        """
+        for class_name, count in zip(self.names, self.counts.tolist(), strict=True):
+            if count < samples_per_class:
+                raise DataError(
+                    f"{self.name}: class {class_name!r} has {count} examples, fewer than the "
+                    f"{samples_per_class} asked for"
+                )
+        rng = np.random.default_rng(seed)
+        chosen = []
+        for start, count in zip(self.offsets.tolist(), self.counts.tolist(), strict=False):
+            picks = np.arange(count) if seed is None else np.sort(rng.permutation(count)[:samples_per_class])
+            chosen.append(torch.from_numpy(picks[:samples_per_class] + start))
+        offsets = torch.arange(len(self) + 1) * samples_per_class
+        return self.rows(torch.cat(chosen), offsets, self.names)
+
+    def rotated(self) -> ClassDataset:
+        """Each class four times: as it is and turned by 90, 180 and 270 degrees, as classes of their own.
+
+        The classes of one character stay in one split, since a split is made before turning.
+        """
+        if len(self.image_shape) != 3 or self.image_shape[1] != self.image_shape[2]:
+            raise DataError(f"{self.name}: only square pictures can be turned, not {self.image_shape}")
+        turns = [torch.rot90(self.x, k, (-2, -1)) for k in range(4)]
+        steps = [self.offsets[:-1] + k * len(self.x) for k in range(4)]
+        end = torch.tensor([4 * len(self.x)])
+        return replace(
+            self,
+            x=torch.cat(turns),
+            offsets=torch.cat([*steps, end]),
+            names=tuple(f"{name}/rot{90 * k:03d}" for k in range(4) for name in self.names),
+            attributes={k: v.repeat(4) for k, v in self.attributes.items()},
+            class_attributes={k: v * 4 for k, v in self.class_attributes.items()},
+            splits={},
+        )
+
+    def split(
+        self, how: str | None = None, *, seed: int = 0, fractions: tuple[float, float] = (0.6, 0.2)
+    ) -> Splits:
+        """Meta-train, meta-validation and meta-test classes, disjoint.
+
+        Args:
+            how: the name of a ready-made split; "random" for one by `seed`; by default the first
+                ready-made one, else "random".
+            fractions: meta-train and meta-validation shares of a random split; at least 3 classes go to
+                each of the three where there are 9 or more.
+
+        Raises:
+            UserError: an unknown split, or too few classes.
+        """
+        how = how or next(iter(self.splits), "random")
+        if how != "random":
+            if how not in self.splits:
+                raise unknown("split", how, [*self.splits, "random"])
+            parts: Sequence[Sequence[int]] = self.splits[how]
+        else:
+            n = len(self)
+            if n < 3:
+                raise DataError(f"{self.name}: {n} classes cannot be split in three; at least 3 are needed")
+            least = min(3, n // 3)
+            val = max(round(fractions[1] * n), least)
+            test = max(round((1 - sum(fractions)) * n), least)
+            train = n - val - test
+            order = np.random.default_rng(seed).permutation(n).tolist()
+            parts = [sorted(order[:train]), sorted(order[train : train + val]), sorted(order[train + val :])]
+        return Splits(*(self.subset(p, self.name) for p in parts))
+
+    @staticmethod
+    def from_arrays(
+        x: object,
+        y: object,
+        *,
+        names: Sequence[str] | None = None,
+        attributes: Mapping[str, object] | None = None,
+        name: str = "arrays",
+    ) -> ClassDataset:
+        """A dataset from an array of examples and one label each.
+
+        Args:
+            x: `[M, H, W]`, `[M, H, W, C]` with C of 1, 3 or 4 in uint8, `[M, C, H, W]`, or `[M, D]`.
+            y: `[M]` labels of any hashable kind.
+            names: the class names, in the order of the sorted labels; by default the labels themselves.
+
+        Raises:
+            DataError: lengths that differ, NaN or infinity, an unusable shape, duplicate names.
+        """
+        array = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
+        marks = np.asarray(y.numpy() if isinstance(y, Tensor) else y)
+        if marks.ndim != 1 or len(marks) != len(array):
+            raise DataError(f"{name}: {len(array)} examples but labels of shape {marks.shape}")
+        if len(array) == 0:
+            raise DataError(f"{name}: no examples")
+        if array.dtype != np.uint8:
+            if array.dtype.kind not in "fiub":
+                raise DataError(f"{name}: examples of type {array.dtype} are not numbers")
+            array = array.astype(np.float32)
+            bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))
+            if len(bad):
+                raise DataError(f"{name}: example {bad[0]} holds NaN or infinity ({len(bad)} such examples)")
+        if array.ndim == 3:
+            array = array[:, None]
+        elif array.ndim == 4 and array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
+            array = array.transpose(0, 3, 1, 2)
+        elif array.ndim not in (2, 4):
+            raise DataError(f"{name}: examples of shape {array.shape[1:]} are neither pictures nor vectors")
+        values, codes = np.unique(marks, return_inverse=True)
+        order = np.argsort(codes, kind="stable")
+        counts = np.bincount(codes, minlength=len(values))
+        if names is not None and len(names) != len(values):
+            raise DataError(f"{name}: {len(names)} names for {len(values)} classes")
+        extra = {k: torch.as_tensor(np.asarray(v))[order].long() for k, v in (attributes or {}).items()}
+        return ClassDataset(
+            x=torch.from_numpy(np.ascontiguousarray(array[order])),
+            offsets=torch.from_numpy(np.concatenate([[0], counts.cumsum()]).astype(np.int64)),
+            names=tuple(map(str, values if names is None else names)),
+            attributes=extra,
+            name=name,
+        )
