@@ -1,0 +1,20 @@
+"""From data to tasks: the `Task` type, samplers over classes, regression families."""
+
+from quickstudy.tasks.regression import Harmonics, Lines, Sinusoids
+from quickstudy.tasks.sampler import ClassTasks, FrozenTasks, tasks
+from quickstudy.tasks.supervised import SupervisedBatches
+from quickstudy.tasks.task import Query, Support, Task, TaskSource
+
+__all__ = [
+    "ClassTasks",
+    "FrozenTasks",
+    "Harmonics",
+    "Lines",
+    "Query",
+    "Sinusoids",
+    "SupervisedBatches",
+    "Support",
+    "Task",
+    "TaskSource",
+    "tasks",
+]

@@ -1,0 +1,84 @@
+"""Families of one-dimensional functions as tasks: sinusoids, harmonics, lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from quickstudy.tasks.chance import uniforms
+from quickstudy.tasks.task import Query, Support, Task
+
+
+@dataclass(frozen=True)
+class FunctionTasks:
+    """Regression tasks: task i is a random function y = f(x), seen at `shot` points, judged at `query`.
+
+    Args:
+        shot: support points.
+        query: query points.
+        seed: which sequence of tasks.
+    """
+
+    shot: int = 10
+    query: int = 10
+    seed: int = 0
+    low: float = -5.0
+    high: float = 5.0
+    parameters = 2
+
+    def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The functions given by uniform numbers u `[T, parameters]` at points x `[T, n]`."""
+        raise NotImplementedError
+
+    def batch(self, indices: np.ndarray) -> Task:
+        """Support `[T, shot, 1]` → `[T, shot, 1]` and query likewise, float32."""
+        indices = np.asarray(indices)
+        points = uniforms(self.seed, 1, indices, self.shot + self.query)
+        x = self.low + (self.high - self.low) * points
+        y = self.function(uniforms(self.seed, 0, indices, self.parameters), x)
+        xs, ys = (torch.from_numpy(v[..., None]).float() for v in (x, y))  # [T, n, 1]
+        k = self.shot
+        return Task(Support(xs[:, :k], ys[:, :k]), Query(xs[:, k:], ys[:, k:]))
+
+    def task(self, index: int) -> Task:
+        """The task with this number."""
+        return next(self.batch(np.array([index])).unbatch())
+
+    def describe(self) -> dict[str, object]:
+        """Family, shots, queries and seed."""
+        family = type(self).__name__.lower()
+        return {"data": family, "shot": self.shot, "query": self.query, "seed": self.seed}
+
+
+class Sinusoids(FunctionTasks):
+    """y = a sin(x − φ), a in 0.1…5, φ in 0…π, x in −5…5 (Finn et al. 2017, section 5.1).
+
+    >>> Sinusoids(shot=10).task(3).support.x.shape
+    torch.Size([10, 1])
+    """
+
+    def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
+        amplitude, phase = 0.1 + 4.9 * u[:, :1], np.pi * u[:, 1:]
+        return amplitude * np.sin(x - phase)
+
+
+class Harmonics(FunctionTasks):
+    """y = a₁ sin(ωx + b₁) + a₂ sin(2ωx + b₂), ω in 5…7, aᵢ in 0…1, bᵢ in 0…2π, x in −1…1 scaled to −5…5."""
+
+    parameters = 5
+
+    def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
+        omega = 5 + 2 * u[:, :1]
+        a1, a2, b1, b2 = (u[:, i : i + 1] for i in range(1, 5))
+        t = x / max(abs(self.low), abs(self.high))
+        turn = 2 * np.pi
+        return a1 * np.sin(omega * t + turn * b1) + a2 * np.sin(2 * omega * t + turn * b2)
+
+
+class Lines(FunctionTasks):
+    """y = m x + c, m and c in −3…3."""
+
+    def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return (6 * u[:, :1] - 3) * x + (6 * u[:, 1:] - 3)
