@@ -1,0 +1,49 @@
+"""The gradient of a task's loss, by torch.autograd in a loop over tasks and by torch.func inside a map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+
+_inside_map: ContextVar[bool] = ContextVar("inside_map", default=False)
+
+
+@contextmanager
+def vectorised() -> Iterator[None]:
+    """Mark the code that `torch.func.vmap` runs, where only `torch.func.grad` may differentiate."""
+    token = _inside_map.set(True)
+    try:
+        yield
+    finally:
+        _inside_map.reset(token)
+
+
+def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: bool) -> tuple[Tensor, Params]:
+    """The value of `loss` at `params`, and its gradient.
+
+    Args:
+        loss: a function of the parameters, to a scalar.
+        create_graph: whether the gradient itself can be differentiated (second order).
+
+    Returns:
+        (loss, gradient); the gradient is zero where a parameter has no influence, never None.
+    """
+    if _inside_map.get():
+        grads, value = torch.func.grad_and_value(loss)(params)
+        return value, grads if create_graph else {k: g.detach() for k, g in grads.items()}
+    with torch.enable_grad():
+        if create_graph:
+            leaves = {k: p if p.requires_grad else p.detach().requires_grad_() for k, p in params.items()}
+        else:
+            leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
+        value = loss(leaves)
+        grads_ = torch.autograd.grad(
+            value, list(leaves.values()), create_graph=create_graph, materialize_grads=True
+        )
+    return (value if create_graph else value.detach()), dict(zip(params, grads_, strict=True))

@@ -1,0 +1,82 @@
+"""Inner update rules: pairs of pure functions, `init(params)` and `update(grads, state, params)`.
+
+The style is optax's. A rule returns *updates* to be added to the parameters, so that rates, moments and
+learned optimisers are the same type, and everything a rule is made of can carry a meta-gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+Rate = float | Tensor | Mapping[str, Tensor | float]
+
+
+class Rule(NamedTuple):
+    """`init(params) -> state` and `update(grads, state, params) -> (updates, state)`."""
+
+    init: Callable[[Params], Any]
+    update: Callable[[Params, Any, Params], tuple[Params, Any]]
+
+
+def _rate(lr: Rate, name: str) -> float | Tensor:
+    return lr[name] if isinstance(lr, Mapping) else lr
+
+
+def sgd(lr: Rate) -> Rule:
+    """Gradient descent, θ ← θ − lr · g; `lr` is one rate, or one by parameter name.
+
+    >>> rule, params = sgd(0.5), {"w": torch.tensor([2.0])}
+    >>> rule.update({"w": torch.tensor([1.0])}, rule.init(params), params)[0]
+    {'w': tensor([-0.5000])}
+    """
+
+    def update(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
+        return {k: -_rate(lr, k) * g for k, g in grads.items()}, state
+
+    return Rule(lambda params: (), update)
+
+
+def momentum(lr: Rate, decay: float = 0.9) -> Rule:
+    """Heavy-ball momentum as torch.optim.SGD's: v ← decay · v + g, θ ← θ − lr · v."""
+
+    def update(grads: Params, state: Params, params: Params) -> tuple[Params, Params]:
+        state = {k: decay * state[k] + g for k, g in grads.items()}
+        return {k: -_rate(lr, k) * v for k, v in state.items()}, state
+
+    return Rule(lambda params: {k: torch.zeros_like(p) for k, p in params.items()}, update)
+
+
+class AdamState(NamedTuple):
+    """Steps taken and the first two moments of the gradient."""
+
+    step: int
+    m: Params
+    v: Params
+
+
+def adam(lr: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Rule:
+    """Adam (Kingma and Ba 2015, 1412.6980), with finite meta-gradients where a gradient is zero."""
+
+    def init(params: Params) -> AdamState:
+        zeros = {k: torch.zeros_like(p) for k, p in params.items()}
+        return AdamState(0, zeros, zeros)
+
+    def update(grads: Params, state: AdamState, params: Params) -> tuple[Params, AdamState]:
+        t = state.step + 1
+        m = {k: b1 * state.m[k] + (1 - b1) * g for k, g in grads.items()}
+        v = {k: b2 * state.v[k] + (1 - b2) * g * g for k, g in grads.items()}
+
+        def step(k: str) -> Tensor:
+            # The square root has no derivative at 0: take it of 1 there, whose derivative is then dropped.
+            zero = v[k] == 0
+            root = torch.where(zero, 0.0, torch.where(zero, 1.0, v[k] / (1 - b2**t)).sqrt())
+            return -_rate(lr, k) * (m[k] / (1 - b1**t)) / (root + eps)
+
+        return {k: step(k) for k in grads}, AdamState(t, m, v)
+
+    return Rule(init, update)

@@ -1,0 +1,17 @@
+"""Bodies (input → features): plain torch modules, written for one task."""
+
+from quickstudy.nets.conv import ConvBlock, conv4
+from quickstudy.nets.mlp import mlp
+from quickstudy.nets.norm import BatchNorm, Moments, convert_batch_norm, normalised_by
+from quickstudy.nets.resnet import resnet
+
+__all__ = [
+    "BatchNorm",
+    "ConvBlock",
+    "Moments",
+    "conv4",
+    "convert_batch_norm",
+    "mlp",
+    "normalised_by",
+    "resnet",
+]

@@ -1,0 +1,66 @@
+"""The four-block convolutional net of few-shot learning (Vinyals et al. 2016, 1606.04080, section 3)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.errors import UserError
+from quickstudy.nets.norm import BatchNorm, make_norm
+
+
+class ConvBlock(nn.Module):
+    """3×3 convolution → normalisation → ReLU → 2×2 max pooling: `[B, C, H, W]` → `[B, D, H/2, W/2]`.
+
+    Pooling and ReLU commute with a positive scale, so with batch normalisation the block pools first and
+    then scales: the same function with a quarter of the elementwise work, there and back. Where a scale is
+    negative its sign goes into the filters.
+    """
+
+    def __init__(self, inputs: int, channels: int, norm: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, channels, 3, padding=1)
+        self.norm = make_norm(norm, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(self.norm, BatchNorm):
+            return F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
+        sign = torch.where(self.norm.weight.detach() < 0, -1.0, 1.0).to(x.dtype)  # [D]
+        assert self.conv.bias is not None
+        y = F.conv2d(x, self.conv.weight * sign.view(-1, 1, 1, 1), self.conv.bias * sign, padding=1)
+        scale, shift = self.norm.affine(y, sign)
+        return F.relu(F.max_pool2d(y, 2) * scale.view(-1, 1, 1) + shift.view(-1, 1, 1))
+
+
+class Conv4(nn.Sequential):
+    """Blocks, then flatten; `features` is the width of what comes out, `norm` how it normalises."""
+
+    def __init__(self, channels: int, in_channels: int, size: int, norm: str, blocks: int) -> None:
+        widths = [in_channels] + [channels] * blocks
+        super().__init__(
+            *(ConvBlock(a, b, norm) for a, b in zip(widths, widths[1:], strict=False)), nn.Flatten()
+        )
+        self.features = channels * max(1, size >> blocks) ** 2
+        self.norm = norm
+
+
+def conv4(
+    channels: int = 64, *, in_channels: int = 1, size: int = 28, norm: str = "support", blocks: int = 4
+) -> Conv4:
+    """The 4-block conv net as a body: `[B, in_channels, size, size]` → `[B, features]`.
+
+    Args:
+        channels: filters a block; 64 in most papers, 20 or 32 where overfitting or speed matters.
+        in_channels: 1 for grey, 3 for colour.
+        size: height and width; each block halves it, 28 → 1 × 1.
+        norm: whose statistics normalise a query: "batch" (transductive), "support", "running"; or "group",
+            "layer", which look at one example only.
+        blocks: how many blocks; `size` must survive halving that often.
+
+    >>> conv4(32)(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 32])
+    """
+    if size >> blocks < 1:
+        raise UserError(f"pictures of {size}×{size} are too small for {blocks} blocks that halve them")
+    return Conv4(channels, in_channels, size, norm, blocks)

@@ -1,0 +1,33 @@
+"""A multilayer perceptron as a body."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from quickstudy.nets.norm import make_norm
+
+
+class MLP(nn.Sequential):
+    """Flatten, then (linear → normalisation → ReLU) for each hidden width."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int], norm: str) -> None:
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width_in, width in zip([inputs, *hidden], hidden, strict=False):
+            layers += [nn.Linear(width_in, width)]
+            layers += [] if norm == "none" else [make_norm(norm, width)]
+            layers += [nn.ReLU()]
+        super().__init__(*layers)
+        self.features = hidden[-1] if hidden else inputs
+        self.norm = norm
+
+
+def mlp(inputs: int, hidden: Sequence[int] = (40, 40), *, norm: str = "none") -> MLP:
+    """An MLP body: `[B, inputs…]` → `[B, hidden[-1]]`; the default is the MAML paper's for sinusoids.
+
+    >>> mlp(1)(torch.zeros(3, 1)).shape
+    torch.Size([3, 40])
+    """
+    return MLP(inputs, hidden, norm)

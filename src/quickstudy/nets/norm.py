@@ -1,0 +1,142 @@
+"""Batch normalisation that says whose statistics it uses (Ioffe and Szegedy 2015, 1502.03167).
+
+In few-shot learning the same layer means different things, and published numbers differ by it:
+
+==========  =====================================================  ============
+statistics  a query example is normalised by                       transductive
+==========  =====================================================  ============
+batch       the mean and variance of the query set it arrives in   yes
+support     those of the task's support set                        no
+running     averages over the meta-training tasks                  no
+==========  =====================================================  ============
+
+A layer never changes itself: it notes the moments it saw in the `Moments` of the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.errors import UserError
+
+Statistics = Literal["batch", "support", "running"]
+
+
+@dataclass(eq=False)
+class Moments:
+    """Mean and variance `[C]` of each `BatchNorm` in one call of a net, and whether to use or to note them."""
+
+    source: Literal["batch", "given", "running"] = "batch"
+    seen: dict[BatchNorm, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+_active: ContextVar[Moments | None] = ContextVar("moments", default=None)
+
+
+@contextmanager
+def normalised_by(moments: Moments) -> Iterator[Moments]:
+    """Within this block every `BatchNorm` takes its statistics as `moments.source` says.
+
+    "batch" uses the batch's own and notes them, "given" uses those noted before, "running" the buffers.
+
+    >>> net, x = BatchNorm(2), torch.randn(8, 2)
+    >>> with normalised_by(Moments()) as support:
+    ...     y = net(x)
+    >>> with normalised_by(Moments("given", support.seen)):
+    ...     bool(torch.allclose(net(x[:1]), y[:1]))
+    True
+    """
+    token = _active.set(moments)
+    try:
+        yield moments
+    finally:
+        _active.reset(token)
+
+
+class BatchNorm(nn.Module):
+    """Normalise each channel of `[B, C, …]`, then scale and shift it.
+
+    Args:
+        channels: C.
+        eps: added to the variance.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("var", torch.ones(channels))
+        self.eps = eps
+
+    def moments(self, x: Tensor, sign: Tensor | float) -> tuple[Tensor, Tensor]:
+        """The mean and the variance `[C]` of the unsigned input, where `x` `[B, C, …]` is `sign` times it."""
+        active = _active.get()
+        if active is not None and active.source == "given":
+            return active.seen[self]
+        if active is not None and active.source == "running":
+            return self.mean, self.var
+        dims = [0, *range(2, x.ndim)]
+        var, mean = torch.var_mean(x, dims, correction=0)
+        mean = mean * sign
+        if active is not None:
+            active.seen[self] = (mean, var)
+        return mean, var
+
+    def affine(self, x: Tensor, sign: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+        """Scale and shift `[C]` such that the layer of `sign * x` is `x * scale + shift`."""
+        mean, var = self.moments(x, sign)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return scale * sign, self.bias - mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = self.affine(x)
+        shape = (-1, *[1] * (x.ndim - 2))
+        return x * scale.view(shape) + shift.view(shape)
+
+
+def make_norm(norm: str, channels: int) -> nn.Module:
+    """The layer for a `norm` option: batch, support or running (one layer), group, layer or none."""
+    if norm in ("batch", "support", "running"):
+        return BatchNorm(channels)
+    if norm == "group":
+        return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
+    if norm == "layer":
+        return nn.GroupNorm(1, channels)
+    if norm == "none":
+        return nn.Identity()
+    raise UserError(f"norm is one of batch, support, running, group, layer, none; not {norm!r}")
+
+
+def convert_batch_norm(net: nn.Module) -> nn.Module:
+    """The same net with torch's batch normalisation layers replaced by `BatchNorm`, in place.
+
+    Torch's layers write running averages while they compute, which an inner loop must not do.
+
+    >>> convert_batch_norm(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))[1]
+    BatchNorm()
+    """
+    for name, child in net.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            ours = BatchNorm(child.num_features, child.eps)
+            with torch.no_grad():
+                if child.affine:
+                    ours.weight.copy_(child.weight)
+                    ours.bias.copy_(child.bias)
+                if child.running_mean is not None and child.running_var is not None:
+                    ours.mean.copy_(child.running_mean)
+                    ours.var.copy_(child.running_var)
+            setattr(net, name, ours)
+        else:
+            convert_batch_norm(child)
+    return net
