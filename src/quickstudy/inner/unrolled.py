@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
-from quickstudy.inner.mapping import Strategy, each_task, map_tasks
+from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.inner.outcome import Outcome
 from quickstudy.tasks.task import Task
 
 Gradient = dict[str, Tensor]
-
-
-class TaskLoss(Protocol):
-    """What is differentiated: a module whose call on one task gives an `Outcome`."""
-
-    def __call__(self, task: Task) -> Outcome: ...
-    def named_parameters(self) -> object: ...
 
 
 def _flat(outcome: Outcome) -> dict[str, Tensor]:
@@ -37,7 +28,7 @@ def _outcome(flat: dict[str, Tensor]) -> Outcome:
 
 
 def estimate(
-    learner: nn.Module, batch: Task, strategy: Strategy = "loop", workers: int = 2
+    learner: nn.Module, batch: Task, strategy: Strategy = "loop"
 ) -> tuple[Outcome, Gradient]:
     """The outcome `[T]` of each task, and the gradient of their mean loss with respect to ω.
 
@@ -56,12 +47,13 @@ def estimate(
         grads = torch.autograd.grad(flat["loss"].mean(), params, materialize_grads=True)
         return _outcome(flat), dict(zip(names, grads, strict=True))
 
-    def one(task: Task) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    outcomes, total = [], [torch.zeros_like(p) for p in params]
+    for task in batch.unbatch():
         outcome = learner(task)
         grads = torch.autograd.grad(outcome.loss, params, materialize_grads=True)
-        return {k: v.detach() for k, v in _flat(outcome).items()}, grads
-
-    results = each_task(one, batch, strategy, workers)
-    flat = {k: torch.stack([r[0][k] for r in results]) for k in results[0][0]}
-    mean = [torch.stack(g).mean(0) for g in zip(*(r[1] for r in results), strict=True)]
+        outcomes.append({k: v.detach() for k, v in _flat(outcome).items()})
+        for sum_, g in zip(total, grads, strict=True):
+            sum_.add_(g)
+    flat = {k: torch.stack([o[k] for o in outcomes]) for k in outcomes[0]}
+    mean = [t.div_(len(outcomes)) for t in total]
     return _outcome(flat), dict(zip(names, mean, strict=True))

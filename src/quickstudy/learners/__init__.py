@@ -1,0 +1,34 @@
+"""The methods: one a file, its citation first; floors and controls are learners too."""
+
+from quickstudy.learners.anil import ANIL
+from quickstudy.learners.base import Learner, Predictor
+from quickstudy.learners.fomaml import FOMAML
+from quickstudy.learners.maml import MAML
+from quickstudy.learners.pixel_nn import PixelNN
+from quickstudy.learners.pretrain import PretrainCentroid, PretrainFinetune
+from quickstudy.learners.proto_maml import ProtoMAML
+from quickstudy.learners.protonet import ProtoNet
+from quickstudy.learners.registry import CONTROLS, LEARNERS, build, learner_class
+from quickstudy.learners.reptile import Reptile
+from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.untrained import Untrained
+
+__all__ = [
+    "ANIL",
+    "CONTROLS",
+    "FOMAML",
+    "LEARNERS",
+    "MAML",
+    "Learner",
+    "PixelNN",
+    "Predictor",
+    "PretrainCentroid",
+    "PretrainFinetune",
+    "ProtoMAML",
+    "ProtoNet",
+    "Reptile",
+    "Scratch",
+    "Untrained",
+    "build",
+    "learner_class",
+]

@@ -1,0 +1,216 @@
+"""`Learner`: a meta-learning method, written for one task. `Predictor`: what adapting returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.errors import UserError
+from quickstudy.inner.outcome import Outcome
+from quickstudy.nets.norm import BatchNorm, Moments, Statistics, normalised_by
+from quickstudy.tasks.task import Support, Task, as_float
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """What a learner made of a support set: a function of inputs that never changes.
+
+    Args:
+        function: `[q, …]` inputs → `[q, way]` logits, or `[q, D]` values for regression.
+        way: number of classes; None for regression.
+        transductive: whether a prediction depends on the other inputs of the same call.
+        losses: the support loss before each inner step, for learners that descend.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    way: int | None
+    transductive: bool = False
+    losses: tuple[Tensor, ...] = ()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits `[q, way]` (or values) of inputs `[q, …]`, uint8 or float."""
+        return self.function(as_float(x))
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Class probabilities `[q, way]` of inputs `[q, …]`."""
+        with torch.no_grad():
+            return self(x).softmax(-1)
+
+
+@dataclass(frozen=True)
+class Outer:
+    """How a learner is usually meta-trained; every value can be overridden.
+
+    Args:
+        optimizer: a torch optimiser's name: adam, adamw or sgd.
+        outer_lr: its rate.
+        schedule: constant, linear (to zero), cosine (to zero) or halving (every fifth of the run).
+        meta_batch: tasks a meta-step.
+        train_way: classes of a meta-training task; None trains on the way to be solved.
+        train_query: query examples a class in meta-training; None is the default number.
+        strategy: how tasks are mapped on a CPU: loop or vmap.
+    """
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    outer_lr: float = 1e-3
+    schedule: Literal["constant", "linear", "cosine", "halving"] = "constant"
+    meta_batch: int = 16
+    train_way: int | None = None
+    train_query: int | None = None
+    strategy: Literal["loop", "vmap"] = "loop"
+
+
+class Learner(nn.Module):
+    """A meta-learning method. A subclass says how it learns from a support set, in `learn`.
+
+    Keyword arguments of a subclass's `__init__` are its options: they are its command-line flags and are
+    saved with a run, so each is kept as an attribute of the same name.
+    """
+
+    trains_on: ClassVar[Literal["tasks", "batches", "nothing"]] = "tasks"
+    outer: ClassVar[Outer] = Outer()
+    statistics: Statistics | None = None
+
+    def learn(self, support: Support) -> Predictor:
+        """The inner learning, for one task."""
+        raise NotImplementedError
+
+    def adapt(self, x: Tensor | Support, y: Tensor | None = None) -> Predictor:
+        """Learn a new task from examples `x` `[n, …]` and labels `y` `[n]`; the learner stays as it is.
+
+        >>> from quickstudy.nets import conv4
+        >>> from quickstudy.learners.protonet import ProtoNet
+        >>> x, y = torch.rand(4, 1, 28, 28), torch.tensor([0, 0, 1, 1])
+        >>> ProtoNet(conv4(8)).adapt(x, y)(torch.rand(3, 1, 28, 28)).shape
+        torch.Size([3, 2])
+        """
+        if isinstance(x, Support):
+            return self.learn(x)
+        if y is None:
+            raise UserError("adapt needs labels beside the examples: adapt(x, y)")
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return self.learn(Support.of(x, y))
+        finally:
+            self.train(was_training)
+
+    def judge(self, task: Task) -> Outcome:
+        """Adapt on the support set; loss and accuracy on the query set."""
+        predictor = self.learn(task.support)
+        return self.judged(predictor(task.query.x), task)
+
+    def judged(self, output: Tensor, task: Task) -> Outcome:
+        """Loss and metrics of outputs `[q, …]` for the task's query set."""
+        y = task.query.y
+        loss = task_loss(output, y)
+        metrics = {"loss": loss}
+        if not y.is_floating_point():
+            metrics["accuracy"] = (output.argmax(-1) == y).to(output.dtype).mean()
+        return Outcome(loss, metrics)
+
+    def forward(self, task: Task) -> Outcome:
+        """The outer objective of one task: by default what it is judged by."""
+        return self.judge(task)
+
+    def prepare(self, batch: Task, generator: torch.Generator) -> Task:
+        """Draw all chance a batch of tasks needs (into `extra`) before it is mapped over."""
+        return batch
+
+    def after_step(self, stats: Mapping[str, Tensor], gradient: Weights, progress: float) -> None:
+        """What changes between meta-steps besides ω: here the running averages of `BatchNorm`."""
+        with torch.no_grad():
+            for name, module in self.named_modules():
+                if isinstance(module, BatchNorm) and f"{name}.mean" in stats:
+                    module.mean.lerp_(stats[f"{name}.mean"], 0.05)
+                    module.var.lerp_(stats[f"{name}.var"], 0.05)
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Values of adaptation options to choose among on meta-validation; empty where there are none."""
+        return []
+
+    @property
+    def modes(self) -> list[Statistics]:
+        """The normalisation modes that can be evaluated; empty for nets without batch normalisation."""
+        if any(isinstance(m, BatchNorm) for m in self.modules()):
+            return ["support", "running", "batch"]
+        return []
+
+    @property
+    def transductive(self) -> bool:
+        """Whether predictions depend on the other queries of the same call."""
+        return bool(self.modes) and self.statistics == "batch"
+
+    # -- how a net is called: explicit weights, explicit statistics -------------------------------------
+
+    def use(self, body: nn.Module) -> nn.Module:
+        """Take a body: note how it normalises, refuse what cannot run inside an inner loop."""
+        for name, module in body.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+                raise UserError(
+                    f"layer {name!r} writes running averages while it computes, which an inner loop must not "
+                    "do: call quickstudy.nets.convert_batch_norm(net) first"
+                )
+        norm = getattr(body, "norm", "support")
+        self.statistics = norm if norm in ("batch", "support", "running") else "support"
+        return body
+
+    def weights(self, net: nn.Module) -> Weights:
+        """The net's parameters and buffers by name; copies where no gradient is wanted, so that a predictor
+        does not change when its learner is trained on."""
+        tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+        if torch.is_grad_enabled():
+            return tensors
+        return {k: v.detach().clone() for k, v in tensors.items()}
+
+    def on_support(self) -> Moments:
+        """The statistics for a call on the support set."""
+        running = self.statistics == "running" and not self.training
+        return Moments("running" if running else "batch")
+
+    def on_query(self, support: Moments) -> Moments:
+        """The statistics for a call on queries, after the call on the support set."""
+        if self.statistics == "support":
+            return Moments("given", support.seen)
+        return self.on_support()
+
+    def stats(self, support: Moments) -> dict[str, Tensor]:
+        """The support set's moments by layer name, for the running averages."""
+        names = {module: name for name, module in self.named_modules()}
+        pairs = [(names[m], *values) for m, values in support.seen.items()]
+        return {
+            key: value.detach()
+            for name, mean, var in pairs
+            for key, value in ((f"{name}.mean", mean), (f"{name}.var", var))
+        }
+
+
+def call(net: nn.Module, weights: Weights, x: Tensor, moments: Moments) -> Tensor:
+    """`net(x)` with these weights and statistics instead of its own."""
+    with normalised_by(moments):
+        return torch.func.functional_call(net, weights, (x,))
+
+
+def task_loss(output: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy for class labels, mean squared error for real targets."""
+    if y.is_floating_point():
+        return F.mse_loss(output, y)
+    return F.cross_entropy(output, y)
+
+
+def width(body: nn.Module) -> int:
+    """The number of features a body returns, which it states as `features`."""
+    features = getattr(body, "features", None)
+    if not isinstance(features, int):
+        raise UserError(
+            f"the body {type(body).__name__} does not say how many features it returns: set body.features"
+        )
+    return features

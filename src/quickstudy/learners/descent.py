@@ -1,0 +1,127 @@
+"""What learners that descend share: a net of body and linear head, whose weights a task's loss moves."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.errors import TaskError, UserError
+from quickstudy.inner.rules import Rule, sgd
+from quickstudy.inner.solve import InnerProblem, Solution, solve
+from quickstudy.learners.base import Learner, Predictor, Weights, call, task_loss, width
+from quickstudy.nets.norm import Moments
+from quickstudy.tasks.task import Support, Task
+
+PARTS = {
+    "all": "",
+    "head": r"^head\.",
+    "body": r"^body\.",
+    "filters": r"^(?!body.*\bnorm)",
+}
+
+
+class DescentLearner(Learner):
+    """Descends the support loss from learned weights. Subclasses say what the meta-gradient sees.
+
+    Args:
+        body: any module with a `features` attribute: input → `[n, features]`.
+        way: classes the head answers, or output dimensions of a regression.
+        inner_lr: the inner loop's rate.
+        steps: inner steps S.
+        adapt: what the inner loop moves: "all", "head", "body", "filters" (all but normalisation scales and
+            shifts), or a regular expression over parameter names.
+    """
+
+    first_order = False
+
+    def __init__(self, body: nn.Module, *, way: int, inner_lr: float, steps: int, adapt: str = "all") -> None:
+        super().__init__()
+        if steps < 0:
+            raise UserError(f"steps must be at least 0, not {steps}")
+        head = nn.Linear(width(body), way)
+        self.net = nn.Sequential(OrderedDict(body=self.use(body), head=head))
+        self.way, self.inner_lr, self.steps, self.moves = way, inner_lr, steps, adapt
+        pattern = re.compile(PARTS.get(adapt, adapt))
+        self._moving = {k for k, _ in self.net.named_parameters() if pattern.search(k)}
+        if not self._moving:
+            raise UserError(f"no parameter is named by adapt={adapt!r}")
+
+    def rule(self) -> Rule:
+        """The inner update rule."""
+        return sgd(self.inner_lr)
+
+    def start(self, support: Support) -> Weights:
+        """The weights the inner loop starts from."""
+        return self.weights(self.net)
+
+    def descend(self, support: Support) -> tuple[Weights, Solution]:
+        """The weights after the inner loop, and its course."""
+        start = self.start(support)
+        still = {k: v for k, v in start.items() if k not in self._moving}
+
+        def loss(params: Weights, step: int) -> Tensor:
+            output = call(self.net, {**still, **params}, support.x, self.on_support())
+            return task_loss(self.answered(output, support.way), support.y)
+
+        params = {k: start[k] for k in self._moving_in(start)}
+        solution = solve(
+            InnerProblem(params, loss, self.rule(), self.steps), first_order=self.first_order
+        )
+        return {**still, **solution.params}, solution
+
+    def _moving_in(self, start: Weights) -> list[str]:
+        return [k for k in start if k in self._moving]
+
+    def support_moments(self, weights: Weights, support: Support) -> Moments:
+        """The statistics of the support set under the adapted weights, where anything needs them."""
+        moments = self.on_support()
+        if self.modes and (self.statistics == "support" or self.training):
+            call(self.net, weights, support.x, moments)
+        return moments
+
+    def learn(self, support: Support) -> Predictor:
+        return self.learned(support)[0]
+
+    def learned(self, support: Support) -> tuple[Predictor, Moments]:
+        weights, solution = self.descend(support)
+        moments = self.support_moments(weights, support)
+
+        def predict(x: Tensor) -> Tensor:
+            return self.answered(call(self.net, weights, x, self.on_query(moments)), support.way)
+
+        return Predictor(predict, support.way, self.transductive, solution.losses), moments
+
+    def forward(self, task: Task) -> Any:
+        predictor, moments = self.learned(task.support)
+        outcome = self.judged(predictor(task.query.x), task)
+        return type(outcome)(outcome.loss, outcome.metrics, self.stats(moments))
+
+    def answered(self, output: Tensor, way: int | None) -> Tensor:
+        """The first `way` outputs of the head; a fixed head cannot answer more ways than it has."""
+        if way is None:
+            return output
+        if way > self.way:
+            raise TaskError(
+                f"this learner's head answers {self.way} ways, not {way}; "
+                "the learner proto-maml answers any number"
+            )
+        return output[..., :way]
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Longer inner loops than trained, and half and double the rate."""
+        s, lr = self.steps, self.inner_lr
+        steps = sorted({s, s + 1, 2 * s, 4 * s})[:4]
+        return [
+            *({"steps": n, "inner_lr": lr} for n in steps),
+            {"steps": s, "inner_lr": lr / 2},
+            {"steps": s, "inner_lr": lr * 2},
+        ]
+
+
+def zeros_head(weights: Weights) -> Weights:
+    """The same weights with a head that answers nothing yet."""
+    return {k: torch.zeros_like(v) if k.startswith("head.") else v for k, v in weights.items()}

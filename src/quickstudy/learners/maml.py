@@ -1,0 +1,40 @@
+"""Model-agnostic meta-learning: Finn, Abbeel, Levine 2017, arXiv 1703.03400.
+
+ω = θ, an initialisation. For a task with support loss L and query loss L':
+
+    θ'₀ = θ,   θ'ₛ₊₁ = θ'ₛ − α ∇L(θ'ₛ),   outer loss = L'(θ'_S),
+
+and the meta-gradient goes through all S steps (second order).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from quickstudy.learners.base import Outer
+from quickstudy.learners.descent import DescentLearner
+
+
+class MAML(DescentLearner):
+    """MAML (Finn et al. 2017): learn an initialisation from which few gradient steps solve a task.
+
+    Args:
+        body: any module with a `features` attribute.
+        way: classes the head answers, or output dimensions of a regression.
+        inner_lr: α, the inner loop's rate.
+        steps: S, inner steps in meta-training and in use.
+        adapt: what the inner loop moves: all, head, body, filters (all but normalisation scales and shifts),
+            or a regular expression over parameter names.
+
+    Example:
+        >>> from quickstudy.nets import conv4
+        >>> MAML(conv4(8), way=5, inner_lr=0.4, steps=1).way
+        5
+    """
+
+    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5)
+
+    def __init__(
+        self, body: nn.Module, *, way: int, inner_lr: float = 0.4, steps: int = 1, adapt: str = "all"
+    ) -> None:
+        super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, adapt=adapt)

@@ -1,0 +1,78 @@
+"""Ordinary pretraining on the meta-train classes: the controls a meta-learner has to beat.
+
+Chen et al. 2019, arXiv 1904.04232 ("Baseline"): train one classifier over all meta-train classes, throw
+its head away, and on a new task either fine-tune with a new head or take the nearest class mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import nn
+
+from quickstudy.inner.outcome import Outcome
+from quickstudy.learners.base import Outer, call, width
+from quickstudy.learners.protonet import ProtoNet
+from quickstudy.learners.scratch import Scratch
+from quickstudy.tasks.task import Task
+
+PRETRAINING = Outer(meta_batch=1, outer_lr=1e-3, schedule="cosine")
+
+
+def classified(learner: nn.Module, body: nn.Module, head: nn.Linear, task: Task) -> Outcome:
+    """Cross-entropy of one supervised batch over all meta-train classes."""
+    moments = learner.on_support()  # type: ignore[operator]
+    weights = learner.weights(body)  # type: ignore[operator]
+    logits = head(call(body, weights, task.query.x, moments))
+    loss = F.cross_entropy(logits, task.query.y)
+    accuracy = (logits.argmax(-1) == task.query.y).float().mean()
+    return Outcome(loss, {"loss": loss, "accuracy": accuracy}, learner.stats(moments))  # type: ignore[operator]
+
+
+class PretrainFinetune(Scratch):
+    """Pretrained on the meta-train classes, then fine-tuned with a new head on the support set.
+
+    Args:
+        body: any module with a `features` attribute.
+        way: classes a task's head answers.
+        classes: how many meta-train classes the pretraining head tells apart.
+        inner_lr: fine-tuning's Adam rate.
+        steps: fine-tuning steps on the whole support set.
+    """
+
+    trains_on = "batches"
+    outer = PRETRAINING
+
+    def __init__(
+        self, body: nn.Module, *, way: int, classes: int, inner_lr: float = 0.003, steps: int = 30
+    ) -> None:
+        super().__init__(body, way=way, inner_lr=inner_lr, steps=steps)
+        self.classes = classes
+        self.pretraining_head = nn.Linear(width(body), classes)
+
+    def forward(self, task: Task) -> Outcome:
+        return classified(self, self.net.body, self.pretraining_head, task)  # type: ignore[arg-type]
+
+    def settings(self) -> list[dict[str, Any]]:
+        return [{"inner_lr": lr, "steps": n} for lr in (0.001, 0.003, 0.01) for n in (10, 50)]
+
+
+class PretrainCentroid(ProtoNet):
+    """Pretrained on the meta-train classes, then nearest class mean.
+
+    Args:
+        body: any module with a `features` attribute.
+        classes: how many meta-train classes the pretraining head tells apart.
+    """
+
+    trains_on = "batches"
+    outer = PRETRAINING
+
+    def __init__(self, body: nn.Module, *, classes: int) -> None:
+        super().__init__(body)
+        self.classes = classes
+        self.pretraining_head = nn.Linear(width(body), classes)
+
+    def forward(self, task: Task) -> Outcome:
+        return classified(self, self.body, self.pretraining_head, task)

@@ -1,0 +1,62 @@
+"""Prototypical networks: Snell, Swersky, Zemel 2017, arXiv 1703.05175.
+
+ω is an embedding f. A class's prototype is the mean of its support embeddings, cₙ = mean f(xₙ), and
+a query's logits are minus its squared Euclidean distances, −‖f(x) − cₙ‖².
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.inner.outcome import Outcome
+from quickstudy.learners.base import Learner, Outer, Predictor, call
+from quickstudy.nets.norm import Moments
+from quickstudy.tasks.task import Support, Task
+
+
+def prototypes(z: Tensor, y: Tensor, way: int) -> Tensor:
+    """The mean embedding of each class: `[n, D]` with labels `[n]` → `[way, D]`."""
+    member = F.one_hot(y, way).to(z.dtype)  # [n, N]
+    return member.T @ z / member.sum(0)[:, None]
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """‖aᵢ − bⱼ‖²: `[q, D]` and `[N, D]` → `[q, N]`."""
+    return a.square().sum(-1)[:, None] - 2 * a @ b.T + b.square().sum(-1)
+
+
+class ProtoNet(Learner):
+    """Prototypical networks: nearest class mean in a learned embedding; any way, any shot.
+
+    Args:
+        body: the embedding.
+
+    Example:
+        >>> from quickstudy.nets import conv4
+        >>> learner = ProtoNet(conv4(16))
+    """
+
+    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = self.use(body)
+
+    def learn(self, support: Support) -> Predictor:
+        return self.learned(support)[0]
+
+    def learned(self, support: Support) -> tuple[Predictor, Moments]:
+        weights, moments = self.weights(self.body), self.on_support()
+        assert support.way is not None, "prototypes need class labels"
+        c = prototypes(call(self.body, weights, support.x, moments), support.y, support.way)  # [N, D]
+
+        def predict(x: Tensor) -> Tensor:
+            return -squared_distances(call(self.body, weights, x, self.on_query(moments)), c)
+
+        return Predictor(predict, support.way, self.transductive), moments
+
+    def forward(self, task: Task) -> Outcome:
+        predictor, moments = self.learned(task.support)
+        outcome = self.judged(predictor(task.query.x), task)
+        return Outcome(outcome.loss, outcome.metrics, self.stats(moments))

@@ -1,0 +1,82 @@
+"""Learners by the names the command line uses, and their options read off their signatures."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from quickstudy.errors import UserError, unknown
+from quickstudy.learners.anil import ANIL
+from quickstudy.learners.base import Learner
+from quickstudy.learners.fomaml import FOMAML
+from quickstudy.learners.maml import MAML
+from quickstudy.learners.pixel_nn import PixelNN
+from quickstudy.learners.pretrain import PretrainCentroid, PretrainFinetune
+from quickstudy.learners.proto_maml import ProtoMAML
+from quickstudy.learners.protonet import ProtoNet
+from quickstudy.learners.reptile import Reptile
+from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.untrained import Untrained
+
+LEARNERS: dict[str, type[Learner]] = {
+    "maml": MAML,
+    "fomaml": FOMAML,
+    "anil": ANIL,
+    "reptile": Reptile,
+    "protonet": ProtoNet,
+    "proto-maml": ProtoMAML,
+}
+CONTROLS: dict[str, type[Learner]] = {
+    "pixel-nn": PixelNN,
+    "untrained": Untrained,
+    "scratch": Scratch,
+    "pretrain-finetune": PretrainFinetune,
+    "pretrain-centroid": PretrainCentroid,
+}
+_GIVEN = ("body", "way", "classes")
+
+
+def learner_class(name: str) -> type[Learner]:
+    """The learner with this command-line name.
+
+    >>> learner_class("maml").__name__
+    'MAML'
+    """
+    known = {**LEARNERS, **CONTROLS}
+    if name not in known:
+        raise unknown("learner", name, known)
+    return known[name]
+
+
+def options(kind: type[Learner]) -> dict[str, inspect.Parameter]:
+    """The options of a learner: its keyword arguments besides body, way and classes."""
+    given = inspect.signature(kind).parameters
+    return {k: p for k, p in given.items() if k not in _GIVEN}
+
+
+def build(
+    name: str, body: nn.Module, *, way: int, classes: int, settings: Mapping[str, Any] | None = None
+) -> Learner:
+    """Make a learner by name.
+
+    Args:
+        body: the net; ignored by learners without one.
+        way: classes of the tasks to solve.
+        classes: number of meta-train classes, for pretraining.
+        settings: its options.
+
+    Raises:
+        UserError: an option this learner does not have.
+    """
+    kind = learner_class(name)
+    for key in settings or {}:
+        if key not in options(kind):
+            raise unknown(f"option of {name}", key, options(kind)) if options(kind) else UserError(
+                f"{name} has no options, so not {key!r} either"
+            )
+    available = {"body": body, "way": way, "classes": classes}
+    takes = inspect.signature(kind).parameters
+    return kind(**{k: v for k, v in available.items() if k in takes}, **(settings or {}))

@@ -1,0 +1,38 @@
+"""Training from scratch on the support set: what a user would do without meta-learning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from quickstudy.inner.rules import Rule, adam
+from quickstudy.learners.base import Weights
+from quickstudy.learners.descent import DescentLearner, zeros_head
+from quickstudy.tasks.task import Support
+
+
+class Scratch(DescentLearner):
+    """A randomly initialised net trained with Adam on the support set alone.
+
+    Args:
+        body: any module with a `features` attribute, as initialised.
+        way: classes the head answers.
+        inner_lr: Adam's rate.
+        steps: steps on the whole support set.
+    """
+
+    trains_on = "nothing"
+    first_order = True
+
+    def __init__(self, body: nn.Module, *, way: int, inner_lr: float = 0.01, steps: int = 30) -> None:
+        super().__init__(body, way=way, inner_lr=inner_lr, steps=steps)
+
+    def rule(self) -> Rule:
+        return adam(self.inner_lr)
+
+    def start(self, support: Support) -> Weights:
+        return zeros_head(self.weights(self.net))
+
+    def settings(self) -> list[dict[str, Any]]:
+        return [{"inner_lr": lr, "steps": n} for lr in (0.001, 0.003, 0.01) for n in (10, 50)]
