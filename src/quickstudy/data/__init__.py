@@ -1,6 +1,24 @@
 """Where examples come from: built-in data sets, folders of pictures, arrays."""
 
 from quickstudy.data.dataset import ClassDataset, Splits
+from quickstudy.data.digits import digits
+from quickstudy.data.folder import from_folder
+from quickstudy.data.from_torch import from_torch
+from quickstudy.data.images import read_image
 from quickstudy.data.omniglot import omniglot
+from quickstudy.data.polarity import polarity
+from quickstudy.data.sources import describe, load, names
 
-__all__ = ["ClassDataset", "Splits", "omniglot"]
+__all__ = [
+    "ClassDataset",
+    "Splits",
+    "describe",
+    "digits",
+    "from_folder",
+    "from_torch",
+    "load",
+    "names",
+    "omniglot",
+    "polarity",
+    "read_image",
+]

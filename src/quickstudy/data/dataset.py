@@ -6,7 +6,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -95,11 +96,13 @@ class ClassDataset:
     def fingerprint(self) -> str:
         """16 hex digits that change with any pixel, name or order."""
         digest = hashlib.blake2b(digest_size=8)
-        digest.update(repr((self.names, self.offsets.tolist(), tuple(self.x.shape), str(self.x.dtype))).encode())
+        digest.update(
+            repr((self.names, self.offsets.tolist(), tuple(self.x.shape), str(self.x.dtype))).encode()
+        )
         digest.update(np.ascontiguousarray(self.x.numpy()).data)
         return digest.hexdigest()
 
-    def rows(self, rows: Tensor, offsets: Tensor, names: Sequence[str], **changes: object) -> ClassDataset:
+    def rows(self, rows: Tensor, offsets: Tensor, names: Sequence[str], **changes: Any) -> ClassDataset:
         """The dataset made of these rows of this one, regrouped."""
         attributes = {k: v[rows] for k, v in self.attributes.items()}
         return replace(
@@ -247,3 +250,17 @@ class ClassDataset:
             attributes=extra,
             name=name,
         )
+
+    @staticmethod
+    def from_folder(path: str | Path, **options: Any) -> ClassDataset:
+        """The pictures below a folder, one folder per class; see `quickstudy.data.from_folder`."""
+        from quickstudy.data.folder import from_folder
+
+        return from_folder(path, **options)
+
+    @staticmethod
+    def from_torch(dataset: Any, **options: Any) -> ClassDataset:
+        """The pairs of a torch data set; see `quickstudy.data.from_torch`."""
+        from quickstudy.data.from_torch import from_torch
+
+        return from_torch(dataset, **options)
