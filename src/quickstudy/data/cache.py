@@ -1,7 +1,7 @@
 """Where data sets lie, and tensors kept beside them so that pictures are decoded only once.
 
 A cached data set is two files: `KEY.npy`, mapped into memory and never pickled, and `KEY.json` with the
-names and everything else. The second is written last and holds a checksum of the first, so a write that
+names and everything else. The second is written last and holds a checksum of both, so a write that
 was cut off, or a file damaged later, is seen and made anew.
 """
 
@@ -15,7 +15,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import platformdirs
@@ -116,15 +116,14 @@ def _writable(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.W_OK)
 
 
-def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).data)
+def _checksum(array: np.ndarray, header: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(header).encode(), zlib.crc32(np.ascontiguousarray(array).data))
 
 
 def _save(data: ClassDataset, array_path: Path, header_path: Path) -> None:
     array = np.ascontiguousarray(data.x.numpy())
-    header = {
+    header: dict[str, Any] = {
         "format": FORMAT,
-        "crc32": _checksum(array),
         "names": data.names,
         "offsets": data.offsets.tolist(),
         "attributes": {k: v.tolist() for k, v in data.attributes.items()},
@@ -133,6 +132,7 @@ def _save(data: ClassDataset, array_path: Path, header_path: Path) -> None:
         "name": data.name,
         "note": data.note,
     }
+    header["crc32"] = _checksum(array, header)
     write(array_path, lambda file: np.save(file, array, allow_pickle=False))
     write(header_path, lambda file: file.write(json.dumps(header).encode()))
 
@@ -141,7 +141,7 @@ def _load(array_path: Path, header_path: Path) -> ClassDataset | None:
     try:
         header = json.loads(header_path.read_bytes())
         array = np.load(array_path, mmap_mode="c", allow_pickle=False)
-        if header["format"] != FORMAT or _checksum(array) != header["crc32"]:
+        if header.pop("crc32") != _checksum(array, header) or header["format"] != FORMAT:
             raise ValueError("the checksum differs")
         return ClassDataset(
             x=torch.from_numpy(array),

@@ -23,6 +23,9 @@ from quickstudy.errors import DataError, unknown
 TINT = 16
 """A picture is coloured where two channels of a pixel differ by more than this."""
 
+LARGE = 30_000
+"""Files of more bytes than this, in the mean, are decoded in threads."""
+
 _RUBBISH = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
@@ -67,11 +70,15 @@ def from_folder(
     classes = _classes(root)
     files = [file for members in classes.values() for file in members]
 
+    stats = [(file.relative_to(root).as_posix(), *_stamp(file)) for file in files]
+    large = sum(bytes for _, bytes, _ in stats) > LARGE * len(files)
+
     def make() -> ClassDataset:
         with warnings.catch_warnings():  # too large a picture is refused with an error of our own
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            title = f"Reading {root.name}"
             pictures = parallel_map(
-                lambda file: decode(file, size), files, f"Reading {root.name}", progress=progress
+                lambda file: decode(file, size), files, title, threads=large, progress=progress
             )
         kind = color or ("rgb" if any(map(_coloured, pictures)) else "grey")
         for file, picture in zip(files, pictures, strict=True):
@@ -88,7 +95,6 @@ def from_folder(
             note=f"{kind}{', inverted' if invert else ''}, {shape}",
         )
 
-    stats = [(file.relative_to(root).as_posix(), *_stamp(file)) for file in files]
     name = key("folder", root.resolve().name, list(classes), stats, size, color, invert, PIL.__version__)
     return build(name, cache_dir or cache_root() / "sets", make)
 

@@ -183,7 +183,7 @@ def _read(content: bytes, part: str, size: int, filter: str, progress: bool) -> 
             raise DataError(f"omniglot: {info.filename} in {file} cannot be read: {error}") from None
         return 255 - np.asarray(small)  # black ink on white paper in the file
 
-    pictures = parallel_map(decode, wanted, f"Reading {file}", progress=progress)
+    pictures = parallel_map(decode, wanted, f"Reading {file}", threads=False, progress=progress)
     return np.stack(pictures).reshape(len(expected), DRAWERS, size, size)
 
 
