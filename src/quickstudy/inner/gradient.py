@@ -39,7 +39,9 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
         return value, grads if create_graph else {k: g.detach() for k, g in grads.items()}
     with torch.enable_grad():
         if create_graph:
-            leaves = {k: p if p.requires_grad else p.detach().requires_grad_() for k, p in params.items()}
+            # Views: one parameter may be computed from another, and only the direct influence counts.
+            leaves = {k: p.view_as(p) if p.requires_grad else p.detach().requires_grad_()
+                      for k, p in params.items()}
         else:
             leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
         value = loss(leaves)

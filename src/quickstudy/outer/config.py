@@ -1,0 +1,181 @@
+"""`TrainConfig`: everything a meta-training run depends on. The command line, and the JSON saved with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from quickstudy import nets
+from quickstudy.data import ClassDataset, Splits
+from quickstudy.data import load as load_data
+from quickstudy.errors import RunError, TaskError, UserError
+from quickstudy.learners import Learner, build, learner_class
+from quickstudy.outer.seeds import seeded
+from quickstudy.tasks import ClassTasks, SupervisedBatches, TaskSource
+
+Norm = Literal["support", "batch", "running", "group", "layer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Meta-train a learner on many classes, so that it learns new ones from a few examples.
+
+    Args:
+        data: a built-in data set (omniglot, quickdraw, glyphs, digits) or a folder with one folder a class.
+        learner: the method, for example maml, protonet; its own options follow when it is named.
+        way: classes of a task to solve (validation, and what evaluate does by default).
+        shot: support examples a class.
+        query: query examples a class; by default 15, or what the classes have left.
+        train_way: classes of a meta-training task; by default what the learner trains on.
+        train_shot: support examples a class in meta-training.
+        train_query: query examples a class in meta-training.
+        iterations: meta-steps.
+        seed: of initial weights and all tasks.
+        meta_batch: tasks a meta-step.
+        optimizer: adam, adamw or sgd.
+        outer_lr: the meta-optimiser's rate.
+        schedule: constant, linear, cosine or halving.
+        clip: largest norm of the meta-gradient.
+        validate_every: meta-steps between validations.
+        validation_tasks: meta-validation tasks a validation.
+        patience: stop after this many validations without a better one.
+        body: conv4, resnet or mlp.
+        channels: filters a block of conv4 (and the first of resnet), or hidden units of mlp.
+        norm: whose statistics normalise a query: support, batch (transductive), running, group or layer.
+        size: pictures are brought to this height and width.
+        split: which classes are meta-train, meta-validation, meta-test; by default the data set's own.
+        split_seed: of a random split.
+        samples_per_class: use only this many examples of each class.
+        rotations: turned pictures as further classes; by default on Omniglot's character splits only.
+        strategy: how tasks are mapped on this machine: loop or vmap.
+        threads: processor threads; by default torch's choice.
+        data_dir: where data lies; by default $QUICKSTUDY_DATA, then the cache folder.
+    """
+
+    data: str = "glyphs"
+    learner: str = "maml"
+    way: int = 5
+    shot: int = 1
+    query: int | None = None
+    train_way: int | None = None
+    train_shot: int | None = None
+    train_query: int | None = None
+    iterations: int = 3000
+    seed: int = 0
+    meta_batch: int | None = None
+    optimizer: Literal["adam", "adamw", "sgd"] | None = None
+    outer_lr: float | None = None
+    schedule: Literal["constant", "linear", "cosine", "halving"] | None = None
+    clip: float | None = None
+    validate_every: int | None = None
+    validation_tasks: int = 200
+    patience: int | None = None
+    body: Literal["conv4", "resnet", "mlp"] = "conv4"
+    channels: int = 64
+    norm: Norm = "support"
+    size: int = 28
+    split: str | None = None
+    split_seed: int = 0
+    samples_per_class: int | None = None
+    rotations: bool | None = None
+    strategy: Literal["loop", "vmap"] | None = None
+    threads: int | None = None
+    data_dir: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kind = learner_class(self.learner)
+        if self.iterations < 0:
+            raise UserError(f"iterations must be at least 0, not {self.iterations}")
+        for name in ("channels", "size", "validation_tasks"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("meta_batch", "threads", "validate_every", "samples_per_class", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name.replace('_', '-')} must be at least 1, not {value}")
+        del kind
+
+    def json(self) -> dict[str, Any]:
+        """The options as JSON, without where this machine keeps its data."""
+        values = asdict(self)
+        values.pop("data_dir")
+        values.pop("threads")
+        return values | {"settings": dict(self.settings)}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any], data_dir: Path | None = None) -> TrainConfig:
+        """The options that `json` wrote.
+
+        Raises:
+            RunError: they are not those of a training run.
+        """
+        known = {f.name for f in fields(TrainConfig)}
+        try:
+            return TrainConfig(**{k: v for k, v in values.items() if k in known}, data_dir=data_dir)
+        except TypeError as error:
+            raise RunError(f"config.json does not hold a training run's options: {error}") from error
+
+    def splits(self) -> Splits:
+        """The data, split by classes, turned where the protocol turns it."""
+        data: ClassDataset = load_data(
+            self.data,
+            root=self.data_dir,
+            samples_per_class=self.samples_per_class,
+            size=self.size,
+        )
+        parts = data.split(self.split, seed=self.split_seed)
+        turn = self.rotations
+        if turn is None:
+            turn = data.name == "omniglot" and self.split in (None, "vinyals")
+        return Splits(*(p.rotated() for p in parts)) if turn else parts
+
+    def training_tasks(self, data: ClassDataset) -> TaskSource:
+        """What the learner is meta-trained on."""
+        kind = learner_class(self.learner)
+        if kind.trains_on == "batches":
+            return SupervisedBatches(data, size=128, seed=self.seed)
+        way = self.train_way or min(kind.outer.train_way or self.way, len(data))
+        if "way" in self.takes() and way > self.way:
+            raise TaskError(f"{self.learner} has a head for {self.way} ways and cannot train on {way}")
+        fewest = int(data.counts.min())
+        shot = self.train_shot or self.shot
+        query = self.train_query or (
+            min(kind.outer.train_query, max(1, fewest - shot)) if kind.outer.train_query else None
+        )
+        return ClassTasks(data, way, shot, query, seed=self.seed)
+
+    def problem(self, data: ClassDataset, *, seed: int = 1, **changes: Any) -> ClassTasks:
+        """The tasks to solve, on other classes: validation and evaluation."""
+        options = {"way": self.way, "shot": self.shot, "query": self.query, **changes}
+        return ClassTasks(data, seed=seed, **options)
+
+    def takes(self) -> set[str]:
+        """The names of the learner's constructor arguments."""
+        import inspect
+
+        return set(inspect.signature(learner_class(self.learner)).parameters)
+
+    def make_learner(self, image_shape: tuple[int, ...], classes: int) -> Learner:
+        """A fresh learner for such pictures; initial weights are a function of `seed`."""
+        with seeded(self.seed):
+            body = self.make_body(image_shape)
+            return build(self.learner, body, way=self.way, classes=classes, settings=self.settings)
+
+    def make_body(self, image_shape: tuple[int, ...]) -> Any:
+        """The net."""
+        if self.body == "mlp":
+            inputs = 1
+            for side in image_shape:
+                inputs *= side
+            norm = "none" if self.norm == "support" else self.norm
+            return nets.mlp(inputs, (self.channels, self.channels), norm=norm)
+        if len(image_shape) != 3:
+            raise UserError(f"examples of shape {image_shape} are not pictures: use --body mlp")
+        channels, size = image_shape[0], min(image_shape[1:])
+        if self.body == "resnet":
+            widths = [self.channels * 2**i for i in range(4)]
+            return nets.resnet(widths, in_channels=channels, norm=self.norm)
+        return nets.conv4(self.channels, in_channels=channels, size=size, norm=self.norm)

@@ -1,0 +1,86 @@
+"""A live display of meta-training on standard error: loss, accuracy, tasks a second, time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+
+class Progress(Protocol):
+    """What the outer loop tells a display."""
+
+    def begin(self, total: int, done: int) -> None: ...
+    def step(self, done: int, metrics: dict[str, float], tasks: int) -> None: ...
+    def validated(self, record: dict[str, Any]) -> None: ...
+    def end(self) -> None: ...
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def begin(self, total: int, done: int) -> None:
+        pass
+
+    def step(self, done: int, metrics: dict[str, float], tasks: int) -> None:
+        pass
+
+    def validated(self, record: dict[str, Any]) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+def columns() -> list[Any]:
+    """The columns of every bar of ours."""
+    return [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    ]
+
+
+class Bar:
+    """A rich progress bar in a terminal; elsewhere one line a validation.
+
+    Args:
+        title: what is being trained.
+    """
+
+    def __init__(self, title: str = "meta-training") -> None:
+        self.title = title
+        self.console = Console(file=sys.stderr)
+        self.bar = RichProgress(*columns(), console=self.console, transient=True)
+        self.smooth: dict[str, float] = {}
+
+    def begin(self, total: int, done: int) -> None:
+        self.bar.start()
+        self.task = self.bar.add_task(self.title, total=total, completed=done, note="")
+        self.since, self.tasks = time.monotonic(), 0
+
+    def step(self, done: int, metrics: dict[str, float], tasks: int) -> None:
+        self.tasks += tasks
+        for k, v in metrics.items():
+            self.smooth[k] = 0.95 * self.smooth.get(k, v) + 0.05 * v
+        rate = self.tasks / max(1e-9, time.monotonic() - self.since)
+        parts = [f"{k} {v:.3f}" for k, v in self.smooth.items()]
+        self.bar.update(self.task, completed=done, note="  ".join([*parts, f"{rate:.0f} tasks/s"]))
+
+    def validated(self, record: dict[str, Any]) -> None:
+        shown = {k: v for k, v in record.items() if k in ("train_loss", "train_accuracy", "val_loss")}
+        parts = [f"{k.replace('_', ' ')} {v:.3f}" for k, v in shown.items()]
+        if "val_accuracy" in record:
+            parts.append(f"val accuracy {record['val_accuracy']:.3f} ± {record['val_accuracy_ci95']:.3f}")
+        self.console.print(f"{record['iteration']:>7}  " + "  ".join(parts), highlight=False)
+
+    def end(self) -> None:
+        self.bar.stop()

@@ -1,0 +1,181 @@
+"""The run folder: everything a run is, in files that need no pickle and survive a crash at any moment.
+
+==========================  =======================================================================
+config.json                 the options of the run, and the version of this layout
+environment.json            versions, threads, machine
+metrics.jsonl               one line a record: training averages, validation
+checkpoint.safetensors      weights, optimiser state and progress of the last checkpoint, one file
+best.safetensors            weights at the best validation
+summary.json                written last: the run is finished
+==========================  =======================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+import quickstudy
+from quickstudy.errors import RunError
+from quickstudy.outer.atomic import write_bytes, write_json
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on disk.
+
+    Args:
+        path: the folder.
+    """
+
+    path: Path
+
+    @staticmethod
+    def create(path: str | Path, config: Mapping[str, Any]) -> RunFolder:
+        """Make a run folder.
+
+        Raises:
+            RunError: something is there already, or the place cannot be written to.
+        """
+        folder = RunFolder(Path(path))
+        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            raise RunError(f"{path} exists already: choose another --out, or go on with it by --resume")
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
+        write_json(folder.path / "environment.json", environment())
+        write_json(folder.path / "config.json", {"version": VERSION, **config})
+        return folder
+
+    @staticmethod
+    def open(path: str | Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            RunError: no such folder, not a run, a damaged file, or another version's.
+        """
+        folder = RunFolder(Path(path))
+        if not folder.path.is_dir():
+            raise RunError(f"{path} is not a run folder: there is no such folder")
+        if not (folder.path / "config.json").is_file():
+            raise RunError(f"{path} is not a run folder: it has no config.json")
+        version = folder.config.get("version")
+        if version != VERSION:
+            raise RunError(
+                f"{path} was written in layout version {version}; this quickstudy "
+                f"{quickstudy.__version__} reads version {VERSION}"
+            )
+        return folder
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The options of the run."""
+        return self.read_json("config.json")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return (self.path / "summary.json").is_file()
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """One of the folder's JSON files."""
+        path = self.path / name
+        try:
+            value = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise RunError(f"{self.path} has no {name}") from error
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+        if not isinstance(value, dict):
+            raise RunError(f"{path} is damaged: not a JSON object")
+        return value
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write one of the folder's JSON files, atomically."""
+        write_json(self.path / name, dict(value))
+
+    def save(self, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Tensors and a JSON header in one file, atomically, with a checksum over the tensors."""
+        content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        header = {"version": VERSION, "sum": checksum(content), **meta}
+        write_bytes(self.path / name, save_tensors(content, {"quickstudy": json.dumps(header)}))
+
+    def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What `save` wrote.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            raw = path.read_bytes()
+            length = int.from_bytes(raw[:8], "little")
+            header = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["quickstudy"])
+            tensors = load_tensors(raw)
+        except FileNotFoundError as error:
+            raise RunError(f"{self.path} has no {name}: the run has not got that far") from error
+        except Exception as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+        if header.get("sum") != checksum(tensors):
+            raise RunError(f"{path} is damaged: its checksum does not match")
+        return tensors, header
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        try:
+            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}/metrics.jsonl: {error.strerror or error}") from error
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line cut short by a crash is left out."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
+
+    def rewind(self, iteration: int) -> None:
+        """Drop the records after a checkpoint's iteration: they will be made again."""
+        kept = [json.dumps(r) + "\n" for r in self.records() if r["iteration"] <= iteration]
+        write_bytes(self.path / "metrics.jsonl", "".join(kept).encode())
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """16 hex digits over names, types and bytes."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers of a run may depend on besides its options."""
+    return {
+        "quickstudy": quickstudy.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
