@@ -54,7 +54,8 @@ def _watched(results: Iterable[B], total: int, title: str, progress: bool) -> It
         for done, result in enumerate(results, 1):
             if progress and not bar.live.is_started and time.monotonic() - began > PATIENCE:
                 bar.start()
-            bar.update(task, completed=done)
+            if bar.live.is_started:
+                bar.update(task, completed=done)
             yield result
     finally:
         bar.stop()

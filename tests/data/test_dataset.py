@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from quickstudy.data import ClassDataset, describe, load, names
+from quickstudy.errors import DataError, UserError
+
+
+def numbered(counts: list[int]) -> ClassDataset:
+    """Class `c` has `counts[c]` pictures; every pixel of row `r` is `r`."""
+    m = sum(counts)
+    x = np.broadcast_to(np.arange(m, dtype=np.uint8)[:, None, None], (m, 4, 4))
+    labels = np.repeat(np.arange(len(counts)), counts)
+    data = ClassDataset.from_arrays(x, labels, attributes={"row": np.arange(m)})
+    return replace(data, class_attributes={"group": tuple(f"g{c % 2}" for c in range(len(counts)))})
+
+
+COUNTS = st.lists(st.integers(1, 5), min_size=1, max_size=12)
+
+
+@given(COUNTS, st.data())
+def test_subset_keeps_rows_with_their_classes(counts: list[int], draw: st.DataObject) -> None:
+    data = numbered(counts)
+    chosen = draw.draw(st.lists(st.sampled_from(range(len(counts))), unique=True))
+    part = data.subset(chosen)
+    assert part.names == tuple(str(c) for c in chosen)
+    assert part.class_attributes["group"] == tuple(f"g{c % 2}" for c in chosen)
+    for i, c in enumerate(chosen):
+        assert torch.equal(part.examples(i), data.examples(c))
+    assert torch.equal(part.x[:, 0, 0, 0].long(), part.attributes["row"])
+
+
+@given(COUNTS)
+def test_rotated_makes_four_classes_of_each(counts: list[int]) -> None:
+    data = numbered(counts)
+    data = replace(data, x=data.x + torch.arange(16, dtype=torch.uint8).reshape(4, 4))
+    turned = data.rotated()
+    assert len(turned) == 4 * len(data)
+    for k in range(4):
+        for c in range(len(data)):
+            i = k * len(data) + c
+            assert turned.names[i] == f"{c}/rot{90 * k:03d}"
+            expected = np.rot90(data.examples(c).numpy(), k, (2, 3))
+            np.testing.assert_array_equal(turned.examples(i).numpy(), expected)
+
+
+def test_rotated_needs_square_pictures() -> None:
+    with pytest.raises(DataError, match="only square"):
+        ClassDataset.from_arrays(np.zeros((2, 4, 5), np.uint8), [0, 1]).rotated()
+
+
+@given(st.integers(3, 60), st.integers(0, 5))
+def test_random_split_is_disjoint_complete_and_seeded(classes: int, seed: int) -> None:
+    data = numbered([1] * classes)
+    parts = data.split(seed=seed)
+    assert sorted(int(n) for part in parts for n in part.names) == list(range(classes))
+    assert all(len(part) >= min(3, classes // 3) for part in parts)
+    assert [p.names for p in parts] == [p.names for p in data.split("random", seed=seed)]
+
+
+def test_split_by_name() -> None:
+    data = replace(numbered([1] * 4), splits={"mine": ((3,), (0,), (1, 2))})
+    assert [p.names for p in data.split()] == [("3",), ("0",), ("1", "2")]
+    with pytest.raises(UserError, match="did you mean 'mine'"):
+        data.split("mone")
+    with pytest.raises(DataError, match="2 classes cannot be split"):
+        numbered([1, 1]).split()
+
+
+def test_limit() -> None:
+    data = numbered([3, 5])
+    assert data.limit(2).x[:, 0, 0, 0].tolist() == [0, 1, 3, 4]
+    drawn = [data.limit(2, seed=s).x[:, 0, 0, 0].tolist() for s in range(20)]
+    assert len({tuple(d) for d in drawn}) > 5
+    assert all(a < b < 3 <= c < d for a, b, c, d in drawn)
+    assert data.limit(2, seed=1).fingerprint() == data.limit(2, seed=1).fingerprint()
+    with pytest.raises(DataError, match="class '0' has 3 examples, fewer than the 4"):
+        data.limit(4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((6, 8, 9), (1, 8, 9)), ((6, 8, 9, 3), (3, 8, 9)), ((6, 3, 8, 9), (3, 8, 9)), ((6, 7), (7,))],
+)
+def test_from_arrays_shapes(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    data = ClassDataset.from_arrays(np.zeros(shape, np.uint8), list("babaab"))
+    assert data.image_shape == expected
+    assert data.names == ("a", "b")
+    assert data.labels().tolist() == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (np.zeros((2, 4, 4)), [0], "2 examples but labels of shape"),
+        (np.zeros((0, 4, 4)), [], "no examples"),
+        (np.array([[1.0], [np.nan]]), [0, 1], "example 1 holds NaN"),
+        (np.array([["a"], ["b"]]), [0, 1], "are not numbers"),
+        (np.zeros((2, 2, 2, 2, 2)), [0, 1], "neither pictures nor vectors"),
+    ],
+)
+def test_from_arrays_refuses(x: np.ndarray, y: list[int], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        ClassDataset.from_arrays(x, y)
+
+
+def test_two_classes_of_one_name() -> None:
+    with pytest.raises(DataError, match="two classes are both called 'a'"):
+        ClassDataset.from_arrays(np.zeros((2, 4, 4)), [0, 1], names=["a", "a"])
+
+
+def test_fingerprint_sees_everything() -> None:
+    base = numbered([2, 3])
+    other = base.x.clone()
+    other[4, 0, 3, 3] += 1
+    variants = [
+        base,
+        replace(base, x=other),
+        replace(base, names=("0", "2")),
+        replace(base, offsets=torch.tensor([0, 3, 5])),
+        base.subset([1, 0]),
+    ]
+    assert len({v.fingerprint() for v in variants}) == len(variants)
+
+
+class Pictures:
+    """A torchvision-like data set."""
+
+    classes = ("zero", "one", "two")
+
+    def __init__(self, pairs: list[tuple[object, object]]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, i: int) -> tuple[object, object]:
+        return self.pairs[i]
+
+
+def test_from_torch() -> None:
+    picture = Image.new("RGB", (4, 4), (1, 2, 3))
+    data = ClassDataset.from_torch(Pictures([(picture, 2), (picture, torch.tensor(0)), (picture, 2)]))
+    assert data.names == ("zero", "two")
+    assert data.counts.tolist() == [1, 2]
+    assert data.x[0, :, 0, 0].tolist() == [1, 2, 3]
+    tensors = torch.utils.data.TensorDataset(torch.rand(4, 1, 5, 5), torch.tensor([1, 0, 1, 0]))
+    data = ClassDataset.from_torch(tensors)
+    assert torch.equal(data.x, tensors.tensors[0][[1, 3, 0, 2]])
+
+
+def test_from_torch_refuses() -> None:
+    with pytest.raises(DataError, match="Pictures: example 1 has shape"):
+        ClassDataset.from_torch(Pictures([(np.zeros((4, 4)), 0), (np.zeros((4, 5)), 1)]))
+    with pytest.raises(DataError, match="Pictures: no examples"):
+        ClassDataset.from_torch(Pictures([]))
+
+
+def test_load_by_name() -> None:
+    data = load("digits", samples_per_class=20, seed=3)
+    assert data.counts.tolist() == [20] * 10
+    assert [len(p) for p in data.split()] == [4, 3, 3]
+    with pytest.raises(UserError, match="unknown data set 'digit': did you mean 'digits'"):
+        load("digit")
+    with pytest.raises(DataError, match="there is no such folder"):
+        load("some/where")
+    with pytest.raises(DataError, match="0 samples per class"):
+        load("digits", samples_per_class=0)
+
+
+@pytest.mark.parametrize("name", names())
+def test_describe(name: str) -> None:
+    info = describe(name)
+    assert info.name == name
+    assert info.licence
+    assert info.citation
+    assert bool(info.urls) == bool(info.bytes)
+    if not info.files:
+        assert info.ready()
+        data = load(name)
+        assert len(data) == info.classes
+        assert {k: "/".join(str(len(p)) for p in v) for k, v in data.splits.items()} == info.splits
+
+
+def test_describe_finds_what_is_here(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("QUICKSTUDY_DATA", raising=False)
+    info = describe("omniglot")
+    assert not info.ready()
+    assert info.target() == tmp_path / "cache/data/omniglot"
+    (tmp_path / "mine/omniglot").mkdir(parents=True)
+    (tmp_path / "mine/omniglot/images_background.zip").touch()
+    (tmp_path / "mine/images_evaluation.zip").touch()
+    assert len(info.present(tmp_path / "mine")) == 2
+    assert info.ready(tmp_path / "mine")
+    with pytest.raises(UserError, match="did you mean 'omniglot'"):
+        describe("omniglott")
