@@ -24,6 +24,11 @@ def vectorised() -> Iterator[None]:
         _inside_map.reset(token)
 
 
+def inside_map() -> bool:
+    """Whether `torch.func.vmap` runs this code."""
+    return _inside_map.get()
+
+
 def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: bool) -> tuple[Tensor, Params]:
     """The value of `loss` at `params`, and its gradient.
 

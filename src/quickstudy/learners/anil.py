@@ -21,7 +21,7 @@ class ANIL(MAML):
         steps: S, inner steps in meta-training and in use.
     """
 
-    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5)
+    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5, strategy="vmap")
 
     def __init__(self, body: nn.Module, *, way: int, inner_lr: float = 0.1, steps: int = 5) -> None:
         super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, adapt="head")

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
+from quickstudy.inner.gradient import inside_map
 from quickstudy.inner.outcome import Outcome
 from quickstudy.nets.norm import BatchNorm, Moments, Statistics, normalised_by
 from quickstudy.tasks.task import Support, Task, as_float
@@ -174,7 +175,9 @@ class Learner(nn.Module):
     def on_support(self) -> Moments:
         """The statistics for a call on the support set."""
         running = self.statistics == "running" and not self.training
-        return Moments("running" if running else "batch")
+        if running:
+            return Moments("running")
+        return Moments("batch", fused=self.statistics != "support" and not inside_map())
 
     def on_query(self, support: Moments) -> Moments:
         """The statistics for a call on queries, after the call on the support set."""

@@ -32,7 +32,7 @@ class MAML(DescentLearner):
         5
     """
 
-    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5)
+    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5, strategy="vmap")
 
     def __init__(
         self, body: nn.Module, *, way: int, inner_lr: float = 0.4, steps: int = 1, adapt: str = "all"

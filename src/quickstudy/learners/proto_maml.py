@@ -29,7 +29,7 @@ class ProtoMAML(Learner):
         steps: inner steps in meta-training and in use.
     """
 
-    outer = Outer(meta_batch=8, outer_lr=1e-3, train_query=5)
+    outer = Outer(meta_batch=8, outer_lr=1e-3, train_query=5, strategy="vmap")
 
     def __init__(self, body: nn.Module, *, inner_lr: float = 0.02, steps: int = 3) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ class Reptile(DescentLearner):
         test_steps: inner steps, each on the whole support set, in use.
     """
 
-    outer = Outer(optimizer="sgd", outer_lr=1.0, schedule="linear", meta_batch=5)
+    outer = Outer(optimizer="sgd", outer_lr=1.0, schedule="linear", meta_batch=5, strategy="vmap")
     first_order = True
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from quickstudy.inner.rules import Rule, adam
-from quickstudy.learners.base import Weights
+from quickstudy.learners.base import Outer, Weights
 from quickstudy.learners.descent import DescentLearner, zeros_head
 from quickstudy.tasks.task import Support
 
@@ -23,6 +23,7 @@ class Scratch(DescentLearner):
     """
 
     trains_on = "nothing"
+    outer = Outer(strategy="vmap")
     first_order = True
 
     def __init__(self, body: nn.Module, *, way: int, inner_lr: float = 0.01, steps: int = 30) -> None:

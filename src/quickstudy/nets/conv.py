@@ -29,7 +29,11 @@ class ConvBlock(nn.Module):
         sign = torch.where(self.norm.weight.detach() < 0, -1.0, 1.0).to(x.dtype)  # [D]
         assert self.conv.bias is not None
         y = F.conv2d(x, self.conv.weight * sign.view(-1, 1, 1, 1), self.conv.bias * sign, padding=1)
-        scale, shift = self.norm.affine(y, sign)
+        z = self.norm.normalised(y, sign)
+        if z is not None:
+            scale, shift, y = self.norm.weight * sign, self.norm.bias, z
+        else:
+            scale, shift = self.norm.affine(y, sign)
         return F.relu(F.max_pool2d(y, 2) * scale.view(-1, 1, 1) + shift.view(-1, 1, 1))
 
 
@@ -43,6 +47,7 @@ class Conv4(nn.Sequential):
         )
         self.features = channels * max(1, size >> blocks) ** 2
         self.norm = norm
+        self.to(memory_format=torch.channels_last)  # the layout in which CPU convolutions are fastest
 
 
 def conv4(

@@ -53,7 +53,7 @@ def measure(
     source: TaskSource,
     n_tasks: int,
     *,
-    strategy: Strategy = "vmap",
+    strategy: Strategy | None = None,
     chunk: int = 20,
     function: Callable[[Task], dict[str, Tensor]] | None = None,
     tick: Callable[[int], None] = lambda done: None,
@@ -61,6 +61,7 @@ def measure(
     """Adapt to tasks 0 … n_tasks - 1 and collect their metrics; no second-order graph is ever built.
 
     Args:
+        strategy: how tasks are mapped; by default as the learner states in `outer`.
         chunk: tasks that are mapped at once.
         function: what to collect from a task instead of its metrics.
         tick: called with the number of tasks done, for a progress display.
@@ -72,7 +73,7 @@ def measure(
         with torch.no_grad():
             for start in range(0, n_tasks, chunk):
                 batch = source.batch(np.arange(start, min(start + chunk, n_tasks)))
-                parts.append(map_tasks(function or judge(learner), batch, strategy))
+                parts.append(map_tasks(function or judge(learner), batch, strategy or learner.outer.strategy))
                 tick(min(start + chunk, n_tasks))
     finally:
         learner.train(was_training)
