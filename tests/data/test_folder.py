@@ -375,6 +375,7 @@ def test_decoded_once_until_something_changes(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "pets/cats/a.png").rename(tmp_path / "pets/cats/z.png")
     assert from_folder(tmp_path / "pets", cache_dir=kept).x[1, 0, 0, 0] == 9
     assert from_folder(tmp_path / "pets", cache_dir=kept, invert=True).x[1, 0, 0, 0] == 246
+    assert from_folder(tmp_path / "pets", cache_dir=kept, size=9).image_shape == (1, 9, 9)
 
 
 def test_static_method(tmp_path: Path) -> None:
