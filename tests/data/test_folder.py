@@ -118,6 +118,16 @@ def test_names_that_collide(tmp_path: Path, one: str, two: str) -> None:
     assert repr(two) in one_line(caught)
 
 
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    try:
+        save(pets(tmp_path) / os.fsdecode(b"\xff") / "a.png")
+    except OSError:
+        pytest.skip("this file system holds no such name")
+    with pytest.raises(DataError, match="not UTF-8") as caught:
+        from_folder(tmp_path)
+    one_line(caught).encode()
+
+
 def test_a_link_in_a_circle(tmp_path: Path) -> None:
     (pets(tmp_path) / "cats/again").symlink_to(tmp_path)
     with pytest.raises(DataError, match="again: a link back"):

@@ -116,6 +116,8 @@ def _classes(root: Path) -> dict[str, list[Path]]:
         raise DataError(f"{root}: no class folders; make one folder of pictures per class in it")
     known: dict[str, str] = {}
     for name in sorted(found):
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise DataError(f"{root}: the folder {name!r} has a name that is not UTF-8; rename it")
         plain = unicodedata.normalize("NFKC", name).casefold()
         if plain in known:
             raise DataError(
