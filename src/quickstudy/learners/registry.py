@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,13 @@ def options(kind: type[Learner]) -> dict[str, inspect.Parameter]:
     """The options of a learner: its keyword arguments besides body, way and classes."""
     given = inspect.signature(kind).parameters
     return {k: p for k, p in given.items() if k not in _GIVEN}
+
+
+def option_help(kind: type[Learner]) -> dict[str, str]:
+    """What each option means, from the `Args:` of the class's docstring."""
+    text = inspect.cleandoc(kind.__doc__ or "").partition("Args:")[2].partition("\n\n")[0]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(words.split()) for name, words in entries}
 
 
 def build(

@@ -45,6 +45,7 @@ class History:
         best_iteration: the meta-step it was reached at.
         iteration: meta-steps done.
         stopped_early: whether patience ran out.
+        seconds: time spent, over all the times it was resumed.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -52,6 +53,7 @@ class History:
     best_iteration: int = 0
     iteration: int = 0
     stopped_early: bool = False
+    seconds: float = 0.0
 
 
 def meta_train(
@@ -111,10 +113,12 @@ def meta_train(
     best = {k: v.clone() for k, v in learner.state_dict().items()}
     if run is not None and history.best is not None:
         best = run.load(BEST)[0]
-    saved_at, worse = time.monotonic(), validations_since_best(history)
+    saved_at = clock = time.monotonic()
+    worse = validations_since_best(history)
 
     def keep() -> None:
-        nonlocal saved_at
+        nonlocal saved_at, clock
+        history.seconds, clock = history.seconds + time.monotonic() - clock, time.monotonic()
         if run is not None:
             checkpoint(run, learner, opt, plan, history, window)
         saved_at = time.monotonic()
@@ -230,6 +234,7 @@ def checkpoint(
             "best": history.best,
             "best_iteration": history.best_iteration,
             "stopped_early": history.stopped_early,
+            "seconds": history.seconds,
             "optimizer": rest,
             "schedule": {k: v for k, v in plan.state_dict().items() if k != "lr_lambdas"},
             "window": {"sums": window.sums, "count": window.count},
@@ -256,6 +261,7 @@ def restore(
     history.records = list(run.records())
     history.iteration, history.best = meta["iteration"], meta["best"]
     history.best_iteration, history.stopped_early = meta["best_iteration"], meta["stopped_early"]
+    history.seconds = meta.get("seconds", 0.0)
     window.sums, window.count = meta["window"]["sums"], meta["window"]["count"]
 
 

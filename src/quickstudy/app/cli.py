@@ -1,0 +1,100 @@
+"""`quickstudy`: the commands, and how they end: 0 done, 1 a fault of ours, 2 the user's input, 130 interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+import quickstudy
+from quickstudy.errors import UserError, unknown
+
+COMMANDS = {
+    "demo": "the main job in about two minutes, offline; leaves its run in runs/demo",
+    "data": "list, describe or prepare the built-in data sets",
+    "train": "meta-train a learner on many classes",
+    "evaluate": "measure a run on classes it has never seen",
+    "predict": "classify pictures of new classes from a few examples of each",
+    "recipe": "list or run the published experiments",
+}
+HELP = """quickstudy: meta-learning from the command line
+
+usage: quickstudy COMMAND [options]      quickstudy COMMAND --help explains each
+
+{commands}
+
+A first session:
+  quickstudy demo                                                  see it work
+  quickstudy train --data omniglot --learner protonet --out runs/a   meta-train (--help for all options)
+  quickstudy evaluate runs/a --shot 5                              accuracy on unseen classes, ± 95 % interval
+  quickstudy predict runs/a --support my/classes --query my/new    your own pictures, one folder a class
+"""
+Options = TypeVar("Options")
+
+
+def parse(kind: type[Options], args: Sequence[str], command: str, description: str = "") -> Options:
+    """Options of a dataclass from arguments; a mistake becomes a one-line `UserError`."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind,
+                args=list(args),
+                prog=f"quickstudy {command}",
+                description=description or None,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─┌┐└┘]+", " ", said.getvalue())
+        text = re.split(r"For full helptext|Full helptext", text)[0]
+        text = " ".join(text.split()).removeprefix("Parsing error ").removeprefix("Unrecognized options ")
+        raise UserError(f"{text.rstrip('. ')} (quickstudy {command} --help)") from None
+
+
+def overview() -> str:
+    """The text of `quickstudy --help`."""
+    return HELP.format(commands="\n".join(f"  {k:<10}{v}" for k, v in COMMANDS.items()))
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command; errors are raised."""
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0 if args else 2
+    if args[0] in ("--version", "-V"):
+        print(quickstudy.__version__)
+        return 0
+    if args[0] not in COMMANDS:
+        raise unknown("command", args[0], COMMANDS)
+    module: Any = importlib.import_module(f"quickstudy.app.{args[0]}")
+    return int(module.main(list(args[1:])) or 0)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The entry point. Returns the exit code."""
+    try:
+        return run(sys.argv[1:] if args is None else args)
+    except UserError as error:
+        print(f"quickstudy: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("quickstudy: interrupted; what was done is kept (--resume goes on)", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

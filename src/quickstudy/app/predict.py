@@ -1,0 +1,129 @@
+"""`quickstudy predict`: classify pictures of new classes from a few examples of each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from quickstudy.app.cli import parse
+from quickstudy.data import polarity, read_image
+from quickstudy.data.images import SUFFIXES
+from quickstudy.errors import DataError
+from quickstudy.outer.session import load_run
+
+EXAMPLES = """Classify pictures of new classes, given a few labelled examples of each.
+
+The support folder holds one folder a class, its name being the label:
+  my/classes/cat/1.png  my/classes/cat/2.png  my/classes/dog/1.png …
+
+Examples:
+  quickstudy predict runs/a --support my/classes --query new1.png new2.png
+  quickstudy predict runs/a --support my/classes --query my/new --json      a folder of pictures"""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """What to learn from, and what to classify.
+
+    Args:
+        run: the run folder.
+        support: a folder with one folder of pictures a class.
+        query: picture files, or folders of them.
+        json: print one JSON object on standard output.
+    """
+
+    run: tyro.conf.Positional[Path]
+    support: Path
+    query: tuple[Path, ...]
+    json: bool = False
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files below a folder, in order."""
+    if not folder.exists():
+        raise DataError(f"{folder}: there is no such file or folder")
+    if folder.is_file():
+        return [folder]
+    try:
+        files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
+    found = [p for p in files if p.suffix.lower() in SUFFIXES]
+    if not found:
+        raise DataError(f"{folder}: holds no pictures")
+    return found
+
+
+def read_all(files: Sequence[Path], shape: Sequence[int], run_polarity: str | None) -> tuple[torch.Tensor, bool]:
+    """Pictures as the run needs them, uint8 `[n, C, H, W]`, and whether black and white were exchanged."""
+    color = "rgb" if shape[0] == 3 else "grey"
+    x = np.stack([read_image(f, shape[1], color) for f in files])
+    turned = run_polarity is not None and polarity(x) != run_polarity
+    return torch.from_numpy(255 - x if turned else x), turned
+
+
+def support_files(folder: Path) -> dict[str, list[Path]]:
+    """The pictures of each class: one folder a class."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; it should hold one folder of pictures a class")
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(classes) < 2:
+        raise DataError(f"{folder}: holds {len(classes)} class folders; at least 2 are needed")
+    return {p.name: pictures_in(p) for p in classes}
+
+
+def main(args: Sequence[str]) -> int:
+    """Parse, adapt, predict."""
+    given = parse(Predict, args, "predict", EXAMPLES)
+    say = Console(stderr=True, highlight=False).print
+    classes = support_files(given.support)
+    learner, config, run = load_run(given.run)
+    facts = run.config["pictures"]
+    shape = facts["shape"]
+    if len(shape) != 3:
+        raise DataError(f"{given.run} was not trained on pictures but on examples of shape {shape}")
+    names = list(classes)
+    files = [f for name in names for f in classes[name]]
+    labels = torch.tensor([i for i, name in enumerate(names) for _ in classes[name]])
+    queries = [f for path in given.query for f in pictures_in(path)]
+    x, turned = read_all(files, shape, facts["polarity"])
+    q, turned_q = read_all(queries, shape, facts["polarity"])
+    counts = sorted({len(v) for v in classes.values()})
+    shots = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    say(f"{len(names)} classes, {shots} examples each; {len(queries)} to classify")
+    kind = "colour" if shape[0] == 3 else "grey"
+    say(f"pictures brought to {shape[1]}×{shape[2]} {kind}", end="")
+    for what, flag in (("examples", turned), ("queries", turned_q)):
+        if flag:
+            say(f"; {what} inverted to {facts['polarity']}, as the run was trained", end="")
+    say("")
+    if learner.transductive:
+        say("transductive: a prediction depends on the other pictures of the same call")
+    p = learner.adapt(x, labels).probabilities(q)  # [q, N]
+    best = p.argmax(-1).tolist()
+    if given.json:
+        rows = [
+            {
+                "file": str(f),
+                "label": names[b],
+                "probabilities": {n: round(v, 6) for n, v in zip(names, row, strict=True)},
+            }
+            for f, b, row in zip(queries, best, p.tolist(), strict=True)
+        ]
+        print(json.dumps({"predictions": rows}))
+        return 0
+    table = Table("file", "label", "probability", "next")
+    for f, b, row in zip(queries, best, p, strict=True):
+        second = int(row.argsort(descending=True)[1])
+        table.add_row(str(f), names[b], f"{row[b]:.3f}", f"{names[second]} {row[second]:.3f}")
+    Console(file=sys.stdout).print(table)
+    return 0

@@ -1,0 +1,73 @@
+"""`quickstudy train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from quickstudy.app.cli import parse
+from quickstudy.learners import learner_class
+from quickstudy.learners.registry import option_help, options
+from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.progress import Bar
+from quickstudy.outer.session import train
+
+EXAMPLES = """Meta-train a learner on many classes, so that it learns new ones from a few examples.
+
+Examples:
+  quickstudy train --data glyphs --learner protonet --out runs/a
+  quickstudy train --data omniglot --learner maml --way 5 --shot 1 --iterations 3000 --out runs/b
+  quickstudy train --data my/pictures --learner protonet --out runs/c     one folder a class
+  quickstudy train … --out runs/b --resume                                go on after an interruption
+
+Name a learner before --help to see its own options: quickstudy train --learner reptile --help"""
+
+
+def command(learner: str) -> type[TrainConfig]:
+    """The options of `train` with those of a learner, as one dataclass."""
+    helps = option_help(learner_class(learner))
+    own: list[tuple[str, Any, Any]] = []
+    for name, parameter in options(learner_class(learner)).items():
+        kind = {int: int, float: float, str: str, bool: bool}[type(parameter.default)]
+        text = f"option of {learner}: {helps.get(name, '')}"
+        own.append((name, Annotated[kind, tyro.conf.arg(help=text)], parameter.default))
+    return dataclasses.make_dataclass(
+        "Train",
+        [
+            ("out", Annotated[Path, tyro.conf.arg(help="the run folder to make")]),
+            *own,
+            ("resume", Annotated[bool, tyro.conf.arg(help="go on with the run in --out")], False),
+        ],
+        bases=(TrainConfig,),
+        kw_only=True,
+        frozen=True,
+    )
+
+
+def main(args: Sequence[str]) -> int:
+    """Parse and train."""
+    learner = TrainConfig.learner
+    for i, word in enumerate(args):
+        if word == "--learner" and i + 1 < len(args):
+            learner = args[i + 1]
+        elif word.startswith("--learner="):
+            learner = word.split("=", 1)[1]
+    given: Any = parse(command(learner), args, "train", EXAMPLES)
+    common = {f.name: getattr(given, f.name) for f in dataclasses.fields(TrainConfig)}
+    settings = {name: getattr(given, name) for name in options(learner_class(learner))}
+    config = TrainConfig(**{**common, "settings": settings})
+    history = train(config, given.out, resume=given.resume, progress=Bar(f"{learner} on {config.data}"))
+    if history.best is not None:
+        what = "accuracy" if history.best >= 0 else "minus loss"
+        print(
+            f"best {what} on meta-validation {abs(history.best):.4f} at meta-step {history.best_iteration} "
+            f"of {history.iteration}",
+            file=sys.stderr,
+        )
+    print(f"next: quickstudy evaluate {given.out}", file=sys.stderr)
+    return 0
