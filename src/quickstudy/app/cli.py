@@ -15,6 +15,7 @@ import tyro
 
 import quickstudy
 from quickstudy.errors import UserError, unknown
+from quickstudy.inner.allocator import keep_freed_memory
 
 COMMANDS = {
     "demo": "the main job in about two minutes, offline; leaves its run in runs/demo",
@@ -75,6 +76,7 @@ def run(args: Sequence[str]) -> int:
         return 0
     if args[0] not in COMMANDS:
         raise unknown("command", args[0], COMMANDS)
+    keep_freed_memory()
     module: Any = importlib.import_module(f"quickstudy.app.{args[0]}")
     return int(module.main(list(args[1:])) or 0)
 
