@@ -4,9 +4,11 @@ from quickstudy.data.dataset import ClassDataset, Splits
 from quickstudy.data.digits import digits
 from quickstudy.data.folder import from_folder
 from quickstudy.data.from_torch import from_torch
+from quickstudy.data.glyphs import glyphs
 from quickstudy.data.images import read_image
 from quickstudy.data.omniglot import omniglot
 from quickstudy.data.polarity import polarity
+from quickstudy.data.quickdraw import quickdraw
 from quickstudy.data.sources import describe, load, names
 
 __all__ = [
@@ -16,9 +18,11 @@ __all__ = [
     "digits",
     "from_folder",
     "from_torch",
+    "glyphs",
     "load",
     "names",
     "omniglot",
     "polarity",
+    "quickdraw",
     "read_image",
 ]

@@ -11,7 +11,9 @@ from quickstudy.data.cache import data_root, data_roots, find
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.data.digits import digits
 from quickstudy.data.folder import from_folder
+from quickstudy.data.glyphs import glyphs
 from quickstudy.data.omniglot import PARTS, URLS, omniglot
+from quickstudy.data.quickdraw import quickdraw
 from quickstudy.errors import DataError, unknown
 
 
@@ -69,6 +71,27 @@ _INFO = {
         urls=tuple(URLS[0] + part.file for part in PARTS.values()),
         bytes=sum(part.size for part in PARTS.values()),
     ),
+    "quickdraw": Info(
+        name="quickdraw",
+        about="sketches of 345 things from the game Quick, Draw!, labels as the players were told",
+        classes=345,
+        examples="20",
+        licence="CC BY 4.0, Quick, Draw! Dataset, Google",
+        citation="Ha and Eck (2018), A neural representation of sketch drawings, ICLR",
+        splits={"random": "207/69/69"},
+        files=("quickdraw/numpy_bitmap",),
+        urls=("https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap/",),
+        bytes=345 * (20 * 784 + 80),
+    ),
+    "glyphs": Info(
+        name="glyphs",
+        about="made-up handwritten characters, drawn in memory",
+        classes=400,
+        examples="20",
+        licence="MIT, as this library",
+        citation="made by this library",
+        splits={"default": "240/80/80"},
+    ),
     "digits": Info(
         name="digits",
         about="the ten digits in 8x8 pixels that come with scikit-learn",
@@ -116,8 +139,9 @@ def load(
     Args:
         name: one of `names()`, or the path of a folder with one folder of pictures per class.
         root: where built-in data are looked for first.
-        samples_per_class: keep this many examples of each class, drawn by `seed`.
-        size: the side of the pictures in pixels.
+        samples_per_class: keep this many examples of each class, drawn by `seed`; of quickdraw the first
+            ones, since no others are fetched, and glyphs writes just so many.
+        size: the side of the pictures in pixels; quickdraw has 28 only.
         download: whether to fetch what is missing.
 
     Raises:
@@ -129,8 +153,12 @@ def load(
     """
     if samples_per_class is not None and samples_per_class < 1:
         raise DataError(f"{samples_per_class} samples per class; at least 1 is needed")
+    if name == "quickdraw" and size != 28:
+        raise DataError(f"quickdraw: the pictures are 28x28, not {size}x{size}; leave the size at 28")
     makers: dict[str, Callable[[], ClassDataset]] = {
         "omniglot": lambda: omniglot(root, size=size, download=download),
+        "quickdraw": lambda: quickdraw(root, samples_per_class=samples_per_class or 20, download=download),
+        "glyphs": lambda: glyphs(samples_per_class=samples_per_class or 20, size=size),
         "digits": lambda: digits(size=size),
     }
     if str(name) in makers:
@@ -139,4 +167,6 @@ def load(
         data = from_folder(name, size=size)
     else:
         raise unknown("data set", name, [*makers, "a folder of your own"])
-    return data if samples_per_class is None else data.limit(samples_per_class, seed)
+    if samples_per_class is None or name in ("quickdraw", "glyphs"):
+        return data
+    return data.limit(samples_per_class, seed)
