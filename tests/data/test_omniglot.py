@@ -176,6 +176,26 @@ def test_missing_and_not_to_be_fetched_says_what_to_place_where(tmp_path: Path) 
     assert data_root(tmp_path / "mine") == tmp_path / "mine"
 
 
+def test_what_is_fetched(
+    tmp_path: Path, two_alphabets: dict[str, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = pytest.importorskip("quickstudy.data.download")
+    place(tmp_path / "server", two_alphabets)
+    asked = []
+
+    def fetch(urls: list[str], dest: Path, **checks: object) -> Path:
+        asked.append((urls, dest.relative_to(tmp_path).as_posix(), checks))
+        return tmp_path / "server" / dest.name
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    assert len(omniglot(tmp_path / "mine")) == 5
+    assert [dest for _, dest, _ in asked] == [f"mine/omniglot/images_{p}.zip" for p in two_alphabets]
+    for urls, dest, checks in asked:
+        assert all(url.endswith("/master/python/" + dest.split("/")[-1]) for url in urls)
+        assert len(str(checks["sha256"])) == 64
+        assert checks["size"] in (9_464_212, 6_462_886)
+
+
 def test_bad_options() -> None:
     with pytest.raises(UserError, match="did you mean 'lanczos'"):
         omniglot(filter="lanczo")

@@ -26,16 +26,20 @@ from quickstudy.errors import DataError, unknown
 
 
 class Part(NamedTuple):
-    """One of the publisher's two zips."""
+    """One of the publisher's two zips; its sum and size as tensorflow/datasets lists them."""
 
     file: str
-    md5: str
     size: int
+    sha256: str
 
 
 PARTS = {
-    "background": Part("images_background.zip", "68d2efa1b9178cc56df9314c21c6e718", 9_464_212),
-    "evaluation": Part("images_evaluation.zip", "6b91aef0f799c5bb55b94e3f2daec811", 6_462_886),
+    "background": Part(
+        "images_background.zip", 9_464_212, "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640"
+    ),
+    "evaluation": Part(
+        "images_evaluation.zip", 6_462_886, "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee"
+    ),
 }
 URLS = (
     "https://github.com/brendenlake/omniglot/raw/master/python/",
@@ -137,7 +141,7 @@ def _facts(file: str) -> dict[str, Any]:
 
 
 def _place(part: str, root: str | Path | None, download: bool) -> Path:
-    file, md5, size = PARTS[part]
+    file, size, sha256 = PARTS[part]
     found = find([f"omniglot/{file}", file], root)
     if found is not None:
         return found
@@ -149,7 +153,7 @@ def _place(part: str, root: str | Path | None, download: bool) -> Path:
         )
     from quickstudy.data.download import fetch
 
-    return fetch([url + file for url in URLS], dest, md5=md5)
+    return fetch([url + file for url in URLS], dest, sha256=sha256, size=size)
 
 
 def _read(content: bytes, part: str, size: int, filter: str, progress: bool) -> np.ndarray:
