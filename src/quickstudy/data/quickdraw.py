@@ -6,16 +6,24 @@ Licence CC BY 4.0, attribution: "Quick, Draw! Dataset, Google".
 from __future__ import annotations
 
 import json
+import math
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib import resources
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from quickstudy.data.cache import data_root, data_roots, find
 from quickstudy.data.dataset import ClassDataset
+from quickstudy.data.npy import LONGEST, npy_header
 from quickstudy.errors import DataError, unknown
 
+URL = "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap/"
+THREADS = 8  # downloads at a time
 SIDE = 28
 SOURCES = {"bitmap": ("numpy_bitmap", ".npy")}  # its folder, how its files end
 
@@ -38,6 +46,8 @@ def quickdraw(
         seed: choose them among all that are here by this seed instead.
         source: "bitmap" for the publisher's pixels.
         folder: "quickdraw" holds the 345 categories; of any other folder the categories are its files.
+        download: whether to fetch the first `samples_per_class` drawings of categories with fewer here
+            (some 800 bytes a drawing); never done for None.
 
     Returns:
         One class a category in the publisher's order, `x` uint8 `[M, 1, 28, 28]`; no ready-made split:
@@ -56,10 +66,14 @@ def quickdraw(
     if samples_per_class is not None and samples_per_class < 1:
         raise DataError(f"{folder}: {samples_per_class} samples per class; at least 1 is needed")
     names = categories() if folder == "quickdraw" else _files(root, folder, source)
-    parts = []
-    for name in names:
-        rows = _find(name, root, folder, samples_per_class)
-        parts.append(rows[_choice(len(rows), samples_per_class, seed)])
+    found = {name: _find(name, root, folder, samples_per_class or 1) for name in names}
+    short = [name for name in names if len(found[name]) < (samples_per_class or 1)]
+    if short and download and folder == "quickdraw" and samples_per_class:
+        _download({name: len(found[name]) for name in short}, root, samples_per_class)
+        found.update((name, _find(name, root, folder, samples_per_class)) for name in short)
+    elif short:
+        raise DataError(_missing(short, len(found[short[0]]), root, folder, samples_per_class or 1))
+    parts = [found[name][_choice(len(found[name]), samples_per_class, seed)] for name in names]
     return ClassDataset(
         x=torch.from_numpy(np.concatenate(parts).reshape(-1, 1, SIDE, SIDE)),
         offsets=torch.tensor([0, *np.cumsum([len(part) for part in parts])]),
@@ -82,12 +96,16 @@ def read_bitmaps(path: Path) -> np.ndarray:
         DataError: the file is damaged, or holds something else.
     """
     try:
-        rows = np.lib.format.open_memmap(path, mode="r")  # reads no pickle
-    except (OSError, ValueError, EOFError, OverflowError, SyntaxError) as error:
-        raise DataError(f"{path} is not a whole .npy file ({error}); remove it, try again") from None
-    if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != SIDE * SIDE:
-        raise DataError(f"{path} holds {rows.dtype} {list(rows.shape)}, not uint8 [n, {SIDE * SIDE}]")
-    return rows
+        with path.open("rb") as file:
+            start, shape = npy_header(file.read(LONGEST))
+        size = path.stat().st_size
+        if shape is None or size < start + math.prod(shape):
+            raise ValueError(f"it ends after {size} bytes")
+        if shape[1:] != (SIDE * SIDE,):
+            raise ValueError(f"it holds {list(shape)}, not [n, {SIDE * SIDE}]")
+        return np.memmap(path, np.uint8, "r", start, shape) if shape[0] else np.zeros(shape, np.uint8)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be used: {error}; remove it, try again") from None
 
 
 def _files(root: str | Path | None, folder: str, source: str) -> tuple[str, ...]:
@@ -101,24 +119,63 @@ def _files(root: str | Path | None, folder: str, source: str) -> tuple[str, ...]
     return tuple(names)
 
 
-def _find(name: str, root: str | Path | None, folder: str, wanted: int | None) -> np.ndarray:
-    """The drawings of the first file that has enough of them."""
-    file = f"{folder}/numpy_bitmap/{name}.npy"
-    most = -1
-    for place in data_roots(root):
-        if (place / file).exists():
-            rows = read_bitmaps(place / file)
-            if len(rows) >= (wanted or 1):
-                return rows
-            most = max(most, len(rows))
-    if most >= 0:
-        raise DataError(
-            f"{folder}: category {name!r} has {most} drawings, fewer than the {wanted or 1} asked for"
+def _find(name: str, root: str | Path | None, folder: str, wanted: int) -> np.ndarray:
+    """The drawings of the first file that has enough of them, else of one with the most, else none."""
+    files = [place / folder / "numpy_bitmap" / f"{name}.npy" for place in data_roots(root)]
+    best = np.zeros((0, SIDE * SIDE), np.uint8)
+    for file in files:
+        if len(best) < wanted and file.exists():
+            best = max(best, read_bitmaps(file), key=len)
+    return best
+
+
+def _missing(names: list[str], count: int, root: str | Path | None, folder: str, wanted: int) -> str:
+    others = f" ({len(names) - 1} more like it)" if len(names) > 1 else ""
+    if count:
+        return (
+            f"{folder}: category {names[0]!r} has {count} drawings, fewer than the {wanted} asked for{others}"
         )
-    raise DataError(
-        f"{folder}: {name}.npy is not in {', '.join(map(str, data_roots(root)))}; "
-        f"place it at {data_root(root) / file}, or allow the download"
+    return (
+        f"{folder}: {names[0]}.npy is not in {', '.join(map(str, data_roots(root)))}{others}; place "
+        f"{_url(names[0])} at {_target(names[0], root)}, or allow the download of some samples per class"
     )
+
+
+def _url(name: str) -> str:
+    return URL + quote(f"{name}.npy")
+
+
+def _target(name: str, root: str | Path | None) -> Path:
+    return data_root(root) / "quickdraw" / "numpy_bitmap" / f"{name}.npy"
+
+
+def _download(here: dict[str, int], root: str | Path | None, rows: int) -> None:
+    """The first rows of the categories that have so many here; what came before an interruption is kept."""
+    from quickstudy.data.download import fetch_rows, session
+
+    title = f"Downloading {rows} drawings of {len(here)} categories"
+
+    def one(name: str) -> None:
+        try:
+            fetch_rows([_url(name)], _target(name, root), rows, client=client)
+        except DataError as error:
+            raise DataError(
+                f"quickdraw: category {name!r} has {here[name]} of the {rows} drawings asked for, and {error}"
+            ) from None
+
+    with (
+        session() as client,
+        Progress(console=Console(stderr=True), transient=True) as bar,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        task = bar.add_task(title, total=len(here))
+        jobs = [pool.submit(one, name) for name in here]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                bar.advance(task)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _choice(count: int, wanted: int | None, seed: int | None) -> slice | np.ndarray:
