@@ -71,7 +71,10 @@ def main(args: Sequence[str]) -> int:
         for path in info.present(given.data_dir):
             out.print(f"  here: {path}", soft_wrap=True)
         if not info.ready(given.data_dir):
-            out.print(f"  would download {info.bytes / 1e6:.1f} MB to {info.target(given.data_dir)}:", soft_wrap=True)
+            out.print(
+                f"  would download {info.bytes / 1e6:.1f} MB to {info.target(given.data_dir)}:",
+                soft_wrap=True,
+            )
             for url in info.urls:
                 out.print(f"    {url}", soft_wrap=True)
     return 0

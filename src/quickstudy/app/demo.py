@@ -58,7 +58,9 @@ def main(args: Sequence[str]) -> int:
     begun = time.monotonic()
     out = Console(highlight=False)
     config = demo_config(given.iterations)
-    out.print("Glyphs: made-up characters, each example drawn by another hand; 5-way 1-shot on unseen classes")
+    out.print(
+        "Glyphs: made-up characters, each example drawn by another hand; 5-way 1-shot on unseen classes"
+    )
     train(config, given.out, resume=True, progress=Bar("meta-training prototypical networks"))
     learner, config, run = load_run(given.out)
     splits = config.splits()

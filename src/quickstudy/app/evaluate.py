@@ -67,7 +67,9 @@ def main(args: Sequence[str]) -> int:
         raise UserError(f"tasks must be at least 2 for an interval, not {given.tasks}")
     learner, config, run = load_run(given.run, given.data_dir)
     splits = config.splits()
-    changes = {k: v for k, v in (("way", given.way), ("shot", given.shot), ("query", given.query)) if v is not None}
+    changes = {
+        k: v for k, v in (("way", given.way), ("shot", given.shot), ("query", given.query)) if v is not None
+    }
     data = getattr(splits, given.split)
     source = config.problem(data, seed=given.seed, **changes)
     note = Console(stderr=True)
@@ -76,14 +78,21 @@ def main(args: Sequence[str]) -> int:
         results = evaluate_modes(learner, source, given.tasks, progress=True)
     else:
         results = [evaluate(learner, source, given.tasks, statistics=given.statistics, progress=True)]
-    report: dict[str, Any] = {**results[0].json(), "split": given.split, "learner": config.learner, "run": str(given.run)}
+    report: dict[str, Any] = {
+        **results[0].json(),
+        "split": given.split,
+        "learner": config.learner,
+        "run": str(given.run),
+    }
     if given.modes:
         report["modes"] = [r.json() for r in results]
     if shown:
         for result in results:
             print(f"{config.learner} on {data.name} ({given.split} classes): {result}")
     if given.floors:
-        rows = floors(config, splits, source=source, n_tasks=given.tasks, cache=run.path / "floors", progress=True)
+        rows = floors(
+            config, splits, source=source, n_tasks=given.tasks, cache=run.path / "floors", progress=True
+        )
         report["floors"] = [row.json() for row in rows]
         if shown:
             Console().print(floors_table([*rows], learner=(config.learner, results[0])))

@@ -63,7 +63,9 @@ def pictures_in(folder: Path) -> list[Path]:
     return found
 
 
-def read_all(files: Sequence[Path], shape: Sequence[int], run_polarity: str | None) -> tuple[torch.Tensor, bool]:
+def read_all(
+    files: Sequence[Path], shape: Sequence[int], run_polarity: str | None
+) -> tuple[torch.Tensor, bool]:
     """Pictures as the run needs them, uint8 `[n, C, H, W]`, and whether black and white were exchanged."""
     color = "rgb" if shape[0] == 3 else "grey"
     x = np.stack([read_image(f, shape[1], color) for f in files])

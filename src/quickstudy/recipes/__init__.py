@@ -1,5 +1,6 @@
 """Named experiments: one typed config each, with the published number it answers to."""
 
-from quickstudy.recipes.registry import RECIPES, Measure, Recipe, recipe
+from quickstudy.recipes.recipe import Experiment, Measure, Recipe, Setting
+from quickstudy.recipes.registry import RECIPES, recipe
 
-__all__ = ["RECIPES", "Measure", "Recipe", "recipe"]
+__all__ = ["RECIPES", "Experiment", "Measure", "Recipe", "Setting", "recipe"]

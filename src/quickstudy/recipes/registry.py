@@ -2,59 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from quickstudy.errors import unknown
 from quickstudy.outer.config import TrainConfig
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number to measure: on which tasks, what the paper reports, and what must be reached.
-
-    Args:
-        way, shot, query: of the test tasks; None is the config's.
-        statistics: the normalisation mode; None is the run's own.
-        paper: the published accuracy in percent (or None).
-        target: what a run here should reach, in percent.
-        tasks: how many test tasks.
-    """
-
-    way: int | None = None
-    shot: int | None = None
-    query: int | None = None
-    statistics: str | None = None
-    paper: float | None = None
-    target: float | None = None
-    tasks: int = 1000
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """An experiment: how to train, what to measure.
-
-    Args:
-        title: what it shows.
-        source: where the published number stands.
-        config: the run.
-        measures: the numbers.
-        seeds: one run for each.
-    """
-
-    title: str
-    source: str
-    config: TrainConfig
-    measures: tuple[Measure, ...]
-    seeds: tuple[int, ...] = (0,)
-    note: str = ""
-    floors: bool = True
-
-
+from quickstudy.recipes.recipe import Experiment, Measure, Recipe
+from quickstudy.recipes.sinusoid import SinusoidRecipe
 
 SNELL = "Snell et al. 2017, arXiv 1703.05175, table 1"
 FINN = "Finn et al. 2017, arXiv 1703.03400, table 1"
 
-RECIPES: dict[str, Recipe] = {
+RECIPES: dict[str, Experiment] = {
     "omniglot-protonet": Recipe(
         title="Omniglot 1028/172/423 with rotations, Prototypical, 4-conv 64, running averages",
         source=SNELL,
@@ -133,10 +89,11 @@ RECIPES: dict[str, Recipe] = {
         measures=(Measure(5, 1, 1, statistics="batch", paper=59.4, target=55.0, tasks=5000),),
         seeds=(0, 1, 2),
     ),
+    "sinusoid-maml": SinusoidRecipe(),
 }
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str) -> Experiment:
     """The recipe with this name."""
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)

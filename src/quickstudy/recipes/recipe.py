@@ -1,0 +1,151 @@
+"""A recipe: an experiment that is trained, measured and written down with what made it."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from quickstudy.evaluation import evaluate, floors
+from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.progress import Bar
+from quickstudy.outer.run_folder import environment
+from quickstudy.outer.session import load_run, train
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a recipe runs.
+
+    Args:
+        name: the recipe's.
+        runs: the folder of run folders; an interrupted recipe goes on from them.
+        tasks: test tasks instead of the recipe's own number.
+        floors: whether the controls are measured too.
+        data_dir: where data lies.
+    """
+
+    name: str
+    runs: Path = Path("runs")
+    tasks: int | None = None
+    floors: bool = True
+    data_dir: Path | None = None
+
+
+class Experiment(Protocol):
+    """What `quickstudy recipe` lists and runs."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    def run(self, setting: Setting) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number to measure.
+
+    Args:
+        way, shot, query: of the test tasks; None is the config's.
+        statistics: the normalisation mode; None is the run's own.
+        paper: the published accuracy in percent.
+        target: what a run here should reach, in percent.
+        tasks: how many test tasks.
+    """
+
+    way: int | None = None
+    shot: int | None = None
+    query: int | None = None
+    statistics: str | None = None
+    paper: float | None = None
+    target: float | None = None
+    tasks: int = 1000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Few-shot classification: how to train, what to measure.
+
+    Args:
+        title: what it shows.
+        source: where the published number stands.
+        config: the run.
+        measures: the numbers.
+        seeds: one run for each.
+    """
+
+    title: str
+    source: str
+    config: TrainConfig
+    measures: tuple[Measure, ...]
+    seeds: tuple[int, ...] = (0,)
+
+    def run(self, setting: Setting) -> dict[str, Any]:
+        """Train every seed, measure every number, and the floors once."""
+        rows: list[dict[str, Any]] = []
+        floor_rows: list[dict[str, Any]] = []
+        seconds = 0.0
+        for seed in self.seeds:
+            config = dataclasses.replace(self.config, seed=seed, data_dir=setting.data_dir)
+            out = setting.runs / (setting.name if len(self.seeds) == 1 else f"{setting.name}-{seed}")
+            train(config, out, resume=True, progress=Bar(f"{setting.name}, seed {seed}"))
+            learner, config, run = load_run(out, setting.data_dir)
+            seconds += run.read_json("summary.json")["seconds"]
+            splits = config.splits()
+            for m in self.measures:
+                asked = {"way": m.way, "shot": m.shot, "query": m.query}
+                changes = {k: v for k, v in asked.items() if v is not None}
+                source = config.problem(splits.test, seed=2, **changes)
+                count = setting.tasks or m.tasks
+                result = evaluate(learner, source, count, statistics=m.statistics, progress=True)
+                rows.append({**result.json(), "train_seed": seed, "paper": m.paper, "target": m.target})
+            if setting.floors and seed == self.seeds[0]:
+                floor_rows = [
+                    row.json()
+                    for row in floors(
+                        config,
+                        splits,
+                        source=config.problem(splits.test, seed=2),
+                        n_tasks=min(setting.tasks or 600, 600),
+                        cache=out / "floors",
+                        progress=True,
+                    )
+                ]
+        return {
+            **provenance(setting.name),
+            "title": self.title,
+            "published": self.source,
+            "seeds": list(self.seeds),
+            "training_seconds": round(seconds, 1),
+            "config": self.config.json(),
+            "results": rows,
+            "floors": floor_rows,
+        }
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """What made a result: the command, the commit of the checkout, the environment."""
+    return {
+        "recipe": name,
+        "command": f"QUICKSTUDY_DATA=DIR quickstudy recipe run {name}",
+        "commit": commit(),
+        "environment": environment(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout this code is in, marked where it was changed; None outside of one."""
+    here = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "--short", "HEAD").strip() + (
+            "+changes" if git("status", "--porcelain", ".") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
