@@ -40,13 +40,15 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
         (loss, gradient); the gradient is zero where a parameter has no influence, never None.
     """
     if _inside_map.get():
-        grads, value = torch.func.grad_and_value(loss)(params)
-        return value, grads if create_graph else {k: g.detach() for k, g in grads.items()}
+        with torch.set_grad_enabled(create_graph):  # torch.func.grad differentiates all the same
+            grads, value = torch.func.grad_and_value(loss)(params)
+        return value, grads
     with torch.enable_grad():
         if create_graph:
             # Views: one parameter may be computed from another, and only the direct influence counts.
-            leaves = {k: p.view_as(p) if p.requires_grad else p.detach().requires_grad_()
-                      for k, p in params.items()}
+            leaves = {
+                k: p.view_as(p) if p.requires_grad else p.detach().requires_grad_() for k, p in params.items()
+            }
         else:
             leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
         value = loss(leaves)

@@ -53,7 +53,11 @@ def solve(problem: InnerProblem, *, first_order: bool = False) -> Solution:
     second_order = torch.is_grad_enabled() and not first_order
     params, state, losses = problem.params, problem.rule.init(problem.params), []
     for step in range(problem.steps):
-        loss, grads = gradient(lambda p, step=step: problem.loss(p, step), params, second_order)
+
+        def loss_here(params: Params, step: int = step) -> Tensor:
+            return problem.loss(params, step)
+
+        loss, grads = gradient(loss_here, params, second_order)
         updates, state = problem.rule.update(grads, state, params)
         params = {k: p + updates[k] for k, p in params.items()}
         losses.append(loss.detach())

@@ -27,9 +27,7 @@ def _outcome(flat: dict[str, Tensor]) -> Outcome:
     return Outcome(flat["loss"].detach(), part("metric."), part("stat."))
 
 
-def estimate(
-    learner: nn.Module, batch: Task, strategy: Strategy = "loop"
-) -> tuple[Outcome, Gradient]:
+def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tuple[Outcome, Gradient]:
     """The outcome `[T]` of each task, and the gradient of their mean loss with respect to ω.
 
     In a loop, each task's graph is freed before the next is built, so memory holds one task at a time.

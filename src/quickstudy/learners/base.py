@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import UserError
+from quickstudy.errors import DataError, UserError
 from quickstudy.inner.gradient import inside_map
 from quickstudy.inner.outcome import Outcome
 from quickstudy.nets.norm import BatchNorm, Moments, Statistics, normalised_by
 from quickstudy.tasks.task import Support, Task, as_float
 
 Weights = dict[str, Tensor]
+TrainsOn = Literal["tasks", "batches", "nothing"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ class Learner(nn.Module):
     saved with a run, so each is kept as an attribute of the same name.
     """
 
-    trains_on: ClassVar[Literal["tasks", "batches", "nothing"]] = "tasks"
+    trains_on: ClassVar[TrainsOn] = "tasks"
     outer: ClassVar[Outer] = Outer()
     statistics: Statistics | None = None
 
@@ -92,17 +94,30 @@ class Learner(nn.Module):
         >>> ProtoNet(conv4(8)).adapt(x, y)(torch.rand(3, 1, 28, 28)).shape
         torch.Size([3, 2])
         """
-        if isinstance(x, Support):
-            return self.learn(x)
-        if y is None:
-            raise UserError("adapt needs labels beside the examples: adapt(x, y)")
-        was_training = self.training
-        self.eval()
+        if not isinstance(x, Support):
+            if y is None:
+                raise UserError("adapt needs labels beside the examples: adapt(x, y)")
+            x = Support.of(x, y)
+        with self.in_use(), torch.no_grad():
+            predictor = self.learn(x)
+
+        def predict(x: Tensor) -> Tensor:
+            with self.in_use():
+                return predictor.function(x)
+
+        return replace(predictor, function=predict)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within this block every module is in evaluation mode (running averages, no dropout)."""
+        training = [module for module in self.modules() if module.training]
         try:
-            with torch.no_grad():
-                return self.learn(Support.of(x, y))
+            for module in training:
+                module.training = False
+            yield
         finally:
-            self.train(was_training)
+            for module in training:
+                module.training = True
 
     def judge(self, task: Task) -> Outcome:
         """Adapt on the support set; loss and accuracy on the query set."""
@@ -155,13 +170,13 @@ class Learner(nn.Module):
     def use(self, body: nn.Module) -> nn.Module:
         """Take a body: note how it normalises, refuse what cannot run inside an inner loop."""
         for name, module in body.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 raise UserError(
-                    f"layer {name!r} writes running averages while it computes, which an inner loop must not "
-                    "do: call quickstudy.nets.convert_batch_norm(net) first"
+                    f"layer {name!r} is torch's batch normalisation, which does not say whose statistics it "
+                    "uses and writes running averages: call quickstudy.nets.convert_batch_norm(net) first"
                 )
-        norm = getattr(body, "norm", "support")
-        self.statistics = norm if norm in ("batch", "support", "running") else "support"
+        norm: Any = getattr(body, "norm", None)
+        self.statistics = norm if norm in get_args(Statistics) else "support"
         return body
 
     def weights(self, net: nn.Module) -> Weights:
@@ -205,6 +220,11 @@ def call(net: nn.Module, weights: Weights, x: Tensor, moments: Moments) -> Tenso
 def task_loss(output: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy for class labels, mean squared error for real targets."""
     if y.is_floating_point():
+        if output.shape != y.shape:
+            raise DataError(
+                f"{output.shape[-1]} outputs a point, but targets of shape {tuple(y.shape)}: way must be the "
+                "number of values to predict, and class labels whole numbers"
+            )
         return F.mse_loss(output, y)
     return F.cross_entropy(output, y)
 

@@ -10,18 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import TaskError, UserError
+from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Rule, sgd
 from quickstudy.inner.solve import InnerProblem, Solution, solve
 from quickstudy.learners.base import Learner, Predictor, Weights, call, task_loss, width
-from quickstudy.nets.norm import Moments
+from quickstudy.nets.norm import BatchNorm, Moments
 from quickstudy.tasks.task import Support, Task
 
-PARTS = {
-    "all": "",
-    "head": r"^head\.",
-    "body": r"^body\.",
-    "filters": r"^(?!body.*\bnorm)",
-}
+PARTS = {"all": "", "filters": "", "head": r"^head\.", "body": r"^body\."}
+NORMS = (BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 class DescentLearner(Learner):
@@ -45,10 +42,7 @@ class DescentLearner(Learner):
         head = nn.Linear(width(body), way)
         self.net = nn.Sequential(OrderedDict(body=self.use(body), head=head))
         self.way, self.inner_lr, self.steps, self.moves = way, inner_lr, steps, adapt
-        pattern = re.compile(PARTS.get(adapt, adapt))
-        self._moving = {k for k, _ in self.net.named_parameters() if pattern.search(k)}
-        if not self._moving:
-            raise UserError(f"no parameter is named by adapt={adapt!r}")
+        self._moving = moving(self.net, adapt)
 
     def rule(self) -> Rule:
         """The inner update rule."""
@@ -68,9 +62,7 @@ class DescentLearner(Learner):
             return task_loss(self.answered(output, support.way), support.y)
 
         params = {k: start[k] for k in self._moving_in(start)}
-        solution = solve(
-            InnerProblem(params, loss, self.rule(), self.steps), first_order=self.first_order
-        )
+        solution = solve(InnerProblem(params, loss, self.rule(), self.steps), first_order=self.first_order)
         return {**still, **solution.params}, solution
 
     def _moving_in(self, start: Weights) -> list[str]:
@@ -89,16 +81,17 @@ class DescentLearner(Learner):
     def learned(self, support: Support) -> tuple[Predictor, Moments]:
         weights, solution = self.descend(support)
         moments = self.support_moments(weights, support)
+        on_query = self.on_query(moments)
 
         def predict(x: Tensor) -> Tensor:
-            return self.answered(call(self.net, weights, x, self.on_query(moments)), support.way)
+            return self.answered(call(self.net, weights, x, on_query), support.way)
 
         return Predictor(predict, support.way, self.transductive, solution.losses), moments
 
-    def forward(self, task: Task) -> Any:
+    def forward(self, task: Task) -> Outcome:
         predictor, moments = self.learned(task.support)
         outcome = self.judged(predictor(task.query.x), task)
-        return type(outcome)(outcome.loss, outcome.metrics, self.stats(moments))
+        return Outcome(outcome.loss, outcome.metrics, self.stats(moments))
 
     def answered(self, output: Tensor, way: int | None) -> Tensor:
         """The first `way` outputs of the head; a fixed head cannot answer more ways than it has."""
@@ -120,6 +113,21 @@ class DescentLearner(Learner):
             {"steps": s, "inner_lr": lr / 2},
             {"steps": s, "inner_lr": lr * 2},
         ]
+
+
+def moving(net: nn.Module, adapt: str) -> set[str]:
+    """The names of the parameters that the inner loop moves; see `DescentLearner`."""
+    try:
+        pattern = re.compile(PARTS.get(adapt, adapt))
+    except re.error as error:
+        raise UserError(f"adapt={adapt!r} is no regular expression: {error}") from error
+    found = {k for k, _ in net.named_parameters() if pattern.search(k)}
+    if adapt == "filters":
+        norms = ((name, module) for name, module in net.named_modules() if isinstance(module, NORMS))
+        found -= {f"{name}.{k}" for name, module in norms for k, _ in module.named_parameters()}
+    if not found:
+        raise UserError(f"no parameter is named by adapt={adapt!r}")
+    return found
 
 
 def zeros_head(weights: Weights) -> Weights:

@@ -28,26 +28,26 @@ class PixelNN(Learner):
         self.blur = blur
 
     def learn(self, support: Support) -> Predictor:
-        a = self.blurred(support.x)  # [n, D]
-        assert support.way is not None, "nearest neighbours need class labels"
-        apart = torch.where(support.y == torch.arange(support.way)[:, None], 0.0, math.inf)  # [N, n]
+        classes, blur = torch.arange(support.ways, device=support.y.device), self.blur
+        apart = torch.where(support.y == classes[:, None], 0.0, math.inf)  # [N, n]
+        a = blurred(support.x, blur)  # [n, D]
 
         def predict(x: Tensor) -> Tensor:
-            d = squared_distances(self.blurred(x), a)  # [q, n]
+            d = squared_distances(blurred(x, blur), a)  # [q, n]
             return -(d[:, None] + apart).amin(-1)  # [q, N]
 
         return Predictor(predict, support.way)
 
-    def blurred(self, x: Tensor) -> Tensor:
-        """`[n, C, H, W]` → `[n, C*H*W]`."""
-        if x.ndim < 4 or self.blur <= 0:
-            return x.flatten(1)
-        reach = math.ceil(3 * self.blur)
-        bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=x.dtype) / self.blur) ** 2)
-        bell = (bell / bell.sum()).repeat(x.shape[1], 1, 1, 1)  # [C, 1, 1, 2r+1]
-        c = x.shape[1]
-        y = F.conv2d(x, bell, padding=(0, reach), groups=c)
-        return F.conv2d(y, bell.transpose(-1, -2), padding=(reach, 0), groups=c).flatten(1)
-
     def settings(self) -> list[dict[str, Any]]:
         return [{"blur": b} for b in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)]
+
+
+def blurred(x: Tensor, blur: float) -> Tensor:
+    """Pictures `[n, C, H, W]` → `[n, C*H*W]`; a bell of 3 standard deviations, nothing beyond the edge."""
+    if x.ndim < 4 or blur <= 0:
+        return x.flatten(1)
+    reach, c = math.ceil(3 * blur), x.shape[1]
+    bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device) / blur) ** 2)
+    bell = (bell / bell.sum()).repeat(c, 1, 1, 1)  # [C, 1, 1, 2r+1]
+    y = F.conv2d(x, bell, padding=(0, reach), groups=c)
+    return F.conv2d(y, bell.transpose(-1, -2), padding=(reach, 0), groups=c).flatten(1)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.base import Outer, call, width
+from quickstudy.learners.base import Learner, Outer, call, width
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.scratch import Scratch
 from quickstudy.tasks.task import Task
@@ -20,14 +20,14 @@ from quickstudy.tasks.task import Task
 PRETRAINING = Outer(meta_batch=1, outer_lr=1e-3, schedule="cosine")
 
 
-def classified(learner: nn.Module, body: nn.Module, head: nn.Linear, task: Task) -> Outcome:
+def classified(learner: Learner, body: nn.Module, head: nn.Linear, task: Task) -> Outcome:
     """Cross-entropy of one supervised batch over all meta-train classes."""
-    moments = learner.on_support()  # type: ignore[operator]
-    weights = learner.weights(body)  # type: ignore[operator]
+    moments = learner.on_support()
+    weights = learner.weights(body)
     logits = head(call(body, weights, task.query.x, moments))
     loss = F.cross_entropy(logits, task.query.y)
     accuracy = (logits.argmax(-1) == task.query.y).float().mean()
-    return Outcome(loss, {"loss": loss, "accuracy": accuracy}, learner.stats(moments))  # type: ignore[operator]
+    return Outcome(loss, {"loss": loss, "accuracy": accuracy}, learner.stats(moments))
 
 
 class PretrainFinetune(Scratch):

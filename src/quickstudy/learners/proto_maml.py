@@ -11,6 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.errors import UserError
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import sgd
 from quickstudy.inner.solve import InnerProblem, solve
@@ -33,6 +34,8 @@ class ProtoMAML(Learner):
 
     def __init__(self, body: nn.Module, *, inner_lr: float = 0.02, steps: int = 3) -> None:
         super().__init__()
+        if steps < 0:
+            raise UserError(f"steps must be at least 0, not {steps}")
         self.body = self.use(body)
         self.inner_lr, self.steps = inner_lr, steps
 
@@ -40,11 +43,10 @@ class ProtoMAML(Learner):
         return self.learned(support)[0]
 
     def learned(self, support: Support) -> tuple[Predictor, Moments]:
-        assert support.way is not None, "prototypes need class labels"
-        weights = self.weights(self.body)
+        weights, way = self.weights(self.body), support.ways
         names = [k for k, _ in self.body.named_parameters()]
         still = {k: v for k, v in weights.items() if k not in names}
-        c = prototypes(call(self.body, weights, support.x, self.on_support()), support.y, support.way)
+        c = prototypes(call(self.body, weights, support.x, self.on_support()), support.y, way)
         start = {k: weights[k] for k in names}
         start |= {"head.weight": 2 * c, "head.bias": -c.square().sum(-1)}
 
@@ -59,12 +61,12 @@ class ProtoMAML(Learner):
         moments = self.on_support()
         if self.modes and (self.statistics == "support" or self.training):
             logits(solution.params, support.x, moments)
-        return Predictor(
-            lambda x: logits(solution.params, x, self.on_query(moments)),
-            support.way,
-            self.transductive,
-            solution.losses,
-        ), moments
+        on_query = self.on_query(moments)
+
+        def predict(x: Tensor) -> Tensor:
+            return logits(solution.params, x, on_query)
+
+        return Predictor(predict, way, self.transductive, solution.losses), moments
 
     def forward(self, task: Task) -> Outcome:
         predictor, moments = self.learned(task.support)
@@ -77,5 +79,3 @@ class ProtoMAML(Learner):
             for lr in (0.5, 1.0, 2.0)
             for steps in (self.steps, 3 * self.steps)
         ]
-
-

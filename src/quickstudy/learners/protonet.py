@@ -47,14 +47,14 @@ class ProtoNet(Learner):
         return self.learned(support)[0]
 
     def learned(self, support: Support) -> tuple[Predictor, Moments]:
-        weights, moments = self.weights(self.body), self.on_support()
-        assert support.way is not None, "prototypes need class labels"
-        c = prototypes(call(self.body, weights, support.x, moments), support.y, support.way)  # [N, D]
+        weights, moments, way = self.weights(self.body), self.on_support(), support.ways
+        c = prototypes(call(self.body, weights, support.x, moments), support.y, way)  # [N, D]
+        on_query = self.on_query(moments)
 
         def predict(x: Tensor) -> Tensor:
-            return -squared_distances(call(self.body, weights, x, self.on_query(moments)), c)
+            return -squared_distances(call(self.body, weights, x, on_query), c)
 
-        return Predictor(predict, support.way, self.transductive), moments
+        return Predictor(predict, way, self.transductive), moments
 
     def forward(self, task: Task) -> Outcome:
         predictor, moments = self.learned(task.support)

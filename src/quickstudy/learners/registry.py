@@ -81,10 +81,10 @@ def build(
     """
     kind = learner_class(name)
     for key in settings or {}:
+        if not options(kind):
+            raise UserError(f"{name} has no options, so not {key!r} either")
         if key not in options(kind):
-            raise unknown(f"option of {name}", key, options(kind)) if options(kind) else UserError(
-                f"{name} has no options, so not {key!r} either"
-            )
+            raise unknown(f"option of {name}", key, options(kind))
     available = {"body": body, "way": way, "classes": classes}
     takes = inspect.signature(kind).parameters
     return kind(**{k: v for k, v in available.items() if k in takes}, **(settings or {}))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quickstudy.errors import UserError
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Rule, adam
 from quickstudy.inner.solve import InnerProblem, solve
@@ -45,6 +46,8 @@ class Reptile(DescentLearner):
         test_steps: int = 50,
     ) -> None:
         super().__init__(body, way=way, inner_lr=inner_lr, steps=test_steps)
+        if steps < 1 or inner_batch < 1:
+            raise UserError(f"steps and inner_batch must be at least 1, not {steps} and {inner_batch}")
         self.inner_batch, self.test_steps, self.train_steps = inner_batch, test_steps, steps
 
     def rule(self) -> Rule:
@@ -52,11 +55,13 @@ class Reptile(DescentLearner):
 
     def prepare(self, batch: Task, generator: torch.Generator) -> Task:
         """Draw the mini-batches of the inner loop: row numbers `[T, S, B]` into support and query set."""
-        n = batch.support.x.shape[1] + batch.query.x.shape[1]
-        if batch.padded:
-            n = batch.support.x.shape[1]
-        t, size = len(batch.support.x), min(self.inner_batch, n)
-        rows = torch.rand(t, self.train_steps, n, generator=generator).argsort(-1)[..., :size]
+        t, k, q = len(batch.support.x), batch.support.x.shape[1], batch.query.x.shape[1]
+        lots = torch.rand(t, self.train_steps, k + q, generator=generator)
+        counts = torch.full((t,), k + q)  # examples of each task, which come first once padding is out
+        for mask in (batch.support.mask, batch.query.mask):
+            counts -= 0 if mask is None else (~mask.cpu()).sum(-1)
+        lots[(torch.arange(k + q) >= counts[:, None, None]).expand_as(lots)] = 2.0
+        rows = lots.argsort(-1)[..., : min(self.inner_batch, int(counts.min()))]
         return Task(batch.support, batch.query, batch.classes, {**batch.extra, "rows": rows})
 
     def forward(self, task: Task) -> Outcome:

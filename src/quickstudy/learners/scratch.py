@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from quickstudy.inner.rules import Rule, adam
-from quickstudy.learners.base import Outer, Weights
+from quickstudy.learners.base import Outer, TrainsOn, Weights
 from quickstudy.learners.descent import DescentLearner, zeros_head
 from quickstudy.tasks.task import Support
 
@@ -22,7 +22,7 @@ class Scratch(DescentLearner):
         steps: steps on the whole support set.
     """
 
-    trains_on = "nothing"
+    trains_on: ClassVar[TrainsOn] = "nothing"
     outer = Outer(strategy="vmap")
     first_order = True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,11 +31,7 @@ class ConvBlock(nn.Module):
         sign = torch.where(self.norm.weight.detach() < 0, -1.0, 1.0).to(x.dtype)  # [D]
         assert self.conv.bias is not None
         y = F.conv2d(x, self.conv.weight * sign.view(-1, 1, 1, 1), self.conv.bias * sign, padding=1)
-        z = self.norm.normalised(y, sign)
-        if z is not None:
-            scale, shift, y = self.norm.weight * sign, self.norm.bias, z
-        else:
-            scale, shift = self.norm.affine(y, sign)
+        y, scale, shift = self.norm.unscaled(y, sign)
         return F.relu(F.max_pool2d(y, 2) * scale.view(-1, 1, 1) + shift.view(-1, 1, 1))
 
 
@@ -42,12 +40,10 @@ class Conv4(nn.Sequential):
 
     def __init__(self, channels: int, in_channels: int, size: int, norm: str, blocks: int) -> None:
         widths = [in_channels] + [channels] * blocks
-        super().__init__(
-            *(ConvBlock(a, b, norm) for a, b in zip(widths, widths[1:], strict=False)), nn.Flatten()
-        )
+        super().__init__(*(ConvBlock(a, b, norm) for a, b in pairwise(widths)), nn.Flatten())
         self.features = channels * max(1, size >> blocks) ** 2
         self.norm = norm
-        self.to(memory_format=torch.channels_last)  # the layout in which CPU convolutions are fastest
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the layout in which CPU convolutions are fastest
 
 
 def conv4(

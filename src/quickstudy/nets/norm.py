@@ -105,28 +105,27 @@ class BatchNorm(nn.Module):
     def normalised(self, x: Tensor, sign: Tensor | float = 1.0) -> Tensor | None:
         """`x`, `sign` times the layer's input, with mean 0 and variance 1 by the fused
         kernel; None where the moments must carry gradients."""
-        active = _active.get()
-        if active is None or not active.fused or active.source != "batch":
+        active, n = _active.get(), x.numel() // x.shape[1]
+        if active is None or not active.fused or active.source != "batch" or n < 2:
             return None
         mean, var = torch.zeros_like(self.mean), torch.ones_like(self.var)
         y = F.batch_norm(x, mean, var, training=True, momentum=1.0, eps=self.eps)
-        n = x.numel() // x.shape[1]
         active.seen[self] = (mean * sign, var * ((n - 1) / n))  # torch notes the unbiased variance
         return y
 
-    def affine(self, x: Tensor, sign: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-        """Scale and shift `[C]` such that the layer of `sign * x` is `x * scale + shift`."""
+    def unscaled(self, x: Tensor, sign: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """`(y, scale, shift)`, the last two `[C]`: the layer of `sign * x` is `y * scale + shift`."""
+        y = self.normalised(x, sign)
+        if y is not None:
+            return y, self.weight * sign, self.bias
         mean, var = self.moments(x, sign)
         scale = self.weight * torch.rsqrt(var + self.eps)
-        return scale * sign, self.bias - mean * scale
+        return x, scale * sign, self.bias - mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
         shape = (-1, *[1] * (x.ndim - 2))
-        y = self.normalised(x)
-        if y is not None:
-            return y * self.weight.view(shape) + self.bias.view(shape)
-        scale, shift = self.affine(x)
-        return x * scale.view(shape) + shift.view(shape)
+        y, scale, shift = self.unscaled(x)
+        return y * scale.view(shape) + shift.view(shape)
 
 
 def make_norm(norm: str, channels: int) -> nn.Module:
@@ -150,17 +149,22 @@ def convert_batch_norm(net: nn.Module) -> nn.Module:
     >>> convert_batch_norm(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))[1]
     BatchNorm()
     """
+    if isinstance(net, nn.modules.batchnorm._BatchNorm):
+        return _converted(net)
     for name, child in net.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            ours = BatchNorm(child.num_features, child.eps)
-            with torch.no_grad():
-                if child.affine:
-                    ours.weight.copy_(child.weight)
-                    ours.bias.copy_(child.bias)
-                if child.running_mean is not None and child.running_var is not None:
-                    ours.mean.copy_(child.running_mean)
-                    ours.var.copy_(child.running_var)
-            setattr(net, name, ours)
-        else:
-            convert_batch_norm(child)
+        setattr(net, name, convert_batch_norm(child))
     return net
+
+
+def _converted(theirs: nn.modules.batchnorm._BatchNorm) -> BatchNorm:
+    ours = BatchNorm(theirs.num_features, theirs.eps)
+    with torch.no_grad():
+        for mine, given in (
+            (ours.weight, theirs.weight),
+            (ours.bias, theirs.bias),
+            (ours.mean, theirs.running_mean),
+            (ours.var, theirs.running_var),
+        ):
+            if given is not None:
+                mine.data = given.detach().clone()  # with its device and dtype
+    return ours.requires_grad_(theirs.affine)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,9 +17,7 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, width: int, norm: str) -> None:
         super().__init__()
         widths = [inputs, width, width, width]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(make_norm(norm, width) for _ in range(3))
         self.skip = nn.Conv2d(inputs, width, 1, bias=False)
         self.skip_norm = make_norm(norm, width)

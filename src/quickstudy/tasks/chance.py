@@ -39,7 +39,7 @@ def uniforms(seed: int, stream: int, indices: np.ndarray, count: int) -> np.ndar
         return (_mix(counter) >> np.uint64(11)) * 2.0**-53
 
 
-def choose(u: np.ndarray, n: np.ndarray, k: int) -> np.ndarray:
+def choose(u: np.ndarray, n: np.ndarray | int, k: int) -> np.ndarray:
     """k different whole numbers below n in uniformly random order, without touching all n.
 
     Floyd's algorithm (Bentley and Floyd 1987) for the set, a random order after it; every row at once.

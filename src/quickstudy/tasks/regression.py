@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from quickstudy.errors import TaskError
 from quickstudy.tasks.chance import uniforms
 from quickstudy.tasks.task import Query, Support, Task
 
@@ -27,6 +28,11 @@ class FunctionTasks:
     low: float = -5.0
     high: float = 5.0
     parameters = 2
+
+    def __post_init__(self) -> None:
+        for word, value in (("shot", self.shot), ("query", self.query)):
+            if value < 1:
+                raise TaskError(f"{word} must be at least 1, not {value}")
 
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The functions given by uniform numbers u `[T, parameters]` at points x `[T, n]`."""

@@ -95,6 +95,8 @@ class ClassTasks:
     _tables: tuple[Rows, Rows] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not len(self.data):
+            raise TaskError(f"{self.data.name} has no classes here")
         separate = self.support_from is not None or self.query_from is not None
         support = self._rows(self.support_from)
         object.__setattr__(self, "_tables", (support, self._rows(self.query_from) if separate else support))
@@ -115,9 +117,8 @@ class ClassTasks:
             known = ", ".join(self.data.attributes) or "none"
             raise TaskError(f"{self.data.name} has no attribute {attribute!r} (it has: {known})")
         keep = torch.isin(self.data.attributes[attribute], torch.as_tensor(list(values))).numpy()
-        counts = np.add.reduceat(np.append(keep, False), self.data.offsets.numpy()[:-1].clip(max=len(keep)))
-        counts = np.where(self.data.counts.numpy() > 0, counts, 0)
-        return Rows(np.flatnonzero(keep), np.concatenate([[0], counts.cumsum()]))
+        kept_before = np.concatenate([[0], keep.cumsum()])  # of each row
+        return Rows(np.flatnonzero(keep), kept_before[self.data.offsets.numpy()])
 
     def _check(self, separate: bool) -> None:
         name, classes = self.data.name, len(self.data)
@@ -133,7 +134,9 @@ class ClassTasks:
                 raise TaskError(f"{word} must be at least {least}, not {low}")
             if high < low:
                 raise TaskError(f"{word} runs from {low} to {high}: the lower number goes first")
-        ways = _range(self.way)[1]
+        ways_low, ways = _range(self.way)
+        if ways_low < ways and self.unlabelled:
+            raise TaskError("unlabelled examples need one number of ways, not a range")
         if ways + self.distractors > classes:
             extra = f" and {self.distractors} distractor classes" if self.distractors else ""
             raise TaskError(f"{name} has {classes} classes here: {ways} ways{extra} are more than there are")
@@ -164,7 +167,7 @@ class ClassTasks:
 
     def _classes(self, indices: np.ndarray, n: int) -> np.ndarray:
         if not self.frequency:
-            return choose(uniforms(self.seed, 0, indices, 2 * n), np.int64(len(self.data)), n)
+            return choose(uniforms(self.seed, 0, indices, 2 * n), len(self.data), n)
         # Gumbel top-k: without replacement, each draw in proportion to the class's size.
         u = uniforms(self.seed, 0, indices, len(self.data))
         keys = self._log_weights - np.log(-np.log(u + 1e-300))
@@ -182,7 +185,6 @@ class ClassTasks:
         if support_rows is query_rows:
             k = shot + query + u
             chance = uniforms(self.seed, 1, indices, n * 2 * k).reshape(t, n, 2 * k)
-            # A distractor class only needs its unlabelled rows; the others are checked to have k.
             picks = choose(chance, support_rows.counts[classes], k)
             rows = support_rows.take(classes, picks)  # [T, N + D, k]
             support, queries, spare = np.split(rows, [shot, shot + query], axis=-1)

@@ -48,6 +48,10 @@ class Support:
         2
         """
         x, y = as_float(torch.as_tensor(x)), torch.as_tensor(y)
+        if y.ndim == 0 or (y.ndim != 1 and not y.is_floating_point()):
+            raise DataError(
+                f"support set: labels of shape {tuple(y.shape)}; one whole number per example is needed"
+            )
         if len(x) != len(y):
             raise DataError(f"support set: {len(x)} examples but {len(y)} labels")
         if len(x) == 0:
@@ -55,14 +59,23 @@ class Support:
         if not torch.isfinite(x).all():
             raise DataError("support set: an example holds NaN or infinity")
         if y.is_floating_point():
-            return Support(x, y)
+            if not torch.isfinite(y).all():
+                raise DataError("support set: a target is NaN or infinity")
+            return Support(x, y if y.ndim > 1 else y[:, None])
         if int(y.min()) < 0:
             raise DataError(f"support set: label {int(y.min())} is negative; labels count from 0")
         way = int(y.max()) + 1
         missing = sorted(set(range(way)) - set(y.tolist()))
         if missing:
-            raise DataError(f"support set: class {missing[0]} has no example (labels run from 0 to {way - 1})")
+            raise DataError(f"support set: class {missing[0]} has no example (labels run to {way - 1})")
         return Support(x, y.long(), way)
+
+    @property
+    def ways(self) -> int:
+        """The number of classes, for learners that need class labels; an error where there are none."""
+        if self.way is None:
+            raise DataError("support set: this learner needs class labels, whole numbers from 0, not targets")
+        return self.way
 
 
 @dataclass(frozen=True, eq=False)
