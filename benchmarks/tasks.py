@@ -114,7 +114,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if not (given.peer / "easyfsl").exists():
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", given.peer, "easyfsl"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--target",
+            given.peer,
+            "easyfsl",
+        ]
         subprocess.run(list(map(str, command)), check=True)
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -137,9 +147,12 @@ def main() -> None:
             rounds = [{name: rate(task) for name, task in makers.items()} for _ in range(ROUNDS)]
             medians = {name: statistics.median(r[name] for r in rounds) for name in makers}
             ratio = {
-                name: statistics.median(r["quickstudy"] / r[name] for r in rounds) for name in list(makers)[1:]
+                name: statistics.median(r["quickstudy"] / r[name] for r in rounds)
+                for name in list(makers)[1:]
             }
-            report.append({"way": way, "shot": shot, "query": query, "tasks_per_second": medians, "ratio": ratio})
+            report.append(
+                {"way": way, "shot": shot, "query": query, "tasks_per_second": medians, "ratio": ratio}
+            )
             shown = ", ".join(f"{k} {v:,.0f}" for k, v in medians.items())
             times = ", ".join(f"{v:.1f}x {k}" for k, v in ratio.items())
             print(f"{way}-way {shot}-shot {query}-query, tasks a second: {shown}; {times}", flush=True)

@@ -1,4 +1,4 @@
-"""`quickstudy`: the commands, and how they end: 0 done, 1 a fault of ours, 2 the user's input, 130 interrupted."""
+"""`quickstudy`: the commands. Exit codes: 0 done, 1 a fault of ours, 2 the user's input, 130 interrupted."""
 
 from __future__ import annotations
 

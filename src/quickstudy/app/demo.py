@@ -20,7 +20,7 @@ from quickstudy.outer.session import load_run, train
 NEXT = """
 Next, type one of these:
   quickstudy train --data omniglot --learner protonet --out runs/omniglot    1,623 handwritten characters
-  quickstudy train --data FOLDER --learner protonet --out runs/mine          your own pictures, a folder a class
+  quickstudy train --data FOLDER --learner protonet --out runs/mine          your own pictures
   quickstudy predict {out} --support FOLDER --query PICTURE...               new classes from a few examples
   quickstudy --help                                                          everything else"""
 

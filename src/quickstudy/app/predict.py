@@ -67,8 +67,7 @@ def read_all(
     files: Sequence[Path], shape: Sequence[int], run_polarity: str | None
 ) -> tuple[torch.Tensor, bool]:
     """Pictures as the run needs them, uint8 `[n, C, H, W]`, and whether black and white were exchanged."""
-    color = "rgb" if shape[0] == 3 else "grey"
-    x = np.stack([read_image(f, shape[1], color) for f in files])
+    x = np.stack([read_image(f, shape[1], "rgb" if shape[0] == 3 else "grey") for f in files])
     turned = run_polarity is not None and polarity(x) != run_polarity
     return torch.from_numpy(255 - x if turned else x), turned
 
@@ -88,7 +87,7 @@ def main(args: Sequence[str]) -> int:
     given = parse(Predict, args, "predict", EXAMPLES)
     say = Console(stderr=True, highlight=False).print
     classes = support_files(given.support)
-    learner, config, run = load_run(given.run)
+    learner, _, run = load_run(given.run)
     facts = run.config["pictures"]
     shape = facts["shape"]
     if len(shape) != 3:

@@ -69,7 +69,7 @@ RECIPES: dict[str, Experiment] = {
         ),
     ),
     "quickdraw-maml": Recipe(
-        title="Quick, Draw! 207/69/69, 20 drawings a class, MAML with 5 inner steps, 20 channels, transductive",
+        title="Quick, Draw! 207/69/69, 20 drawings a class, MAML, 5 steps, 20 channels, transductive",
         source="the fastforwardlabs learning-to-learn report, 59.4 % on its own draw of the data",
         config=TrainConfig(
             data="quickdraw",
