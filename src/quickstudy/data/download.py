@@ -23,7 +23,6 @@ from quickstudy.data.npy import LONGEST, npy_header
 from quickstudy.errors import DataError
 
 BACKOFF = 0.3  # seconds before the second attempt; twice as long before each later one
-CHUNK = 2**16
 HEADER = 128  # an .npy header's usual length: asked for together with the rows
 
 
@@ -258,7 +257,7 @@ def _attempt(
                 _tag(part).write_text(tag, "latin1")
         with part.open("rb+" if have else "wb") as file:
             file.seek(have)
-            for chunk in answer.iter_raw(CHUNK):
+            for chunk in answer.iter_raw():
                 file.write(chunk if limit is None else chunk[: limit - have])
                 have += len(chunk)
                 report(have, total or None)
