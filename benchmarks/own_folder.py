@@ -1,9 +1,9 @@
-"""The user's own folder: pictures of five classes that a run never saw, three examples each, `predict` on the rest.
+"""The user's own folder: five classes a run never saw, three examples each, `predict` on the rest.
 
     QUICKSTUDY_DATA=DIR python benchmarks/own_folder.py runs/omniglot-authors-protonet
 
 Each draw takes five characters of Omniglot's evaluation alphabets, writes them as the publisher's PNGs
-(105 × 105, black on white) into a support folder and a query folder, and calls the command line as a user would.
+(105 × 105, black on white) into a support and a query folder, and calls the command line as a user would.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
     ci95 = 1.96 * statistics.stdev(accuracies) / math.sqrt(len(accuracies))
     result = {
         **provenance("own-folder"),
-        "command": f"QUICKSTUDY_DATA=DIR python benchmarks/own_folder.py {given.run} --out results/own_folder.json",
+        "command": f"QUICKSTUDY_DATA=DIR python benchmarks/own_folder.py {given.run} --out {given.out}",
         "title": "five unseen characters as PNG, three examples each, `predict` on the other 17 of each",
         "draws": given.draws,
         "accuracy": mean,
