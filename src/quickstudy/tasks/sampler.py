@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -251,7 +251,9 @@ class ClassTasks:
         draw = self.draw(np.arange(n_tasks))
         meta = {**self.describe(), "fingerprint": self.data.fingerprint(), "way_max": _range(self.way)[1]}
         tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in draw._asdict().items()}
-        save_file(tensors, str(path), {"quickstudy": json.dumps(meta)})
+        whole = Path(f"{path}.tmp")  # renamed when it is: a reader never sees half a file
+        save_file(tensors, str(whole), {"quickstudy": json.dumps(meta)})
+        whole.replace(path)
 
 
 def gather(x: Tensor, draw: Draw, way: int) -> Task:
@@ -317,6 +319,3 @@ class FrozenTasks:
 def tasks(data: ClassDataset, way: Count = 5, shot: Count = 1, **options: Any) -> ClassTasks:
     """`ClassTasks(data, way, shot, …)`: the tasks of a data set."""
     return ClassTasks(data, way, shot, **options)
-
-
-Split = Literal["train", "val", "test"]
