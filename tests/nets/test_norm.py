@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.errors import UserError
+from quickstudy.nets import BatchNorm, Moments, convert_batch_norm, normalised_by
+from quickstudy.nets.norm import make_norm
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def layer(channels: int = 3) -> BatchNorm:
+    """A layer with random scales (of both signs), shifts and buffers."""
+    norm = BatchNorm(channels)
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(channels))
+        norm.bias.copy_(torch.randn(channels))
+        norm.mean.copy_(torch.randn(channels))
+        norm.var.copy_(torch.rand(channels) + 0.5)
+    return norm
+
+
+def theirs(norm: BatchNorm, x: Tensor) -> Tensor:
+    return F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+
+
+def moments_of(x: Tensor) -> tuple[Tensor, Tensor]:
+    channels = x.transpose(0, 1).flatten(1)
+    return channels.mean(1), channels.var(1, unbiased=False)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (4, 3, 5), (4, 3, 5, 6)])
+@pytest.mark.parametrize("fused", [False, True])
+def test_batch_mode_equals_torchs_batch_normalisation(shape: tuple[int, ...], fused: bool) -> None:
+    norm, x = layer(), torch.randn(shape, requires_grad=True)
+    with normalised_by(Moments(fused=fused)) as seen:
+        y = norm(x)
+    torch.testing.assert_close(y, theirs(norm, x), rtol=1e-12, atol=1e-12)
+    mean, var = moments_of(x)
+    torch.testing.assert_close(seen.seen[norm][0], mean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(seen.seen[norm][1], var, rtol=1e-12, atol=1e-12)
+
+    inputs, weights = [x, norm.weight, norm.bias], torch.randn(shape)
+    ours = torch.autograd.grad((y.sin() * weights).sum(), inputs)
+    wanted = torch.autograd.grad((theirs(norm, x).sin() * weights).sum(), inputs)
+    for a, b in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_outside_any_call_the_batch_is_used() -> None:
+    norm, x = layer(), torch.randn(5, 3)
+    torch.testing.assert_close(norm(x), theirs(norm, x), rtol=1e-12, atol=1e-12)
+
+
+def test_given_moments_are_used_and_carry_gradients() -> None:
+    norm, support, query = layer(), torch.randn(6, 3, requires_grad=True), torch.randn(4, 3)
+    with normalised_by(Moments()) as seen:
+        norm(support)
+    with normalised_by(Moments("given", seen.seen)):
+        y = norm(query)
+    mean, var = moments_of(support)
+    torch.testing.assert_close(y, (query - mean) / (var + norm.eps).sqrt() * norm.weight + norm.bias)
+    assert torch.autograd.grad(y.square().sum(), support)[0].abs().min() > 0
+
+
+def test_running_mode_uses_the_buffers() -> None:
+    norm, x = layer(), torch.randn(4, 3, 2, 2)
+    with normalised_by(Moments("running")):
+        y = norm(x)
+    wanted = F.batch_norm(x, norm.mean, norm.var, norm.weight, norm.bias, training=False, eps=norm.eps)
+    torch.testing.assert_close(y, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("source", ["batch", "running"])
+def test_a_layer_never_changes_itself(source: str) -> None:
+    norm = layer()
+    before = {k: v.clone() for k, v in norm.state_dict().items()}
+    for fused in (False, True):
+        with normalised_by(Moments(source, fused=fused)):  # type: ignore[arg-type]
+            norm(torch.randn(5, 3))
+    assert all(torch.equal(v, before[k]) for k, v in norm.state_dict().items())
+
+
+def test_blocks_nest_and_end_also_after_an_error() -> None:
+    norm, x = layer(), torch.randn(5, 3)
+    with normalised_by(Moments("running")):
+        outer = norm(x)
+        with normalised_by(Moments()):
+            assert not torch.allclose(norm(x), outer)
+        assert torch.equal(norm(x), outer)
+    with pytest.raises(KeyError), normalised_by(Moments("running")):
+        raise KeyError
+    torch.testing.assert_close(norm(x), theirs(norm, x))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_single_example_is_its_own_mean(fused: bool) -> None:
+    norm = layer()
+    with normalised_by(Moments(fused=fused)) as seen:
+        torch.testing.assert_close(norm(torch.randn(1, 3)), norm.bias[None])
+    assert torch.equal(seen.seen[norm][1], torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind"),
+    [
+        ("batch", BatchNorm),
+        ("support", BatchNorm),
+        ("running", BatchNorm),
+        ("group", nn.GroupNorm),
+        ("layer", nn.GroupNorm),
+        ("none", nn.Identity),
+    ],
+)
+def test_the_layer_of_an_option(norm: str, kind: type[nn.Module]) -> None:
+    made = make_norm(norm, 12)
+    assert isinstance(made, kind)
+    if isinstance(made, nn.GroupNorm):
+        assert made.num_groups == {"group": 4, "layer": 1}[norm]
+    assert made(torch.randn(2, 12, 3, 3)).shape == (2, 12, 3, 3)
+
+
+def test_an_unknown_option_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match="batch, support, running, group, layer, none; not 'bath'"):
+        make_norm("bath", 4)
+
+
+def test_torchs_layers_are_converted_wherever_they_are() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Sequential(nn.Flatten(), nn.LazyLinear(5)))
+    net[2].append(nn.BatchNorm1d(5, affine=False, eps=1e-3))
+    for _ in range(3):
+        net(torch.randn(6, 1, 5, 5) * 3 + 1)
+    with torch.no_grad():
+        net[1].weight.copy_(torch.randn(4))
+        net[1].bias.copy_(torch.randn(4))
+    x = torch.randn(6, 1, 5, 5)
+    in_training, in_use = net.train()(x).detach(), net.eval()(x).detach()
+    # Running averages moved on by one batch after in_training was computed, before in_use was.
+    converted = convert_batch_norm(net)
+    assert converted is net
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+    with normalised_by(Moments()):
+        torch.testing.assert_close(net(x), in_training, rtol=1e-10, atol=1e-10)
+    with normalised_by(Moments("running")):
+        torch.testing.assert_close(net(x), in_use, rtol=1e-10, atol=1e-10)
+    trained = {k for k, p in net.named_parameters() if p.requires_grad}
+    assert {"1.weight", "1.bias"} <= trained
+    assert not {"2.2.weight", "2.2.bias"} & trained  # affine=False stays without scale and shift
+
+
+def test_a_lone_layer_is_converted_with_its_dtype() -> None:
+    ours = convert_batch_norm(nn.BatchNorm1d(3).float())
+    assert isinstance(ours, BatchNorm)
+    assert {v.dtype for v in ours.state_dict().values()} == {torch.float32}
