@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from quickstudy.inner.gradient import Params, gradient, inside_map, vectorised
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def cubic(p: Params) -> Tensor:
+    """a³ · b + b²: derivatives 3a²b and a³ + 2b; `unused` has none."""
+    return (p["a"] ** 3 * p["b"] + p["b"] ** 2).sum()
+
+
+def start() -> Params:
+    return {k: torch.randn(3, requires_grad=True) for k in ("a", "b", "unused")}
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_value_and_gradient(create_graph: bool) -> None:
+    p = start()
+    value, grads = gradient(cubic, p, create_graph)
+    a, b = p["a"], p["b"]
+    torch.testing.assert_close(value, cubic(p), check_layout=False)
+    torch.testing.assert_close(grads["a"], 3 * a**2 * b)
+    torch.testing.assert_close(grads["b"], a**3 + 2 * b)
+    assert torch.equal(grads["unused"], torch.zeros(3))
+    assert list(grads) == list(p)
+    assert grads["a"].requires_grad == value.requires_grad == create_graph
+
+
+def test_the_gradient_can_be_differentiated() -> None:
+    p = start()
+    _, grads = gradient(cubic, p, create_graph=True)
+    (second,) = torch.autograd.grad(grads["a"].sum(), p["a"])
+    torch.testing.assert_close(second, 6 * p["a"] * p["b"])
+
+
+def test_it_works_where_gradients_are_off_and_for_plain_tensors() -> None:
+    p = {k: v.detach() for k, v in start().items()}
+    with torch.no_grad():
+        _, grads = gradient(cubic, p, create_graph=False)
+    torch.testing.assert_close(grads["a"], 3 * p["a"] ** 2 * p["b"])
+    assert not any(t.requires_grad for t in (*p.values(), *grads.values()))
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_only_the_direct_influence_counts(mapped: bool) -> None:
+    """b is computed from a, as a head from prototypes: dL/da at fixed b."""
+    a = torch.randn(3, requires_grad=True)
+
+    def run(a: Tensor) -> Tensor:
+        return gradient(cubic, {"a": a, "b": 2 * a}, create_graph=True)[1]["a"]
+
+    if mapped:
+        with vectorised():
+            grad = torch.func.vmap(run)(a[None])[0]
+    else:
+        grad = run(a)
+    torch.testing.assert_close(grad, 3 * a**2 * (2 * a))
+    (second,) = torch.autograd.grad(grad.sum(), a)
+    torch.testing.assert_close(second, 18 * a**2)  # the total derivative of 6a³
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_inside_a_map_it_is_the_same(create_graph: bool) -> None:
+    p = {k: v.detach().expand(4, 3) + torch.randn(4, 3) for k, v in start().items()}
+    p = {k: v.requires_grad_() for k, v in p.items()}
+
+    def run(p: Params) -> tuple[Tensor, Params]:
+        return gradient(cubic, p, create_graph)
+
+    with vectorised():
+        assert inside_map()
+        values, grads = torch.func.vmap(run)(p)
+    assert not inside_map()
+    for t in range(4):
+        value, reference = gradient(cubic, {k: v[t] for k, v in p.items()}, create_graph)
+        torch.testing.assert_close(values[t], value)
+        for k in p:
+            torch.testing.assert_close(grads[k][t], reference[k])
+    assert grads["a"].requires_grad == create_graph
+
+
+def test_first_order_inside_a_map_keeps_no_graph() -> None:
+    p = {k: v.detach().expand(4, 3).clone().requires_grad_() for k, v in start().items()}
+    with vectorised():
+        values, _ = torch.func.vmap(lambda q: gradient(cubic, q, create_graph=False))(p)
+    assert values.grad_fn is None

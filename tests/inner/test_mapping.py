@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from quickstudy.data.dataset import ClassDataset
+from quickstudy.inner import map_tasks
+from quickstudy.inner.gradient import inside_map
+from quickstudy.tasks import ClassTasks, Task
+
+
+def summary(task: Task) -> dict[str, Tensor]:
+    """Something of every part of a task, that a mix-up of tasks or padding would change."""
+    assert task.classes is not None
+    assert not task.padded
+    return {
+        "support": (task.support.x.flatten(1).mean(1) * (1 + task.support.y)).sum(),
+        "query": (task.query.x.flatten(1).mean(1) * (1 + task.query.y)).sum(),
+        "classes": task.classes.sum() * 10 + task.support.ways,
+        "noise": task.extra["noise"] * 2,
+    }
+
+
+def batch_of(source: ClassTasks, tasks: int) -> Task:
+    batch = source.batch(np.arange(tasks))
+    return Task(batch.support, batch.query, batch.classes, {"noise": torch.rand(tasks, 3)})
+
+
+def test_loop_and_vmap_equal_the_plain_loop(blobs: ClassDataset) -> None:
+    batch = batch_of(ClassTasks(blobs, 4, 2, query=3), 6)
+    wanted = [summary(task) for task in batch.unbatch()]
+    for strategy in ("loop", "vmap"):
+        mapped = map_tasks(summary, batch, strategy)  # type: ignore[arg-type]
+        assert mapped["noise"].shape == (6, 3)
+        for t, one in enumerate(wanted):
+            for k in one:
+                torch.testing.assert_close(mapped[k][t], one[k])
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_padding_is_taken_out_first(blobs: ClassDataset, strategy: str) -> None:
+    source = ClassTasks(blobs, (2, 5), (1, 4), query=2)
+    batch = batch_of(source, 8)
+    assert batch.padded
+    mapped = map_tasks(summary, batch, strategy)  # type: ignore[arg-type]
+    for t in range(8):
+        alone = source.task(t)
+        one = summary(Task(alone.support, alone.query, alone.classes, {"noise": batch.extra["noise"][t]}))
+        for k in one:
+            torch.testing.assert_close(mapped[k][t], one[k])
+
+
+def test_only_vmap_is_marked(blobs: ClassDataset) -> None:
+    batch, seen = batch_of(ClassTasks(blobs, 2, 1, query=1), 2), []
+
+    def note(task: Task) -> dict[str, Tensor]:
+        seen.append(inside_map())
+        return {"x": task.query.x.sum()}
+
+    map_tasks(note, batch, "vmap")
+    map_tasks(note, batch, "loop")
+    assert seen == [True, False, False]
+    with pytest.raises(ZeroDivisionError):
+        map_tasks(lambda task: {"x": torch.tensor(1 // 0)}, batch, "vmap")
+    assert not inside_map()

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from quickstudy.inner import InnerProblem, sgd, solve
+from quickstudy.inner.rules import Params
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def quadratic(a: Tensor) -> tuple[Tensor, Params]:
+    """½ wᵀAw with a symmetric A: S steps of rate α multiply w by (I − αA)ˢ."""
+    return a @ a.T, {"w": torch.randn(len(a), requires_grad=True)}
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_a_quadratic_in_closed_form(steps: int) -> None:
+    a, start = quadratic(torch.randn(4, 4) * 0.5)
+    problem = InnerProblem(start, lambda p, step: 0.5 * p["w"] @ a @ p["w"], sgd(0.1), steps)
+    shrink = torch.linalg.matrix_power(torch.eye(4) - 0.1 * a, steps)
+    end = solve(problem)
+    torch.testing.assert_close(end.params["w"], shrink @ start["w"])
+    direction = torch.randn(4)
+    (meta,) = torch.autograd.grad(end.params["w"] @ direction, start["w"])
+    torch.testing.assert_close(meta, shrink @ direction)  # second order: through every step
+
+    first = solve(problem, first_order=True)
+    torch.testing.assert_close(first.params["w"], shrink @ start["w"])
+    (meta,) = torch.autograd.grad(first.params["w"] @ direction, start["w"])
+    torch.testing.assert_close(meta, direction)  # first order: as if no step depended on the start
+
+
+def test_the_course_of_the_loss() -> None:
+    start = torch.randn(3)
+    problem = InnerProblem({"w": start}, lambda p, step: 0.5 * p["w"].square().sum(), sgd(0.5), 4)
+    end = solve(problem)
+    wanted = 0.5 * start.square().sum() * 0.25 ** torch.arange(4)
+    torch.testing.assert_close(torch.stack(end.losses), wanted)
+    assert not any(loss.requires_grad for loss in end.losses)
+
+
+def test_the_loss_is_told_the_step() -> None:
+    start, seen = {"w": torch.ones(1, requires_grad=True)}, []
+
+    def loss(p: Params, step: int) -> Tensor:
+        seen.append(step)
+        return p["w"].sum() * (step + 1)
+
+    assert solve(InnerProblem(start, loss, sgd(0.1), 3)).params["w"].item() == pytest.approx(1 - 0.1 * 6)
+    assert seen == [0, 1, 2]
+
+
+def outer(loss: object, first_order: bool, start: Params, other: Tensor) -> tuple[Tensor, Tensor]:
+    """The meta-gradients of a curved outer loss with respect to the start and something else."""
+    end = solve(InnerProblem(start, loss, sgd(0.3), 4), first_order=first_order)  # type: ignore[arg-type]
+    value = (end.params["w"] ** 4).sum() + (end.params["w"] * other).sum()
+    g = torch.autograd.grad(value, [start["w"], other])
+    return g[0], g[1]
+
+
+def test_first_order_is_exact_where_the_inner_hessian_vanishes() -> None:
+    c, other = torch.randn(5), torch.randn(5, requires_grad=True)
+    start = {"w": torch.randn(5, requires_grad=True)}
+
+    def linear(p: Params, step: int) -> Tensor:
+        return p["w"] @ c
+
+    for a, b in zip(outer(linear, False, start, other), outer(linear, True, start, other), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-14, atol=1e-14)
+
+    def curved(p: Params, step: int) -> Tensor:
+        return p["w"] @ c + 0.5 * p["w"].square().sum()
+
+    second, first = outer(curved, False, start, other)[0], outer(curved, True, start, other)[0]
+    torch.testing.assert_close(second, 0.7**4 * first)  # each step multiplies by I − 0.3 H, and H = I
+    assert (second - first).norm() > 0.5 * first.norm()
+
+
+def test_without_gradients_no_graph_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = torch.autograd.grad
+
+    def spy(*args: object, create_graph: bool = False, **options: object) -> object:
+        asked.append(create_graph)
+        return real(*args, create_graph=create_graph, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.autograd, "grad", spy)
+    start = {"w": torch.ones(3, requires_grad=True)}
+    problem = InnerProblem(start, lambda p, step: p["w"].pow(4).sum(), sgd(0.1), 3)
+    with torch.no_grad():
+        end = solve(problem)
+    assert asked == [False] * 3
+    assert end.params["w"].grad_fn is None
+    torch.testing.assert_close(end.params["w"], solve(problem).params["w"].detach())
+    assert asked[3:] == [True] * 3

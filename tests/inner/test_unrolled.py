@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quickstudy.inner import Outcome, estimate
+from quickstudy.tasks import Lines, Task
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+class Line(nn.Module):
+    """Written for one task: a line w·x + b judged on the query set; `unused` and `frozen` do nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.b, self.unused = (nn.Parameter(torch.randn(1)) for _ in range(3))
+        self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, task: Task) -> Outcome:
+        error = self.w * task.query.x + self.b * self.frozen - task.query.y
+        loss = error.square().mean()
+        return Outcome(loss, {"loss": loss, "worst": error.abs().max()}, {"mean": task.query.y.mean(0)})
+
+
+def batch() -> Task:
+    return Lines(shot=2, query=5).batch(np.arange(6)).to(torch.float64)
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_against_the_formula(strategy: str) -> None:
+    learner, tasks = Line(), batch()
+    outcome, gradient = estimate(learner, tasks, strategy)  # type: ignore[arg-type]
+    with torch.no_grad():
+        error = learner.w * tasks.query.x + learner.b - tasks.query.y  # [T, Q, 1]
+    torch.testing.assert_close(outcome.loss, error.square().mean((1, 2)))
+    torch.testing.assert_close(outcome.metrics["loss"], outcome.loss)
+    torch.testing.assert_close(outcome.metrics["worst"], error.abs().amax((1, 2)))
+    torch.testing.assert_close(outcome.stats["mean"], tasks.query.y.mean(1))
+    torch.testing.assert_close(gradient["w"], (2 * error * tasks.query.x).mean().reshape(1))
+    torch.testing.assert_close(gradient["b"], (2 * error).mean().reshape(1))
+    assert gradient["unused"].item() == 0
+    assert set(gradient) == {"w", "b", "unused"}
+    everything = [outcome.loss, *outcome.metrics.values(), *outcome.stats.values(), *gradient.values()]
+    assert not any(t.requires_grad for t in everything)
+    assert all(p.grad is None for p in learner.parameters())
+
+
+def test_in_a_loop_one_tasks_graph_is_freed_before_the_next() -> None:
+    alive: list[weakref.ref[Tensor]] = []
+    counts = []
+
+    class Watched(Line):
+        def forward(self, task: Task) -> Outcome:
+            counts.append(sum(ref() is not None for ref in alive))
+            hidden = torch.exp(self.w * task.query.x)  # exp saves its own result for the way back
+            alive.append(weakref.ref(hidden))
+            return Outcome(hidden.sum())
+
+    gc.disable()
+    try:
+        estimate(Watched(), batch(), "loop")
+    finally:
+        gc.enable()
+    assert counts == [0] * 6
