@@ -1,8 +1,71 @@
 """Meta-learning: teach a model on many small tasks so that it learns a new one from a handful of examples.
 
 >>> import quickstudy as qs
->>> train, val, test = qs.data.glyphs(classes=30).split()
->>> learner = qs.MAML(qs.nets.conv4(channels=8), way=5, inner_lr=0.4, steps=1)
+>>> train, val, test = qs.data.glyphs(classes=60).split()
+>>> learner = qs.ProtoNet(qs.nets.conv4(channels=8))
+>>> run = qs.meta_train(learner, qs.tasks(train, way=5, shot=1), iterations=2)
+>>> task = qs.tasks(test, way=5, shot=1).task(0)
+>>> predictor = learner.adapt(task.support.x, task.support.y)
+>>> predictor(task.query.x).argmax(-1).shape
+torch.Size([75])
 """
 
 __version__ = "0.1.0"
+
+from quickstudy import data, evaluation, inner, learners, nets, outer, recipes
+from quickstudy.data import ClassDataset
+from quickstudy.evaluation import evaluate
+from quickstudy.learners import (
+    ANIL,
+    FOMAML,
+    MAML,
+    Learner,
+    PixelNN,
+    Predictor,
+    PretrainCentroid,
+    PretrainFinetune,
+    ProtoMAML,
+    ProtoNet,
+    Reptile,
+    Scratch,
+    Untrained,
+)
+from quickstudy.outer import RunFolder, meta_train
+from quickstudy.outer.session import load_run
+from quickstudy.tasks import FrozenTasks, Harmonics, Lines, Query, Sinusoids, Support, Task, tasks
+
+__all__ = [
+    "ANIL",
+    "FOMAML",
+    "MAML",
+    "ClassDataset",
+    "FrozenTasks",
+    "Harmonics",
+    "Learner",
+    "Lines",
+    "PixelNN",
+    "Predictor",
+    "PretrainCentroid",
+    "PretrainFinetune",
+    "ProtoMAML",
+    "ProtoNet",
+    "Query",
+    "Reptile",
+    "RunFolder",
+    "Scratch",
+    "Sinusoids",
+    "Support",
+    "Task",
+    "Untrained",
+    "data",
+    "evaluate",
+    "evaluation",
+    "inner",
+    "learners",
+    "load_run",
+    "meta_train",
+    "nets",
+    "outer",
+    "recipes",
+    "tasks",
+]

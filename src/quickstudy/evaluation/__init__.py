@@ -1,0 +1,15 @@
+"""What a learner is worth: accuracy with its interval, calibration, confusion, floors, pictures."""
+
+from quickstudy.evaluation.evaluate import Evaluation, evaluate, evaluate_modes
+from quickstudy.evaluation.floors import Floor, floors, floors_table
+from quickstudy.evaluation.search import choose_settings
+
+__all__ = [
+    "Evaluation",
+    "Floor",
+    "choose_settings",
+    "evaluate",
+    "evaluate_modes",
+    "floors",
+    "floors_table",
+]
