@@ -17,15 +17,21 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from quickstudy.data.cache import data_root, data_roots, find
+from quickstudy.data.cache import build, cache_root, data_root, data_roots, find, key
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.data.npy import LONGEST, npy_header
+from quickstudy.data.parallel import parallel_map
+from quickstudy.data.strokes import rasterise, read_strokes
 from quickstudy.errors import DataError, unknown
 
 URL = "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap/"
+STROKES_URL = "https://storage.googleapis.com/quickdraw_dataset/full/simplified/"
 THREADS = 8  # downloads at a time
 SIDE = 28
-SOURCES = {"bitmap": ("numpy_bitmap", ".npy")}  # its folder, how its files end
+SOURCES = {
+    "bitmap": ("numpy_bitmap", ".npy"),
+    "strokes": ("simplified", ".ndjson"),
+}  # its folder, how its files end
 
 
 def quickdraw(
@@ -44,7 +50,8 @@ def quickdraw(
         samples_per_class: so many drawings of each category, by default its first ones, which are the
             same on every machine; None for all that are here, unequally many.
         seed: choose them among all that are here by this seed instead.
-        source: "bitmap" for the publisher's pixels.
+        source: "bitmap" for the publisher's pixels; "strokes" to draw them anew, nearly the same, from
+            `FOLDER/simplified/CATEGORY.ndjson`, which are not fetched, and keep them in the cache folder.
         folder: "quickdraw" holds the 345 categories; of any other folder the categories are its files.
         download: whether to fetch the first `samples_per_class` drawings of categories with fewer here
             (some 800 bytes a drawing); never done for None.
@@ -66,6 +73,8 @@ def quickdraw(
     if samples_per_class is not None and samples_per_class < 1:
         raise DataError(f"{folder}: {samples_per_class} samples per class; at least 1 is needed")
     names = categories() if folder == "quickdraw" else _files(root, folder, source)
+    if source == "strokes":
+        return _drawn(names, root, folder, samples_per_class, seed)
     found = {name: _find(name, root, folder, samples_per_class or 1) for name in names}
     short = [name for name in names if len(found[name]) < (samples_per_class or 1)]
     if short and download and folder == "quickdraw" and samples_per_class:
@@ -74,13 +83,7 @@ def quickdraw(
     elif short:
         raise DataError(_missing(short, len(found[short[0]]), root, folder, samples_per_class or 1))
     parts = [found[name][_choice(len(found[name]), samples_per_class, seed)] for name in names]
-    return ClassDataset(
-        x=torch.from_numpy(np.concatenate(parts).reshape(-1, 1, SIDE, SIDE)),
-        offsets=torch.tensor([0, *np.cumsum([len(part) for part in parts])]),
-        names=names,
-        name=folder,
-        note=f"ink 255 on 0, {SIDE}x{SIDE}, the publisher's bitmaps",
-    )
+    return _assemble(names, parts, folder, "the publisher's bitmaps")
 
 
 def categories() -> tuple[str, ...]:
@@ -106,6 +109,49 @@ def read_bitmaps(path: Path) -> np.ndarray:
         return np.memmap(path, np.uint8, "r", start, shape) if shape[0] else np.zeros(shape, np.uint8)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be used: {error}; remove it, try again") from None
+
+
+def _assemble(names: tuple[str, ...], parts: list[np.ndarray], folder: str, how: str) -> ClassDataset:
+    return ClassDataset(
+        x=torch.from_numpy(np.concatenate(parts).reshape(-1, 1, SIDE, SIDE)),
+        offsets=torch.tensor([0, *np.cumsum([len(part) for part in parts])]),
+        names=names,
+        name=folder,
+        note=f"ink 255 on 0, {SIDE}x{SIDE}, {how}",
+    )
+
+
+def _drawn(
+    names: tuple[str, ...], root: str | Path | None, folder: str, wanted: int | None, seed: int | None
+) -> ClassDataset:
+    """The pictures drawn from strokes, kept in the cache folder."""
+    files = []
+    for name in names:
+        file = f"{folder}/simplified/{name}.ndjson"
+        path = find([file], root)
+        if path is None:
+            raise DataError(
+                f"{folder}: {name}.ndjson is not in {', '.join(map(str, data_roots(root)))}; place "
+                f"{STROKES_URL}{quote(name)}.ndjson at {data_root(root) / file}"
+            )
+        files.append(path)
+
+    def draw(path: Path) -> np.ndarray:
+        drawings = read_strokes(path, wanted if seed is None else None)
+        if len(drawings) < (wanted or 1):
+            raise DataError(
+                f"{folder}: category {path.stem!r} has {len(drawings)} drawings, fewer than the "
+                f"{wanted or 1} asked for"
+            )
+        chosen = np.arange(len(drawings))[_choice(len(drawings), wanted, seed)]
+        return np.stack([rasterise(drawings[i].strokes, SIDE) for i in chosen])
+
+    def make() -> ClassDataset:
+        parts = parallel_map(draw, files, "Drawing strokes", threads=False)
+        return _assemble(names, parts, folder, "drawn from the publisher's strokes")
+
+    stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return build(key("strokes, recipe 1", folder, names, wanted, seed, stamps), cache_root() / "sets", make)
 
 
 def _files(root: str | Path | None, folder: str, source: str) -> tuple[str, ...]:
