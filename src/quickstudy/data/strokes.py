@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from quickstudy.errors import DataError
 
 BOX, PEN, MARGIN = 256, 16, 16
-FINE = 8  # pixels drawn for each one kept, a side
+FINE = 16  # pixels drawn for each one kept, a side
 LONGEST = 2**20  # bytes of a line that are still read
 
 
