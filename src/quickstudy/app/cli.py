@@ -55,9 +55,10 @@ def parse(kind: type[Options], args: Sequence[str], command: str, description: s
     except SystemExit as end:
         if not end.code:
             raise
-        text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─┌┐└┘]+", " ", said.getvalue())
-        text = re.split(r"For full helptext|Full helptext", text)[0]
-        text = " ".join(text.split()).removeprefix("Parsing error ").removeprefix("Unrecognized options ")
+        text = re.sub(r"\x1b\[[0-9;]*m|╭.*╮|[│─╰╯]+", " ", said.getvalue())  # colours, the frame, its title
+        text = re.split(r"For full helptext|Full helptext|Argument helptext", text)[0]
+        text = " ".join(text.split()).removeprefix(f"Error parsing {kind.__name__}: ")
+        text = text.replace(f"Missing from quickstudy {command}", "missing")
         raise UserError(f"{text.rstrip('. ')} (quickstudy {command} --help)") from None
 
 
@@ -83,19 +84,34 @@ def run(args: Sequence[str]) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """The entry point. Returns the exit code."""
+    args = sys.argv[1:] if args is None else args
     try:
-        return run(sys.argv[1:] if args is None else args)
+        return run(args)
     except UserError as error:
-        print(f"quickstudy: {error}", file=sys.stderr)
+        complain(str(error))
         return 2
     except KeyboardInterrupt:
-        print("quickstudy: interrupted; what was done is kept (--resume goes on)", file=sys.stderr)
+        kept = "; what was done is kept (--resume goes on)" if list(args[:1]) == ["train"] else ""
+        complain(f"interrupted{kept}")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SystemExit as end:
         return int(end.code or 0)
+    except Exception as error:
+        if os.environ.get("QUICKSTUDY_DEBUG"):
+            raise
+        complain(
+            f"internal error, please report it: {type(error).__name__}: {error} "
+            "(QUICKSTUDY_DEBUG=1 shows where)"
+        )
+        return 1
+
+
+def complain(text: str) -> None:
+    """One line on standard error."""
+    print("quickstudy:", " ".join(line.strip() for line in text.splitlines()), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from quickstudy.app.cli import parse
@@ -76,7 +77,10 @@ def support_files(folder: Path) -> dict[str, list[Path]]:
     """The pictures of each class: one folder a class."""
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder; it should hold one folder of pictures a class")
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    try:
+        classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
     if len(classes) < 2:
         raise DataError(f"{folder}: holds {len(classes)} class folders; at least 2 are needed")
     return {p.name: pictures_in(p) for p in classes}
@@ -125,6 +129,11 @@ def main(args: Sequence[str]) -> int:
     table = Table("file", "label", "probability", "next")
     for f, b, row in zip(queries, best, p, strict=True):
         second = int(row.argsort(descending=True)[1])
-        table.add_row(str(f), names[b], f"{row[b]:.3f}", f"{names[second]} {row[second]:.3f}")
+        table.add_row(
+            escape(str(f)),
+            escape(names[b]),
+            f"{row[b]:.3f}",
+            escape(f"{names[second]} {row[second]:.3f}"),
+        )
     Console(file=sys.stdout).print(table)
     return 0

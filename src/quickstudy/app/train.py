@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import tyro
 
 from quickstudy.app.cli import parse
-from quickstudy.learners import learner_class
+from quickstudy.errors import UserError
+from quickstudy.learners import CONTROLS, LEARNERS, learner_class
 from quickstudy.learners.registry import option_help, options
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar
@@ -49,6 +50,18 @@ def command(learner: str) -> type[TrainConfig]:
     )
 
 
+def refuse_others(learner: str, args: Sequence[str]) -> None:
+    """An option that only other learners have is told as such."""
+    known = {f.name for f in dataclasses.fields(command(learner))}
+    for word in args:
+        name = word[2:].split("=")[0].replace("-", "_")
+        if not word.startswith("--") or name in known:
+            continue
+        owners = [k for k, kind in {**LEARNERS, **CONTROLS}.items() if name in options(kind)]
+        if owners:
+            raise UserError(f"{learner} has no option {word.split('=')[0]}; {', '.join(owners)} have it")
+
+
 def main(args: Sequence[str]) -> int:
     """Parse and train."""
     learner = TrainConfig.learner
@@ -57,11 +70,18 @@ def main(args: Sequence[str]) -> int:
             learner = args[i + 1]
         elif word.startswith("--learner="):
             learner = word.split("=", 1)[1]
+    refuse_others(learner, args)
     given: Any = parse(command(learner), args, "train", EXAMPLES)
     common = {f.name: getattr(given, f.name) for f in dataclasses.fields(TrainConfig)}
     settings = {name: getattr(given, name) for name in options(learner_class(learner))}
     config = TrainConfig(**{**common, "settings": settings})
-    history = train(config, given.out, resume=given.resume, progress=Bar(f"{learner} on {config.data}"))
+    history = train(
+        config,
+        given.out,
+        resume=given.resume,
+        progress=Bar(f"{learner} on {config.data}"),
+        say=lambda text: print(text, file=sys.stderr),
+    )
     if history.best is not None:
         what = "accuracy" if history.best >= 0 else "minus loss"
         print(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,6 +18,14 @@ from quickstudy.outer.seeds import seeded
 from quickstudy.tasks import ClassTasks, SupervisedBatches, TaskSource
 
 Norm = Literal["support", "batch", "running", "group", "layer"]
+LEAST: dict[str, float] = {
+    **dict.fromkeys(("way", "train_way"), 2),
+    **dict.fromkeys(("shot", "query", "train_shot", "train_query", "samples_per_class"), 1),
+    **dict.fromkeys(("meta_batch", "validate_every", "validation_tasks", "patience"), 1),
+    **dict.fromkeys(("channels", "size", "threads"), 1),
+    **dict.fromkeys(("iterations", "outer_lr", "split_seed"), 0),
+}
+"""The smallest value of each numeric option that has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,17 +96,17 @@ class TrainConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kind = learner_class(self.learner)
-        if self.iterations < 0:
-            raise UserError(f"iterations must be at least 0, not {self.iterations}")
-        for name in ("channels", "size", "validation_tasks"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("meta_batch", "threads", "validate_every", "samples_per_class", "patience"):
+        learner_class(self.learner)  # there is one
+        for name, least in LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name.replace('_', '-')} must be at least 1, not {value}")
-        del kind
+            if value is not None and value < least:
+                raise UserError(f"{name.replace('_', '-')} must be at least {least}, not {value}")
+        rates = {"outer_lr": self.outer_lr, "clip": self.clip, **self.settings}
+        for name, value in rates.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{name.replace('_', '-')} must be a finite number, not {value}")
+        if self.clip is not None and self.clip <= 0:
+            raise UserError(f"clip must be above 0, not {self.clip}")
 
     def json(self) -> dict[str, Any]:
         """The options as JSON, without where this machine keeps its data."""
@@ -116,7 +126,7 @@ class TrainConfig:
         try:
             return TrainConfig(**{k: v for k, v in values.items() if k in known}, data_dir=data_dir)
         except TypeError as error:
-            raise RunError(f"config.json does not hold a training run's options: {error}") from error
+            raise RunError(f"these are not a training run's options: {error}") from error
 
     def splits(self) -> Splits:
         """The data, split by classes, turned where the protocol turns it."""
@@ -154,8 +164,6 @@ class TrainConfig:
 
     def takes(self) -> set[str]:
         """The names of the learner's constructor arguments."""
-        import inspect
-
         return set(inspect.signature(learner_class(self.learner)).parameters)
 
     def make_learner(self, image_shape: tuple[int, ...], classes: int) -> Learner:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from quickstudy.errors import TaskError
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.learners.base import Learner
 from quickstudy.tasks.task import Task, TaskSource
@@ -65,7 +66,12 @@ def measure(
         chunk: tasks that are mapped at once.
         function: what to collect from a task instead of its metrics.
         tick: called with the number of tasks done, for a progress display.
+
+    Raises:
+        TaskError: fewer than one task is asked for.
     """
+    if n_tasks < 1:
+        raise TaskError(f"at least 1 task is needed to measure, not {n_tasks}")
     was_training = learner.training
     learner.eval()
     parts: list[dict[str, Tensor]] = []

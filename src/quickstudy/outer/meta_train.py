@@ -5,55 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from quickstudy.errors import NonFiniteError, RunError
+from quickstudy.errors import NonFiniteError
 from quickstudy.inner.mapping import Strategy
 from quickstudy.inner.unrolled import estimate
 from quickstudy.learners.base import Learner
+from quickstudy.outer.checkpoint import BEST, CHECKPOINT, History, Window, checkpoint, restore
 from quickstudy.outer.measure import measure
-from quickstudy.outer.optimizers import (
-    MakeOptimizer,
-    MakeSchedule,
-    load_state,
-    make_optimizer,
-    make_schedule,
-    state_tensors,
-)
+from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimizer, make_schedule
 from quickstudy.outer.progress import NoProgress, Progress
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.tasks.task import TaskSource
 
-
-CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
-
-
-@dataclass
-class History:
-    """How a run went: its records, and the best validation.
-
-    Args:
-        records: what metrics.jsonl holds.
-        best: the best validation value (accuracy, or minus the loss for regression); None before the first.
-        best_iteration: the meta-step it was reached at.
-        iteration: meta-steps done.
-        stopped_early: whether patience ran out.
-        seconds: time spent, over all the times it was resumed.
-    """
-
-    records: list[dict[str, Any]] = field(default_factory=list)
-    best: float | None = None
-    best_iteration: int = 0
-    iteration: int = 0
-    stopped_early: bool = False
-    seconds: float = 0.0
+CHECKPOINT_SECONDS = 20.0
+"""A checkpoint is written after every validation, and after this long without one."""
 
 
 def meta_train(
@@ -109,10 +79,15 @@ def meta_train(
     window = Window()
     if run is not None and (run.path / CHECKPOINT).exists():
         restore(run, learner, opt, plan, history, window)
+    elif run is not None:
+        run.rewind(0)
     show = progress or NoProgress()
-    best = {k: v.clone() for k, v in learner.state_dict().items()}
+    best = copied(learner)
     if run is not None and history.best is not None:
-        best = run.load(BEST)[0]
+        if history.best_iteration == history.iteration:  # a crash may have come before they were saved
+            run.save(BEST, best, {"iteration": history.iteration})
+        else:
+            best = run.load(BEST)[0]
     saved_at = clock = time.monotonic()
     worse = validations_since_best(history)
 
@@ -124,10 +99,11 @@ def meta_train(
         saved_at = time.monotonic()
 
     learner.train()
+    whole = True  # whether the state is that after a whole number of meta-steps, validation included
     show.begin(iterations, history.iteration)
     try:
         while history.iteration < iterations and not history.stopped_early:
-            i = history.iteration
+            whole, i = True, history.iteration
             generator = torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
             batch = learner.prepare(tasks.batch(np.arange(i * size, (i + 1) * size)), generator)
             outcome, gradient = estimate(learner, batch, strategy or outer.strategy)
@@ -139,6 +115,7 @@ def meta_train(
                     f"the {what} is not a finite number at meta-step {i + 1}; the state after meta-step {i} "
                     "is kept. Try a lower outer or inner rate, or --clip 1"
                 )
+            whole = False
             scale = min(1.0, clip / (norm + 1e-12)) if clip else 1.0
             for name, p in params.items():
                 p.grad = gradient[name] * scale if scale != 1.0 else gradient[name]
@@ -154,22 +131,25 @@ def meta_train(
                     record |= validate(learner, validation, validation_tasks)
                     value = record.get("val_accuracy", -record["val_loss"])
                     worse += 1
-                    if history.best is None or value > history.best:
+                    if math.isfinite(value) and (history.best is None or value > history.best):
                         history.best, history.best_iteration, worse = value, history.iteration, 0
-                        best = {k: v.clone() for k, v in learner.state_dict().items()}
-                        if run is not None:
-                            run.save(BEST, best, {"iteration": history.iteration})
+                        best = copied(learner)
                     history.stopped_early = patience is not None and worse >= patience
                 history.records.append(record)
                 if run is not None:
                     run.log(record)
+                keep()
+                # After the checkpoint: the best weights on disk are never newer than it, and where they are
+                # older, it holds the newer ones itself.
+                if run is not None and worse == 0 and history.best is not None:
+                    run.save(BEST, best, {"iteration": history.iteration})
                 log(record)
                 show.validated(record)
-                keep()
-            elif time.monotonic() - saved_at > 20:
+            elif time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
                 keep()
     except KeyboardInterrupt:
-        keep()
+        if whole:  # else the last checkpoint stands
+            keep()
         raise
     finally:
         show.end()
@@ -181,24 +161,9 @@ def meta_train(
     return history
 
 
-@dataclass
-class Window:
-    """Training averages since the last record; part of a checkpoint, so that a resumed record is the same."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
-    latest: dict[str, float] = field(default_factory=dict)
-
-    def add(self, values: dict[str, float]) -> None:
-        self.latest = values
-        self.count += 1
-        for k, v in values.items():
-            self.sums[k] = self.sums.get(k, 0.0) + v
-
-    def take(self, prefix: str) -> dict[str, float]:
-        means = {prefix + k: v / max(1, self.count) for k, v in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means
+def copied(learner: Learner) -> dict[str, Tensor]:
+    """The learner's weights, which later steps do not change."""
+    return {k: v.clone() for k, v in learner.state_dict().items()}
 
 
 def global_norm(gradient: dict[str, Tensor]) -> float:
@@ -218,52 +183,3 @@ def validate(learner: Learner, source: TaskSource, n_tasks: int) -> dict[str, fl
 def validations_since_best(history: History) -> int:
     """How many validations there were after the best one."""
     return sum(r["iteration"] > history.best_iteration for r in history.records)
-
-
-def checkpoint(
-    run: RunFolder, learner: Learner, optimizer: Optimizer, plan: LRScheduler, history: History, window: Window
-) -> None:
-    """Everything training needs to go on, in one file that is replaced in one rename."""
-    tensors, rest = state_tensors(optimizer)
-    run.save(
-        CHECKPOINT,
-        {f"learner.{k}": v for k, v in learner.state_dict().items()}
-        | {f"optimizer.{k}": v for k, v in tensors.items()},
-        {
-            "iteration": history.iteration,
-            "best": history.best,
-            "best_iteration": history.best_iteration,
-            "stopped_early": history.stopped_early,
-            "seconds": history.seconds,
-            "optimizer": rest,
-            "schedule": {k: v for k, v in plan.state_dict().items() if k != "lr_lambdas"},
-            "window": {"sums": window.sums, "count": window.count},
-        },
-    )
-
-
-def restore(
-    run: RunFolder, learner: Learner, optimizer: Optimizer, plan: LRScheduler, history: History, window: Window
-) -> None:
-    """Go back to the last checkpoint of a run.
-
-    Raises:
-        RunError: it is damaged, or of another learner.
-    """
-    tensors, meta = run.load(CHECKPOINT)
-    try:
-        learner.load_state_dict(_part(tensors, "learner."))
-        load_state(optimizer, _part(tensors, "optimizer."), meta["optimizer"])
-        plan.load_state_dict({**plan.state_dict(), **meta["schedule"]})
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise RunError(f"{run.path / CHECKPOINT} does not fit this learner: {error}") from error
-    run.rewind(meta["iteration"])
-    history.records = list(run.records())
-    history.iteration, history.best = meta["iteration"], meta["best"]
-    history.best_iteration, history.stopped_early = meta["best_iteration"], meta["stopped_early"]
-    history.seconds = meta.get("seconds", 0.0)
-    window.sums, window.count = meta["window"]["sums"], meta["window"]["count"]
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

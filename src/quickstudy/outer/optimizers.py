@@ -51,7 +51,8 @@ def make_schedule(how: str | MakeSchedule, optimizer: Optimizer, iterations: int
 def state_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimiser's state as named tensors and a JSON value."""
     state = optimizer.state_dict()
-    tensors, plain = {}, {}
+    tensors: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for index, values in state["state"].items():
         for key, value in values.items():
             place = tensors if isinstance(value, Tensor) else plain

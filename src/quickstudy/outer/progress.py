@@ -7,6 +7,7 @@ import time
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
@@ -64,7 +65,7 @@ class Bar:
 
     def begin(self, total: int, done: int) -> None:
         self.bar.start()
-        self.task = self.bar.add_task(self.title, total=total, completed=done, note="")
+        self.task = self.bar.add_task(escape(self.title), total=total, completed=done, note="")
         self.since, self.tasks = time.monotonic(), 0
 
     def step(self, done: int, metrics: dict[str, float], tasks: int) -> None:
@@ -80,7 +81,7 @@ class Bar:
         parts = [f"{k.replace('_', ' ')} {v:.3f}" for k, v in shown.items()]
         if "val_accuracy" in record:
             parts.append(f"val accuracy {record['val_accuracy']:.3f} ± {record['val_accuracy_ci95']:.3f}")
-        self.console.print(f"{record['iteration']:>7}  " + "  ".join(parts), highlight=False)
+        self.console.print(f"{record['iteration']:>7}  " + "  ".join(parts), highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         self.bar.stop()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,7 @@ from torch import Tensor
 
 import quickstudy
 from quickstudy.errors import RunError
-from quickstudy.outer.atomic import write_bytes, write_json
+from quickstudy.outer.atomic import append, write_bytes, write_json
 
 VERSION = 1
 
@@ -51,7 +52,7 @@ class RunFolder:
             RunError: something is there already, or the place cannot be written to.
         """
         folder = RunFolder(Path(path))
-        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        if not folder.vacant:
             raise RunError(f"{path} exists already: choose another --out, or go on with it by --resume")
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -82,6 +83,18 @@ class RunFolder:
         return folder
 
     @property
+    def vacant(self) -> bool:
+        """Whether nothing is here, or only what a crash within `create` left."""
+        try:
+            return all(p.name == "environment.json" or p.suffix == ".tmp" for p in self.path.iterdir())
+        except FileNotFoundError:
+            return True
+        except NotADirectoryError:
+            return False
+        except OSError as error:
+            raise RunError(f"cannot read the run folder {self.path}: {error.strerror or error}") from error
+
+    @property
     def config(self) -> dict[str, Any]:
         """The options of the run."""
         return self.read_json("config.json")
@@ -98,7 +111,9 @@ class RunFolder:
             value = json.loads(path.read_bytes())
         except FileNotFoundError as error:
             raise RunError(f"{self.path} has no {name}") from error
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path} is damaged: {error}") from error
         if not isinstance(value, dict):
             raise RunError(f"{path} is damaged: not a JSON object")
@@ -109,9 +124,9 @@ class RunFolder:
         write_json(self.path / name, dict(value))
 
     def save(self, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Tensors and a JSON header in one file, atomically, with a checksum over the tensors."""
+        """Tensors and a JSON header in one file, atomically, with checksums over both."""
         content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        header = {"version": VERSION, "sum": checksum(content), **meta}
+        header = {"version": VERSION, "sum": checksum(content), "meta_sum": meta_checksum(meta), **meta}
         write_bytes(self.path / name, save_tensors(content, {"quickstudy": json.dumps(header)}))
 
     def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -126,37 +141,56 @@ class RunFolder:
             length = int.from_bytes(raw[:8], "little")
             header = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["quickstudy"])
             tensors = load_tensors(raw)
+            own = {k: header.pop(k, None) for k in ("version", "sum", "meta_sum")}
         except FileNotFoundError as error:
             raise RunError(f"{self.path} has no {name}: the run has not got that far") from error
         except Exception as error:
             raise RunError(f"{path} is damaged: {error}") from error
-        if header.get("sum") != checksum(tensors):
+        # Files of the first runs have no meta_sum.
+        if own["sum"] != checksum(tensors) or own["meta_sum"] not in (None, meta_checksum(header)):
             raise RunError(f"{path} is damaged: its checksum does not match")
         return tensors, header
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
-        try:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise RunError(f"cannot write {self.path}/metrics.jsonl: {error.strerror or error}") from error
+        """Append a line to metrics.jsonl; what is no finite number becomes null, for which JSON has a word."""
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        append(self.path / "metrics.jsonl", (json.dumps(plain) + "\n").encode())
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line cut short by a crash is left out."""
+        """The lines of metrics.jsonl; a last line cut short by a crash is left out.
+
+        Raises:
+            RunError: another line is damaged.
+        """
         path = self.path / "metrics.jsonl"
-        if not path.exists():
+        try:
+            *lines, cut = path.read_bytes().split(b"\n")
+        except FileNotFoundError:
             return
-        for line in path.read_text(encoding="utf-8").splitlines():
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+        del cut  # what follows the last line's end: nothing, or what a crash left of the next
+        for number, line in enumerate(lines, 1):
             try:
-                yield json.loads(line)
-            except ValueError:
-                return
+                record = json.loads(line.decode())
+            except (ValueError, RecursionError) as error:
+                raise RunError(f"{path} is damaged in line {number}: {error}") from error
+            if not isinstance(record, dict) or not isinstance(record.get("iteration"), int):
+                raise RunError(f"{path} is damaged in line {number}: not a record of an iteration")
+            yield record
 
     def rewind(self, iteration: int) -> None:
-        """Drop the records after a checkpoint's iteration: they will be made again."""
-        kept = [json.dumps(r) + "\n" for r in self.records() if r["iteration"] <= iteration]
-        write_bytes(self.path / "metrics.jsonl", "".join(kept).encode())
+        """Drop what a crash left: half-written files, and records after the checkpoint's iteration."""
+        for left in self.path.glob("*.tmp"):
+            left.unlink(missing_ok=True)
+        if (self.path / "metrics.jsonl").exists():
+            kept = [json.dumps(r) + "\n" for r in self.records() if r["iteration"] <= iteration]
+            write_bytes(self.path / "metrics.jsonl", "".join(kept).encode())
+
+
+def meta_checksum(meta: Mapping[str, Any]) -> str:
+    """16 hex digits over a JSON value."""
+    return hashlib.blake2b(json.dumps(dict(meta)).encode(), digest_size=8).hexdigest()
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from quickstudy.data import polarity
-from quickstudy.errors import RunError, UserError
+from quickstudy.errors import RunError
 from quickstudy.learners import Learner
+from quickstudy.outer.checkpoint import BEST, History
 from quickstudy.outer.config import TrainConfig
-from quickstudy.outer.meta_train import BEST, History, meta_train
+from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Progress
 from quickstudy.outer.run_folder import RunFolder
 
@@ -19,19 +22,30 @@ SUMMARY = "summary.json"
 
 
 def train(
-    config: TrainConfig, out: str | Path, *, resume: bool = False, progress: Progress | None = None
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> History:
     """Meta-train as `config` says into the folder `out`.
 
     Args:
         resume: go on with the run in `out` (bit for bit as if it had never stopped); begin where there is
             none; do nothing where it is finished.
+        say: called with a line about the tasks before training begins.
 
     Raises:
-        RunError: `out` exists without `resume`, or holds a run with other options.
+        RunError: `out` exists without `resume`, or holds a run with other options or on other data.
+
+    Example:
+        >>> train(TrainConfig(data="glyphs", learner="protonet"), "runs/a", resume=True)  # doctest: +SKIP
     """
     out = Path(out)
-    there = resume and (out / "config.json").exists()
+    there = not RunFolder(out).vacant
+    if there and not resume:
+        raise RunError(f"{out} exists already: choose another --out, or go on with it by --resume")
     if there:
         run = RunFolder.open(out)
         saved = run.config
@@ -42,14 +56,12 @@ def train(
                 f"{out} was begun with {name}={old}, not {new}: resume it with the same options "
                 "(more iterations are allowed), or choose another --out"
             )
-        summary = run.read_json(SUMMARY) if run.finished else {}
-        if run.finished and summary["iteration"] >= config.iterations or summary.get("stopped_early"):
-            return History(
-                list(run.records()), summary["best"], summary["best_iteration"], summary["iteration"]
-            )
-        threads = saved.get("threads")
+        done = finished(run)
+        if done is not None and (config.iterations == saved["iterations"] or done.stopped_early):
+            return done
+        threads, strategy = saved.get("threads"), saved.get("strategy")
     else:
-        threads = config.threads
+        threads, strategy = config.threads, config.strategy
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -58,9 +70,9 @@ def train(
         learner = config.make_learner(shape, len(splits.train))
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
         config.problem(splits.test)  # a way or shot that the test classes do not allow is told now
-        facts = {
+        facts: dict[str, Any] = {
             "threads": torch.get_num_threads(),
-            "strategy": config.strategy or learner.outer.strategy,
+            "strategy": strategy or learner.outer.strategy,
             "pictures": {
                 "shape": list(shape),
                 "polarity": polarity(splits.train.x[:2000]) if len(shape) == 3 else None,
@@ -69,10 +81,14 @@ def train(
             "query_used": problem.query,
             "training": tasks.describe(),
         }
+        say(f"validation on {problem.way}-way {problem.shot}-shot tasks, {problem.query} queries a class")
         if not there:
             run = RunFolder.create(out, {**config.json(), **facts})
-        elif config.iterations != saved["iterations"]:
-            run.write_json("config.json", {**saved, "iterations": config.iterations})
+        else:
+            check_same(out, saved, facts)
+            if config.iterations != saved["iterations"]:
+                (run.path / SUMMARY).unlink(missing_ok=True)  # not finished any more
+                run.write_json("config.json", {**saved, "iterations": config.iterations})
         history = meta_train(
             learner,
             tasks,
@@ -83,7 +99,7 @@ def train(
             outer_lr=config.outer_lr,
             schedule=config.schedule,
             clip=config.clip,
-            strategy=config.strategy,
+            strategy=strategy,
             validate_every=config.validate_every,
             validation_tasks=config.validation_tasks,
             patience=config.patience,
@@ -108,16 +124,39 @@ def train(
         torch.set_num_threads(before)
 
 
+def check_same(out: Path, saved: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Refuse to go on with a run on data that changed since it was begun."""
+    for name, new in json.loads(json.dumps(facts)).items():
+        if new != saved.get(name):
+            raise RunError(f"{out} was begun on other data: {name} was {saved.get(name)}, now it is {new}")
+
+
+def finished(run: RunFolder) -> History | None:
+    """How a run went that has come to its end; None for one that has not.
+
+    Raises:
+        RunError: its summary or its records are damaged.
+    """
+    if not run.finished:
+        return None
+    summary = run.read_json(SUMMARY)
+    names = ("best", "best_iteration", "iteration", "stopped_early", "seconds")
+    if not isinstance(summary.get("iteration"), int) or not summary.keys() >= set(names):
+        raise RunError(f"{run.path / SUMMARY} is damaged: it should hold {', '.join(names)}")
+    return History(list(run.records()), **{k: summary[k] for k in names})
+
+
 def changed(saved: dict[str, Any], config: TrainConfig) -> list[tuple[str, Any, Any]]:
     """Options in which a saved run differs, more iterations aside."""
     new = config.json()
-    pairs = [(k, saved.get(k), v) for k, v in new.items() if k != "settings"]
-    pairs += [(k, saved.get("settings", {}).get(k), v) for k, v in new["settings"].items()]
+    settings, old_settings = new.pop("settings"), saved.get("settings", {})
+    if config.strategy is None:  # the one that was chosen is replayed, as are the threads
+        del new["strategy"]
     if config.threads is not None:
-        pairs.append(("threads", saved.get("threads"), config.threads))
-    return [
-        (k, old, v) for k, old, v in pairs if old != v and not (k == "iterations" and (old or 0) < v)
-    ]
+        new["threads"] = config.threads
+    pairs = [(k, saved.get(k), v) for k, v in new.items()]
+    pairs += [(k, old_settings.get(k), v) for k, v in settings.items()]
+    return [(k, old, v) for k, old, v in pairs if old != v and not (k == "iterations" and (old or 0) < v)]
 
 
 def load_run(path: str | Path, data_dir: Path | None = None) -> tuple[Learner, TrainConfig, RunFolder]:
@@ -127,13 +166,16 @@ def load_run(path: str | Path, data_dir: Path | None = None) -> tuple[Learner, T
     """
     run = RunFolder.open(path)
     saved = run.config
-    config = TrainConfig.from_json(saved, data_dir)
     try:
+        config = TrainConfig.from_json(saved, data_dir)
         learner = config.make_learner(tuple(saved["pictures"]["shape"]), saved["classes"])
-        learner.load_state_dict(run.load(BEST)[0])
-    except (KeyError, RuntimeError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise RunError(f"{path} is damaged: {error}") from error
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else error
+        raise RunError(f"{run.path / 'config.json'} does not hold a training run's options: {why}") from error
+    weights = run.load(BEST)[0]
+    try:
+        learner.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RunError(f"{run.path / BEST} does not fit {run.path / 'config.json'}: {error}") from error
     learner.eval()
     return learner, config, run
