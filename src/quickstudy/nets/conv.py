@@ -43,7 +43,9 @@ class Conv4(nn.Sequential):
         super().__init__(*(ConvBlock(a, b, norm) for a, b in pairwise(widths)), nn.Flatten())
         self.features = channels * max(1, size >> blocks) ** 2
         self.norm = norm
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the layout in which CPU convolutions are fastest
+        if norm not in ("group", "layer"):  # torch cannot map these over tasks in this layout
+            # The layout in which CPU convolutions are fastest.
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def conv4(

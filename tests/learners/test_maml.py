@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from quickstudy.errors import DataError, UserError
+from quickstudy.inner import estimate
+from quickstudy.learners import FOMAML, MAML, Learner
+from quickstudy.nets import mlp, resnet
+from quickstudy.tasks import Sinusoids, Task
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+# -- the meta-gradient ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("adapt", ["all", "head", "body", "filters", r"^body\.0\.|bias$"])
+def test_meta_gradient_by_finite_differences(
+    steps: int, adapt: str, smooth: type[nn.Module], batch: Task, agrees: Callable[..., None]
+) -> None:
+    agrees(MAML(smooth(), way=3, inner_lr=0.3, steps=steps, adapt=adapt), batch)
+
+
+@pytest.mark.parametrize("norm", ["batch", "running"])
+def test_meta_gradient_under_other_statistics(
+    norm: str, smooth: Callable[[str], nn.Module], batch: Task, agrees: Callable[..., None]
+) -> None:
+    agrees(MAML(smooth(norm), way=3, inner_lr=0.3, steps=2), batch)
+
+
+@pytest.mark.parametrize("norm", ["support", "batch", "layer"])
+def test_meta_gradient_of_conv4(
+    norm: str, make: Callable[..., Learner], batch: Task, agrees: Callable[..., None]
+) -> None:
+    """ReLU and max pooling have kinks; a step of 1e-7 meets few enough to agree to three digits."""
+    agrees(make("maml", norm, steps=2, inner_lr=0.1), batch, eps=1e-7, rtol=1e-3)
+
+
+def test_meta_gradient_of_a_regression(agrees: Callable[..., None]) -> None:
+    body = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh())
+    body.features = 8  # type: ignore[assignment]
+    tasks = Sinusoids(shot=5, query=5).batch(np.arange(3)).to(torch.float64)
+    agrees(MAML(body, way=1, inner_lr=0.05, steps=5), tasks)
+
+
+def adapted(learner: MAML, task: Task) -> nn.Module:
+    """The net after the inner loop, by torch's own optimiser on a copy; for nets that see one example."""
+    net = copy.deepcopy(learner.net)
+    optimizer = torch.optim.SGD(net.parameters(), learner.inner_lr)
+    for _ in range(learner.steps):
+        optimizer.zero_grad()
+        F.cross_entropy(net(task.support.x), task.support.y).backward()
+        optimizer.step()
+    return net
+
+
+def test_the_inner_loop_is_gradient_descent(make: Callable[..., MAML], batch: Task) -> None:
+    learner = make("maml", "layer", steps=4, inner_lr=0.02)
+    for task in batch.unbatch():
+        predictor = learner.adapt(task.support.x, task.support.y)
+        wanted = adapted(learner, task)(task.query.x)
+        torch.testing.assert_close(predictor(task.query.x), wanted.detach(), rtol=1e-10, atol=1e-10)
+        assert len(predictor.losses) == 4
+        assert predictor.losses[-1] < predictor.losses[0]
+        outcome = learner(task)
+        torch.testing.assert_close(outcome.loss, F.cross_entropy(wanted, task.query.y))
+        accuracy = (wanted.argmax(-1) == task.query.y).double().mean()
+        torch.testing.assert_close(outcome.metrics["accuracy"], accuracy)
+
+
+def test_first_order_is_the_query_gradient_at_the_adapted_weights(
+    make: Callable[..., FOMAML], batch: Task
+) -> None:
+    learner = make("fomaml", "layer", steps=3, inner_lr=0.2)
+    _, gradient = estimate(learner, batch)
+    total = {f"net.{k}": torch.zeros_like(p) for k, p in learner.net.named_parameters()}
+    for task in batch.unbatch():
+        net = adapted(learner, task)
+        net.zero_grad()
+        F.cross_entropy(net(task.query.x), task.query.y).backward()
+        for k, p in net.named_parameters():
+            total[f"net.{k}"] += p.grad / 3
+    for k, wanted in total.items():
+        torch.testing.assert_close(gradient[k], wanted, rtol=1e-9, atol=1e-11)
+
+    second = make("maml", "layer", steps=3, inner_lr=0.2)
+    second.load_state_dict(learner.state_dict())
+    _, exact = estimate(second, batch)
+    difference = sum(float((exact[k] - gradient[k]).square().sum()) for k in exact)
+    assert difference > 1e-6
+
+
+# -- what adapts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapt", ["all", "head", "body", "filters"])
+def test_only_the_named_parameters_move(adapt: str, make: Callable[..., MAML], batch: Task) -> None:
+    learner = make("maml", adapt=adapt, steps=1)
+    task = next(batch.unbatch())
+    before = learner.weights(learner.net)
+    after, _ = learner.descend(task.support)
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    expected = {
+        "all": {k for k, _ in learner.net.named_parameters()},
+        "head": {"head.weight", "head.bias"},
+        "body": {k for k, _ in learner.net.named_parameters() if k.startswith("body.")},
+        "filters": {"head.weight", "head.bias"}
+        | {f"body.{i}.conv.{p}" for i in (0, 1) for p in ("weight", "bias")},
+    }[adapt]
+    # A bias before batch normalisation has no influence, whatever moves.
+    assert moved - {"body.0.conv.bias", "body.1.conv.bias"} == expected - {
+        "body.0.conv.bias",
+        "body.1.conv.bias",
+    }
+
+
+@pytest.mark.parametrize("norm", ["support", "group"])
+def test_filters_are_told_from_norms_by_kind_not_by_name(norm: str) -> None:
+    """In an MLP the norms are numbered, and in a residual net one is called skip_norm."""
+    still = MAML(mlp(4, (8, 8), norm=norm), way=2, adapt="filters")
+    names = {k for k, _ in still.net.named_parameters()}
+    assert names - still._moving == {f"body.{i}.{p}" for i in (2, 5) for p in ("weight", "bias")}
+    residual = MAML(resnet((8,), norm=norm), way=2, adapt="filters")
+    names = {k for k, _ in residual.net.named_parameters()}
+    assert {k for k in residual._moving if k.startswith("body")} == {
+        *(f"body.0.convs.{i}.weight" for i in range(3)),
+        "body.0.skip.weight",
+    }
+
+
+def test_errors_of_options() -> None:
+    with pytest.raises(UserError, match="no parameter is named by adapt='tail'"):
+        MAML(mlp(2), way=2, adapt="tail")
+    with pytest.raises(UserError, match="no regular expression"):
+        MAML(mlp(2), way=2, adapt="(")
+    with pytest.raises(UserError, match="steps must be at least 0, not -1"):
+        MAML(mlp(2), way=2, steps=-1)
+    with pytest.raises(UserError, match="Identity does not say how many features"):
+        MAML(nn.Identity(), way=2)
+
+
+# -- ways -------------------------------------------------------------------------------------------------
+
+
+def test_a_head_answers_fewer_ways_and_says_who_answers_more(make: Callable[..., MAML]) -> None:
+    learner, x = make("maml", way=4), torch.rand(10, 1, 16, 16)
+    assert learner.adapt(x[:6], torch.arange(6) % 3)(x).shape == (10, 3)
+    with pytest.raises(UserError, match="answers 4 ways, not 5; the learner proto-maml"):
+        learner.adapt(x, torch.arange(10) % 5)
+
+
+def test_fewer_ways_is_the_same_as_a_smaller_head(make: Callable[..., MAML]) -> None:
+    big, x, y = make("maml", way=5, steps=3), torch.rand(6, 1, 16, 16), torch.arange(6) % 3
+    small = make("maml", way=3, steps=3)
+    state = big.state_dict()
+    state["net.head.weight"], state["net.head.bias"] = (
+        state["net.head.weight"][:3],
+        state["net.head.bias"][:3],
+    )
+    small.load_state_dict(state)
+    torch.testing.assert_close(big.adapt(x, y)(x), small.adapt(x, y)(x))
+
+
+def test_a_regression_answers_values_and_refuses_other_shapes() -> None:
+    learner, x = MAML(mlp(2), way=3, inner_lr=0.01, steps=2), torch.randn(5, 2)
+    predictor = learner.adapt(x, torch.randn(5, 3))
+    assert predictor.way is None
+    assert predictor(torch.randn(7, 2)).shape == (7, 3)
+    with pytest.raises(DataError, match=r"3 outputs a point, but targets of shape \(5, 1\)"):
+        learner.adapt(x, torch.randn(5))
+
+
+def test_zero_steps_answer_with_the_initialisation(make: Callable[..., MAML]) -> None:
+    learner, x = make("maml", "layer", steps=0), torch.rand(6, 1, 16, 16)
+    assert torch.equal(learner.adapt(x, torch.arange(6) % 3)(x), learner.net(x).detach())
+
+
+def test_settings_can_be_set(make: Callable[..., MAML]) -> None:
+    learner = make("maml", steps=2, inner_lr=0.4)
+    assert {"steps": 2, "inner_lr": 0.4} in learner.settings()
+    for setting in learner.settings():
+        assert set(setting) <= set(vars(learner))
