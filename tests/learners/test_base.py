@@ -1,0 +1,365 @@
+"""What every learner promises, whatever its method."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quickstudy.data.dataset import ClassDataset
+from quickstudy.errors import DataError, UserError
+from quickstudy.inner import estimate, map_tasks
+from quickstudy.learners import CONTROLS, LEARNERS, MAML, Learner, PixelNN, ProtoNet
+from quickstudy.learners.base import task_loss, width
+from quickstudy.nets import BatchNorm, mlp
+from quickstudy.outer.measure import measure
+from quickstudy.tasks import ClassTasks, SupervisedBatches, Support, Task
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+Make = Callable[..., Learner]
+ALL = [*LEARNERS, *CONTROLS]
+DESCENDING = ["maml", "fomaml", "anil", "reptile", "proto-maml", "scratch", "pretrain-finetune"]
+
+
+def few_steps(name: str, make: Make, norm: str = "support") -> Learner:
+    """A learner that adapts in few steps, so that many can be tried."""
+    options = {"reptile": {"steps": 3, "test_steps": 3, "inner_batch": 6}}.get(name, {})
+    return make(name, norm, **(options or ({"steps": 3} if name in DESCENDING else {})))
+
+
+def close(a: Tensor, b: Tensor, what: str, tolerance: float = 1e-10) -> None:
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, msg=lambda m: f"{what}: {m}")
+
+
+# -- the map over tasks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("norm", ["support", "batch", "running", "layer", "none"])
+def test_vmap_equals_the_loop_over_tasks(name: str, norm: str, make: Make, batch: Task) -> None:
+    learner = few_steps(name, make, norm)
+    prepared = learner.prepare(batch, torch.Generator().manual_seed(0))
+    (loop, loop_gradient), (vmap, vmap_gradient) = (estimate(learner, prepared, s) for s in ("loop", "vmap"))
+    # Adam without momentum divides mere rounding by its own size where a bias has no influence.
+    tolerance = 1e-8 if name == "reptile" else 1e-10
+    close(vmap.loss, loop.loss, "loss", tolerance)
+    for ours, theirs in (
+        (vmap.metrics, loop.metrics),
+        (vmap.stats, loop.stats),
+        (vmap_gradient, loop_gradient),
+    ):
+        assert ours.keys() == theirs.keys()
+        for k in ours:
+            close(ours[k], theirs[k], k, tolerance)
+    assert bool(loop.stats) == (norm in ("support", "batch", "running"))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_evaluation_by_vmap_equals_the_loop(name: str, make: Make, batch: Task) -> None:
+    learner = few_steps(name, make).eval()
+    with torch.no_grad():
+        loop, vmap = (map_tasks(lambda task: learner.judge(task).metrics, batch, s) for s in ("loop", "vmap"))  # type: ignore[arg-type]
+    assert set(loop) == {"loss", "accuracy"}
+    for k in loop:
+        close(vmap[k], loop[k], k)
+
+
+@pytest.mark.parametrize("name", ["pretrain-finetune", "pretrain-centroid"])
+def test_pretraining_by_vmap_equals_the_loop(name: str, make: Make, blobs: ClassDataset) -> None:
+    learner, batch = make(name), SupervisedBatches(blobs, size=12).batch(np.arange(2)).to(torch.float64)
+    (loop, loop_gradient), (vmap, vmap_gradient) = (estimate(learner, batch, s) for s in ("loop", "vmap"))
+    close(vmap.loss, loop.loss, "loss")
+    for k in loop_gradient:
+        close(vmap_gradient[k], loop_gradient[k], k)
+
+
+# -- adapting ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("norm", ["support", "batch", "running"])
+def test_adapt_never_changes_the_learner_nor_training_the_predictor(
+    name: str, norm: str, make: Make, batch: Task
+) -> None:
+    learner, task = few_steps(name, make, norm), next(batch.unbatch())
+    before = {k: v.clone() for k, v in learner.state_dict().items()}
+    predictor = learner.adapt(task.support.x, task.support.y)
+    first = predictor(task.query.x)
+    assert learner.training
+    assert all(p.grad is None for p in learner.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items())
+
+    with torch.no_grad():  # as a meta-step, and a user who goes on to measure something else
+        for tensor in (*learner.parameters(), *learner.buffers()):
+            tensor += 1
+    learner.statistics = "running" if norm == "batch" else "batch"
+    for option in learner.settings()[-1:]:
+        for k, v in option.items():
+            setattr(learner, k, v + 1)
+    learner.eval()
+    assert torch.equal(predictor(task.query.x), first)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_predictor_is_the_same_from_tensors_and_from_a_support_set(
+    name: str, make: Make, batch: Task
+) -> None:
+    learner, task = few_steps(name, make), next(batch.unbatch())
+    a, b = learner.adapt(task.support.x, task.support.y), learner.adapt(task.support)
+    assert a.way == b.way == 3
+    output = a(task.query.x)
+    assert output.shape == (9, 3)
+    assert output.grad_fn is None
+    assert torch.equal(output, b(task.query.x))
+    close(a.probabilities(task.query.x), output.softmax(-1), "probabilities")
+    with torch.no_grad():
+        close(learner.eval().learn(task.support)(task.query.x), output, "learn")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_uint8_equals_float(name: str, make: Make, blobs: ClassDataset) -> None:
+    learner = few_steps(name, make).float()
+    x, y = blobs.x[::7], (torch.arange(160) // 20)[::7] % 3
+    wanted = learner.adapt(x.float() / 255, y)(blobs.x[:5].float() / 255)
+    torch.testing.assert_close(learner.adapt(x, y)(blobs.x[:5]), wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_order_of_the_support_set_does_not_matter(name: str, make: Make, batch: Task) -> None:
+    learner, task = few_steps(name, make, "layer"), next(batch.unbatch())
+    order = torch.randperm(len(task.support.x))
+    ours = learner.adapt(task.support.x[order], task.support.y[order])(task.query.x)
+    torch.testing.assert_close(ours, learner.adapt(task.support)(task.query.x), rtol=1e-6, atol=1e-7)
+
+
+def test_dropout_is_off_in_use() -> None:
+    """Also when the learner itself is still in training mode, whose flags come back as they were."""
+    body = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5), nn.ReLU())
+    body.features = 16  # type: ignore[assignment]
+    learner, x = MAML(body, way=2, steps=2), torch.randn(6, 4)
+    body[2].eval()
+    predictor = learner.adapt(x, torch.arange(6) % 2)
+    assert torch.equal(predictor(x), predictor(x))
+    assert torch.equal(predictor(x), learner.adapt(x, torch.arange(6) % 2)(x))
+    assert [m.training for m in body] == [True, True, False]
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.rand(4, 1, 16, 16), torch.tensor([0, 1, 2]), "4 examples but 3 labels"),
+        (torch.full((3, 1, 16, 16), torch.nan), torch.tensor([0, 1, 2]), "NaN"),
+        (torch.rand(3, 1, 16, 16), torch.tensor([0, 2, 2]), "class 1 has no example"),
+    ],
+)
+def test_a_bad_support_set_is_refused(name: str, make: Make, x: Tensor, y: Tensor, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make(name).adapt(x, y)
+
+
+def test_labels_are_needed(make: Make) -> None:
+    with pytest.raises(UserError, match="adapt needs labels"):
+        make("maml").adapt(torch.rand(3, 1, 16, 16))
+
+
+# -- transduction -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("norm", ["support", "batch", "running", "group", "layer", "none"])
+def test_transductive_is_declared_exactly_where_it_is(name: str, norm: str, make: Make, batch: Task) -> None:
+    learner, task = few_steps(name, make, norm), next(batch.unbatch())
+    predictor = learner.adapt(task.support)
+    together = predictor(task.query.x)
+    apart = torch.cat([predictor(x[None]) for x in task.query.x])
+    depends = (together - apart).abs().max() > 1e-6
+    assert (
+        bool(depends)
+        == predictor.transductive
+        == learner.transductive
+        == (norm == "batch" and name != "pixel-nn")
+    )
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_each_mode_can_be_chosen_after_training(name: str, make: Make, batch: Task) -> None:
+    learner, task = few_steps(name, make), next(batch.unbatch())
+    assert learner.modes == ["support", "running", "batch"]
+    outputs = []
+    for mode in learner.modes:
+        learner.statistics = mode
+        outputs.append(learner.adapt(task.support)(task.query.x))
+    for i in range(3):
+        assert not torch.allclose(outputs[i], outputs[i - 1])
+    assert make(name, "layer").modes == []
+
+
+def test_running_averages_move_by_a_twentieth(make: Make, batch: Task) -> None:
+    learner = make("protonet")
+    before = {k: v.clone() for k, v in learner.named_buffers()}
+    outcome, gradient = estimate(learner, batch)
+    learner.after_step({k: v.mean(0) for k, v in outcome.stats.items()}, gradient, 0.0)
+    means = []
+    for task in batch.unbatch():  # the moments of the first layer by hand
+        z = learner.body[0].conv(task.support.x)
+        means.append((z.mean((0, 2, 3)), z.var((0, 2, 3), unbiased=False)))
+    after = dict(learner.named_buffers())
+    for i, k in enumerate(("body.0.norm.mean", "body.0.norm.var")):
+        close(after[k], 0.95 * before[k] + 0.05 * torch.stack([m[i] for m in means]).mean(0).detach(), k)
+
+
+def test_a_net_that_normalises_its_own_way_is_refused() -> None:
+    for track in (True, False):
+        body = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=track))
+        with pytest.raises(UserError, match=r"layer '1' .*convert_batch_norm"):
+            ProtoNet(body)
+
+
+def test_a_body_says_how_many_features_it_has() -> None:
+    assert width(mlp(3, (7,))) == 7
+    with pytest.raises(UserError, match="Linear does not say how many features it returns"):
+        width(nn.Linear(3, 4))
+
+
+def test_task_loss() -> None:
+    logits, y = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
+    close(task_loss(logits, y), -logits.log_softmax(1)[torch.arange(5), y].mean(), "cross-entropy")
+    target = torch.randn(5, 3)
+    close(task_loss(logits, target), ((logits - target) ** 2).mean(), "squared error")
+
+
+# -- memory -----------------------------------------------------------------------------------------------
+
+
+class Saved:
+    """A tensor that a graph keeps for the way back; counted while it lives."""
+
+    alive = peak = 0
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()  # what a node made would keep that node alive in a circle
+        Saved.alive += 1
+        Saved.peak = max(Saved.peak, Saved.alive)
+
+    def __del__(self) -> None:
+        Saved.alive -= 1
+
+
+@contextmanager
+def counting() -> Iterator[type[Saved]]:
+    Saved.alive = Saved.peak = 0
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+        yield Saved
+
+
+@pytest.mark.parametrize("name", DESCENDING)
+def test_evaluations_memory_does_not_depend_on_the_steps(name: str, make: Make, batch: Task) -> None:
+    task, peaks = next(batch.unbatch()), []
+    for steps in (1, 6):
+        learner = make(name, **({"test_steps": steps} if name == "reptile" else {"steps": steps})).eval()
+        with counting() as saved:
+            with torch.no_grad():
+                learner.judge(task)
+            learner.adapt(task.support)(task.query.x)
+        gc.collect()
+        assert saved.alive == 0
+        peaks.append(saved.peak)
+    assert peaks[0] == peaks[1] > 0
+
+
+@pytest.mark.parametrize("name", ["maml", "fomaml"])
+def test_only_second_order_training_keeps_every_step(name: str, make: Make, batch: Task) -> None:
+    """The counter above does count: here the graph of each step must live until the way back."""
+    peaks = []
+    for steps in (1, 6):
+        with counting() as saved:
+            estimate(make(name, steps=steps), batch)
+        peaks.append(saved.peak)
+    if name == "maml":
+        assert peaks[1] > 3 * peaks[0]
+    else:
+        assert peaks[1] == peaks[0]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_evaluation_never_builds_a_second_order_graph(
+    name: str, make: Make, blobs: ClassDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = torch.autograd.grad
+
+    def spy(*args: Any, create_graph: bool = False, **options: Any) -> Any:
+        asked.append(create_graph)
+        return real(*args, create_graph=create_graph, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", spy)
+    learner = few_steps(name, make).float()
+    measured = measure(learner, ClassTasks(blobs, 3, 1, query=2), 2, strategy="loop")
+    assert asked == [False] * (6 if name in DESCENDING else 0)  # three steps of two tasks
+    assert all(v.grad_fn is None for v in measured.values.values())
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_memory_does_not_grow_over_meta_steps(name: str, make: Make, blobs: ClassDataset) -> None:
+    learner = few_steps(name, make)
+    source = ClassTasks(blobs, 3, 1, query=2)
+    optimizer = torch.optim.SGD(learner.parameters(), 1e-3)
+
+    def meta_steps(n: int) -> int:
+        for i in range(n):
+            batch = source.batch(np.arange(1)).to(torch.float64)
+            prepared = learner.prepare(batch, torch.Generator().manual_seed(i))
+            outcome, gradient = estimate(learner, prepared, ("loop", "vmap")[i % 2])  # type: ignore[arg-type]
+            for k, p in learner.named_parameters():
+                p.grad = gradient[k]
+            optimizer.step()
+            learner.after_step({k: v.mean(0) for k, v in outcome.stats.items()}, gradient, 0.0)
+        optimizer.zero_grad()
+        del batch, prepared, outcome, gradient, p
+        gc.collect()
+        return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+
+    first = meta_steps(2)
+    assert meta_steps(20) <= first
+
+
+def test_a_learner_is_no_part_of_its_graph(make: Make, batch: Task) -> None:
+    """After a meta-step nothing hangs on the learner: no graph, no moments, no gradient."""
+    learner = make("maml", steps=2)
+    with counting() as saved:
+        estimate(learner, batch)
+    gc.collect()
+    assert saved.alive == 0
+    assert all(p.grad is None and p.grad_fn is None for p in learner.parameters())
+    assert all(b.grad_fn is None for b in learner.buffers())
+
+
+def test_the_forward_pass_on_padded_tasks_is_refused_nowhere(make: Make, blobs: ClassDataset) -> None:
+    """Ragged tasks reach a learner one by one, without padding."""
+    source = ClassTasks(blobs, (2, 3), (1, 3), query=2, ragged=True)
+    learner = make("maml")
+    batch = source.batch(np.arange(4)).to(torch.float64)
+    outcome, _ = estimate(learner, batch, "vmap")
+    for i in range(4):
+        close(outcome.loss[i], learner(source.task(i).to(torch.float64)).loss.detach(), f"task {i}")
+
+
+def test_support_with_a_way_beyond_its_labels(make: Make) -> None:
+    """A task may state more classes than its support set shows; a head then answers them all."""
+    learner, x = make("maml", way=3), torch.rand(2, 1, 16, 16)
+    support = replace(Support.of(x, torch.tensor([0, 1])), way=3)
+    assert learner.adapt(support)(x).shape == (2, 3)
+
+
+def test_pixel_nn_has_nothing_to_train() -> None:
+    assert list(PixelNN().parameters()) == []
+    assert not any(isinstance(m, BatchNorm) for m in PixelNN().modules())

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+import torch
+
+import quickstudy.learners as room
+from quickstudy.errors import UserError
+from quickstudy.learners import CONTROLS, LEARNERS, Learner, build, learner_class
+from quickstudy.learners.registry import option_help, options
+from quickstudy.nets import conv4
+
+ALL = {**LEARNERS, **CONTROLS}
+
+
+def test_names_are_distinct_and_classes_are_exported() -> None:
+    assert not set(LEARNERS) & set(CONTROLS)
+    for name, kind in ALL.items():
+        assert re.fullmatch(r"[a-z][a-z0-9+-]*", name)
+        assert learner_class(name) is kind
+        assert getattr(room, kind.__name__) is kind
+    assert len(set(ALL.values())) == len(ALL)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_learner_made_by_name_solves_a_task(name: str) -> None:
+    learner = build(name, conv4(4), way=3, classes=10)
+    assert isinstance(learner, Learner)
+    predictor = learner.adapt(torch.rand(6, 1, 28, 28), torch.arange(6) % 3)
+    assert predictor(torch.rand(4, 1, 28, 28)).shape == (4, 3)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_option_has_a_default_and_is_explained(name: str) -> None:
+    kind = ALL[name]
+    help_ = option_help(kind)
+    for option, parameter in options(kind).items():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameter.default is not inspect.Parameter.empty, option
+        assert help_[option], option
+        assert "\n" not in help_[option]
+    explained = set(help_) - set(inspect.signature(kind).parameters)
+    assert not explained, f"explained, but no argument: {explained}"
+    assert kind.__doc__
+    assert re.search(r"\d{4}|control|floor|scratch|[Pp]retrain", inspect.getmodule(kind).__doc__ or "")
+
+
+def test_help_spans_lines_and_ends_with_the_section() -> None:
+    class Sample(Learner):
+        """Summary.
+
+        Args:
+            body: a net.
+            rate: how fast,
+                and how far.
+            steps: how many.
+
+        Example:
+            >>> 1
+            1
+        """
+
+    assert option_help(Sample) == {"body": "a net.", "rate": "how fast, and how far.", "steps": "how many."}
+
+
+def test_settings_reach_the_learner() -> None:
+    learner = build(
+        "maml", conv4(4), way=3, classes=9, settings={"inner_lr": 0.25, "steps": 7, "adapt": "head"}
+    )
+    assert (learner.inner_lr, learner.steps, learner.moves) == (0.25, 7, "head")  # type: ignore[attr-defined]
+    assert build("pretrain-centroid", conv4(4), way=3, classes=9).classes == 9  # type: ignore[attr-defined]
+
+
+def test_errors_name_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown learner 'mamll': did you mean 'maml'"):
+        learner_class("mamll")
+    with pytest.raises(UserError, match="unknown option of maml 'inner_rl': did you mean 'inner_lr'"):
+        build("maml", conv4(4), way=3, classes=9, settings={"inner_rl": 1})
+    with pytest.raises(UserError, match="untrained has no options, so not 'steps' either"):
+        build("untrained", conv4(4), way=3, classes=9, settings={"steps": 1})
