@@ -152,7 +152,7 @@ class RunFolder:
         return tensors, header
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl; what is no finite number becomes null, for which JSON has a word."""
+        """Append a line to metrics.jsonl; NaN and infinity become null, since JSON has no word for them."""
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         append(self.path / "metrics.jsonl", (json.dumps(plain) + "\n").encode())
 

@@ -1,0 +1,76 @@
+"""A run so small that it can be made some hundred times."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quickstudy.data import ClassDataset, digits
+from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.run_folder import RunFolder
+
+
+@lru_cache
+def small_digits() -> ClassDataset:
+    return digits(size=8).limit(12)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainConfig]:
+    """A function that makes the options of a tiny run; its data are loaded once for all tests."""
+    monkeypatch.setattr("quickstudy.outer.config.load_data", lambda *a, **k: small_digits())
+
+    def make(**changes: Any) -> TrainConfig:
+        options: dict[str, Any] = {
+            "data": "digits",
+            "learner": "protonet",
+            "way": 3,
+            "query": 2,
+            "train_query": 2,
+            "iterations": 6,
+            "validate_every": 2,
+            "validation_tasks": 3,
+            "meta_batch": 2,
+            "outer_lr": 0.05,
+            "body": "mlp",
+            "channels": 4,
+            "size": 8,
+            "threads": 1,
+        }
+        return TrainConfig(**{**options, **changes})
+
+    return make
+
+
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after each meta-step instead of every 20 seconds."""
+    monkeypatch.setattr(sys.modules["quickstudy.outer.meta_train"], "CHECKPOINT_SECONDS", 0.0)
+
+
+@pytest.fixture
+def outcome() -> Callable[[Path], dict[str, Any]]:
+    """A function that reads all of a run that must not depend on how often it was stopped."""
+
+    def read(path: Path) -> dict[str, Any]:
+        tensors, meta = RunFolder(path).load("checkpoint.safetensors")
+        meta.pop("seconds")
+        summary = json.loads((path / "summary.json").read_bytes())
+        summary.pop("seconds")
+        return {
+            "files": sorted(p.name for p in path.iterdir()),
+            "best": (path / "best.safetensors").read_bytes(),
+            "metrics": (path / "metrics.jsonl").read_bytes(),
+            "config": (path / "config.json").read_bytes(),
+            "summary": summary,
+            "checkpoint": {k: v.tolist() for k, v in tensors.items()},
+            "meta": meta,
+        }
+
+    return read

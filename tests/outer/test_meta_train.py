@@ -1,0 +1,153 @@
+"""The outer loop: clipping, seeds, best weights, and what is not a number."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from quickstudy.errors import NonFiniteError
+from quickstudy.inner.outcome import Outcome
+from quickstudy.learners import Learner, PixelNN, Predictor
+from quickstudy.outer import RunFolder, meta_train
+from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.session import train
+from quickstudy.tasks.regression import Lines
+from quickstudy.tasks.task import Support, Task
+
+Quick = Callable[..., TrainConfig]
+
+
+class Slope(Learner):
+    """A learner with the gradient (3, 4) wherever it is, whose validation loss is `losses` in turn."""
+
+    def __init__(self, losses: list[float] | None = None) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(2))
+        self.losses = losses
+        self.bad_at: int | None = None
+        self.steps = 0
+
+    def learn(self, support: Support) -> Predictor:
+        return Predictor(lambda x: x, None)
+
+    def forward(self, task: Task) -> Outcome:
+        loss = 3 * self.w[0] + 4 * self.w[1]
+        if self.steps == self.bad_at:
+            loss = loss * math.nan
+        return Outcome(loss, {"loss": loss})
+
+    def judge(self, task: Task) -> Outcome:
+        loss = torch.tensor(self.losses[self.steps - 1] if self.losses else 0.0)
+        return Outcome(loss, {"loss": loss})
+
+    def after_step(self, stats: Any, gradient: Any, progress: float) -> None:
+        self.steps += 1
+
+
+def go(learner: Slope, **options: Any) -> Any:
+    defaults = {"optimizer": "sgd", "outer_lr": 1.0, "iterations": 1, "meta_batch": 2, "validate_every": 1}
+    return meta_train(learner, Lines(), **{**defaults, **options})
+
+
+@pytest.mark.parametrize(("clip", "length"), [(None, 5.0), (10.0, 5.0), (2.5, 2.5), (0.1, 0.1)])
+def test_the_meta_gradient_is_clipped_to_its_norm(clip: float | None, length: float) -> None:
+    learner = Slope()
+    go(learner, clip=clip)
+    assert learner.w.tolist() == pytest.approx([-0.6 * length, -0.8 * length])
+
+
+def test_the_rate_follows_the_schedule() -> None:
+    learner = Slope()
+    go(learner, iterations=4, schedule="linear")
+    assert learner.w[0].item() == pytest.approx(-3 * (1 + 0.75 + 0.5 + 0.25))
+
+
+def test_it_ends_with_the_weights_of_the_best_validation() -> None:
+    learner = Slope([3.0, 1.0, 2.0, 1.0])
+    history = go(learner, iterations=4, validation=Lines(), validation_tasks=2)
+    assert (history.best, history.best_iteration, history.iteration) == (-1.0, 2, 4)
+    assert learner.w[0].item() == -6
+    assert not learner.training
+    assert [r["val_loss"] for r in history.records] == [3, 1, 2, 1]
+
+
+def test_patience() -> None:
+    learner = Slope([3.0, 1.0, 2.0, 1.0, 2.0, 0.0])
+    history = go(learner, iterations=6, validation=Lines(), validation_tasks=2, patience=3)
+    assert (history.stopped_early, history.iteration, history.best_iteration) == (True, 5, 2)
+
+
+def test_a_validation_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, {})
+    learner = Slope([math.nan, 5.0, math.nan])
+    history = go(learner, iterations=3, validation=Lines(), validation_tasks=2, run=run)
+    assert (history.best, history.best_iteration) == (-5.0, 2)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_step(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, {})
+    learner = Slope()
+    learner.bad_at = 3
+    with pytest.raises(NonFiniteError, match="outer loss is not a finite number at meta-step 4; the state"):
+        go(learner, iterations=9, run=run, validate_every=100)
+    tensors, meta = run.load("checkpoint.safetensors")
+    assert meta["iteration"] == 3
+    assert tensors["learner.w"].tolist() == [-9, -12]
+
+
+def test_a_meta_gradient_that_is_no_number_stops() -> None:
+    class Root(Slope):
+        def forward(self, task: Task) -> Outcome:
+            loss = self.w.abs().sqrt().sum()  # 0, with an infinite slope
+            return Outcome(loss, {"loss": loss})
+
+    learner = Root()
+    with pytest.raises(NonFiniteError, match="meta-gradient is not a finite number at meta-step 1"):
+        go(learner)
+    assert learner.w.tolist() == [0, 0]
+
+
+def test_each_step_has_tasks_of_its_own() -> None:
+    class Watched(Lines):
+        seen: list[int]
+
+        def batch(self, indices: Any) -> Task:
+            seen.extend(indices.tolist())
+            return super().batch(indices)
+
+    seen: list[int] = []
+    meta_train(Slope(), Watched(), iterations=3, meta_batch=4, optimizer="sgd", outer_lr=0.1)
+    assert seen == list(range(12))
+
+
+def test_records_hold_the_mean_since_the_last() -> None:
+    learner = Slope()
+    history = go(learner, iterations=4, validate_every=2)
+    assert [r["iteration"] for r in history.records] == [2, 4]
+    assert [r["train_loss"] for r in history.records] == [-12.5, -62.5]  # of 0, -25 and -50, -75
+
+
+def test_what_has_nothing_to_train_is_left() -> None:
+    assert meta_train(PixelNN(), Lines(), iterations=5).iteration == 0
+
+
+def test_same_seed_same_weights_and_no_trace(quick: Quick, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    weights = []
+    for i, seed in enumerate((0, 0, 1)):
+        torch.rand(i)  # whatever the global generator did before
+        state = torch.get_rng_state()
+        train(quick(seed=seed), tmp_path / str(i))
+        assert torch.equal(torch.get_rng_state(), state)
+        weights.append((tmp_path / str(i) / "best.safetensors").read_bytes())
+    torch.set_rng_state(before)
+    assert weights[0] == weights[1] != weights[2]

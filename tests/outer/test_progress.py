@@ -1,0 +1,52 @@
+"""The display of meta-training writes to standard error only."""
+
+from __future__ import annotations
+
+import pytest
+
+from quickstudy.outer.progress import Bar, NoProgress, Progress
+
+RECORD = {
+    "iteration": 20,
+    "train_loss": 1.25,
+    "train_accuracy": 0.5,
+    "val_loss": 1.5,
+    "val_accuracy": 0.4321,
+    "val_accuracy_ci95": 0.0123,
+}
+
+
+def show(display: Progress) -> None:
+    display.begin(100, 10)
+    display.step(11, {"loss": 1.0, "accuracy": 0.5}, 4)
+    display.validated(RECORD)
+    display.end()
+
+
+def test_a_bar_writes_to_standard_error_only(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Bar("maml on digits"))
+    out, err = capsys.readouterr()
+    assert out == ""
+    line = next(line for line in err.splitlines() if "val" in line)
+    expected = "20 train loss 1.250 train accuracy 0.500 val loss 1.500 val accuracy 0.432 ± 0.012"
+    assert " ".join(line.split()) == expected
+
+
+def test_a_folder_with_brackets_in_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar("maml on my[/red]pictures[bold]")
+    show(bar)
+    assert bar.bar.get_renderable() is not None
+    assert "MarkupError" not in capsys.readouterr().err
+
+
+def test_regression_has_no_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar()
+    bar.begin(10, 0)
+    bar.validated({"iteration": 1, "train_loss": 1.0, "val_loss": 2.0})
+    bar.end()
+    assert "accuracy" not in capsys.readouterr().err
+
+
+def test_no_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    show(NoProgress())
+    assert capsys.readouterr() == ("", "")
