@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ class Server:
         tag: the ETag; also changed to say that a file is another now.
         faults: what the next requests get instead of an answer, one each: a status, or the number of
             bytes after which the connection is cut. None lets one request pass.
+        stall: the number of bytes after which each answer hangs, until this is set to None.
         requests: (path, its Range header, the status sent) of each request so far.
     """
 
@@ -28,6 +30,7 @@ class Server:
     ranges: bool = True
     tag: str | None = '"one"'
     faults: list[int | None] = field(default_factory=list)
+    stall: int | None = None
     requests: list[tuple[str, str | None, int]] = field(default_factory=list)
     sent: int = 0
     url: str = ""
@@ -67,6 +70,12 @@ class Server:
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         try:
+            if self.stall is not None:
+                handler.wfile.write(body[: self.stall])
+                while self.stall is not None:
+                    time.sleep(0.01)
+                handler.close_connection = True
+                return
             handler.wfile.write(body[:cut])
             self.sent += len(body[:cut])
         except OSError:  # the client had enough

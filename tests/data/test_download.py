@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +90,42 @@ def test_a_download_stopped_just_before_its_end_is_not_repeated(server: Server, 
     assert server.sent == 0
     assert dest.read_bytes() == CONTENT
     assert alone(dest)
+
+
+FETCH = "import sys; from pathlib import Path; from quickstudy.data.download import fetch; " + (
+    "fetch(sys.argv[1:2], Path(sys.argv[2]))"
+)
+
+
+def test_a_killed_download_goes_on_where_it_stopped(server: Server, dest: Path) -> None:
+    server.stall = 200_000
+    child = subprocess.Popen([sys.executable, "-c", FETCH, server.url + "a.bin", str(dest)], stderr=-3)
+    part = dest.with_name("a.bin.part")
+    try:
+        deadline = time.monotonic() + 60
+        while not (part.exists() and part.stat().st_size >= 100_000):
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        child.kill()
+        child.wait()
+    server.stall = None
+    had = part.stat().st_size
+    assert not dest.exists()
+    fetch([server.url + "a.bin"], dest, sha256=SHA256)
+    assert server.asked() == [None, f"bytes={had}-"]
+    assert alone(dest)
+
+
+@pytest.mark.parametrize("tag", ["", "\n", "a\r\nb", "\xff"])
+def test_a_tag_that_no_header_can_carry_is_not_sent(server: Server, dest: Path, tag: str) -> None:
+    dest.parent.mkdir()
+    dest.with_name("a.bin.part").write_bytes(CONTENT[:1000])
+    dest.with_name("a.bin.part.tag").write_bytes(tag.encode("latin1"))
+    fetch([server.url + "a.bin"], dest)
+    assert dest.read_bytes() == CONTENT
+    assert server.asked() == [None]
 
 
 @pytest.mark.parametrize("change", ["no ranges", "another version", "no tag"])
@@ -221,7 +260,6 @@ def test_rows_go_on_after_a_cut_and_grow(server: Server, tmp_path: Path) -> None
         (npy(ROWS.astype(np.int16)), "it holds <i2"),
         (npy(ROWS[:, :700]), r"it holds \[50, 700\], not \[n, 784\]"),
         (npy(np.asfortranarray(ROWS)), "by columns"),
-        (npy(ROWS[:9]), "it has 9 rows, fewer than the 10 asked for"),
     ],
 )
 def test_what_holds_no_such_rows_is_refused(
@@ -231,6 +269,20 @@ def test_what_holds_no_such_rows_is_refused(
     with pytest.raises(DataError, match=problem):
         fetch_rows([server.url + "bad.npy"], tmp_path / "bad.npy", 10)
     assert not (tmp_path / "bad.npy").exists()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_of_too_few_rows_all_are_kept_but_never_in_place_of_a_file(
+    server: Server, tmp_path: Path, ranges: bool
+) -> None:
+    server.ranges = ranges
+    dest, urls = tmp_path / "few.npy", [server.url + "an%20ant.npy"]
+    assert np.array_equal(np.load(fetch_rows(urls, dest, 60)), ROWS)
+    assert alone(dest)
+    np.save(dest, ROWS[::-1])
+    with pytest.raises(DataError, match="it has 50 rows, fewer than the 60 asked for"):
+        fetch_rows(urls, dest, 60)
+    assert np.array_equal(np.load(dest), ROWS[::-1])
 
 
 def test_threads_share_a_session(server: Server, tmp_path: Path) -> None:

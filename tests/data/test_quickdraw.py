@@ -112,6 +112,29 @@ def test_a_mistyped_source_is_named(tmp_path: Path) -> None:
         quickdraw(tmp_path, source="bitmaps")
 
 
+def test_only_the_classes_asked_for_are_read_and_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(tmp_path / "server", dict.fromkeys(NAMES, 9))
+    files = {f"/{path.stem}.npy": path.read_bytes() for path in (tmp_path / "server").rglob("*.npy")}
+    with serving(files) as server:
+        monkeypatch.setattr(MODULE, "URL", server.url)
+        data = quickdraw(tmp_path / "here", samples_per_class=4, classes=["ant", "cat"])
+        assert {path for path, *_ in server.requests} == {"/ant.npy", "/cat.npy"}
+    assert data.names == ("ant", "cat")
+    assert np.array_equal(data.examples(0).numpy().reshape(4, 784), drawings("ant", 9)[:4])
+    with pytest.raises(UserError, match="unknown category 'cats': did you mean 'cat'"):
+        quickdraw(tmp_path, classes=["ant", "cats"])
+    with pytest.raises(DataError, match="no classes are asked for"):
+        quickdraw(tmp_path, classes=[])
+
+
+def test_the_note_gives_the_attribution(tmp_path: Path) -> None:
+    data = quickdraw(place(tmp_path, dict.fromkeys(NAMES, 1)), samples_per_class=1)
+    assert "Quick, Draw! Dataset, Google" in data.note
+    assert "CC BY 4.0" in data.note
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise", "pickle", "wide", "float"])
 def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     path = place(tmp_path, dict.fromkeys(NAMES, 9)) / "quickdraw" / "numpy_bitmap" / "ant.npy"
@@ -170,8 +193,11 @@ def test_a_publisher_with_too_few_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     folder = tmp_path / "server/quickdraw/numpy_bitmap"
     with serving({f"/{name}.npy": (folder / f"{name}.npy").read_bytes() for name in NAMES}) as server:
         monkeypatch.setattr(MODULE, "URL", server.url)
-        with pytest.raises(DataError, match="it has 5 rows, fewer than the 6 asked for"):
+        with pytest.raises(DataError, match=r"category 'cat' has 5 drawings, fewer than the 6 asked for"):
             quickdraw(tmp_path / "here", samples_per_class=6)
+        with pytest.raises(DataError, match=r"has 5 of the 6 drawings .* it has 5 rows, fewer than the 6"):
+            quickdraw(tmp_path / "here", samples_per_class=6)
+    assert quickdraw(tmp_path / "here", samples_per_class=5).counts.tolist() == [5] * 3
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quickstudy.data.quickdraw import quickdraw
+from quickstudy.data.quickdraw import country, quickdraw
 from quickstudy.data.strokes import Drawing, parse_drawing, rasterise, read_strokes
 from quickstudy.errors import DataError
 
@@ -36,7 +36,7 @@ def test_a_drawing_reads_as_it_was_written(
 ) -> None:
     pairs = [[[x for x, _ in one], [y for _, y in one]] for one in strokes]
     drawing = parse_drawing(line(drawing=pairs, word=word, recognized=recognized))
-    assert (drawing.word, drawing.recognized) == (word, recognized)
+    assert (drawing.word, drawing.recognized, drawing.country) == (word, recognized, "US")
     assert [one.tolist() for one in drawing.strokes] == [[[*map(float, p)] for p in one] for one in strokes]
 
 
@@ -45,6 +45,9 @@ def test_a_drawing_reads_as_it_was_written(
     [
         ({"word": None}, '"word" is no text'),
         ({"recognized": "yes"}, '"recognized" is no truth value'),
+        ({"countrycode": None}, '"countrycode" is no two letters'),
+        ({"countrycode": "us"}, '"countrycode" is no two letters'),
+        ({"countrycode": "US\n"}, '"countrycode" is no two letters'),
         ({"drawing": None}, '"drawing" is no list of strokes'),
         ({"drawing": []}, '"drawing" is no list of strokes'),
         ({"drawing": {"0": 1}}, '"drawing" is no list of strokes'),
@@ -158,7 +161,14 @@ def test_a_data_set_drawn_from_strokes(tmp_path: Path, monkeypatch: pytest.Monke
     folder = tmp_path / "mine" / "simplified"
     folder.mkdir(parents=True)
     for k, name in enumerate(("ant", "bee")):
-        lines = [line(drawing=[[[0, 50 * k + 10 * i], [0, 100]]]) for i in range(1, 6)]
+        lines = [
+            line(
+                drawing=[[[0, 50 * k + 10 * i], [0, 100]]],
+                recognized=i != 2,
+                countrycode=f"Z{'XYABC'[i - 1]}",
+            )
+            for i in range(1, 6)
+        ]
         (folder / f"{name}.ndjson").write_bytes(b"\n".join(lines))
     for _ in range(2):  # drawn, then from the cache
         data = quickdraw(tmp_path, source="strokes", folder="mine", samples_per_class=3)
@@ -167,6 +177,8 @@ def test_a_data_set_drawn_from_strokes(tmp_path: Path, monkeypatch: pytest.Monke
         for i in range(3):
             drawing = read_strokes(folder / "bee.ndjson")[i]
             assert np.array_equal(data.examples(1)[i, 0].numpy(), rasterise(drawing.strokes))
+        assert data.attributes["recognized"].tolist() == [1, 0, 1] * 2
+        assert [country(code) for code in data.attributes["country"].tolist()] == ["ZX", "ZY", "ZA"] * 2
     (folder / "bee.ndjson").write_bytes(line())
     with pytest.raises(DataError, match="category 'bee' has 1 drawings, fewer than the 3 asked for"):
         quickdraw(tmp_path, source="strokes", folder="mine", samples_per_class=3)
@@ -183,11 +195,15 @@ def test_drawn_as_the_publisher_draws(folder: str) -> None:
         pytest.skip("QUICKSTUDY_DATA is not set: drawing is not compared with the publisher's bitmaps")
     root = Path(os.environ["QUICKSTUDY_DATA"])
     like: list[float] = []
+    apart: list[float] = []
     for path in sorted((root / folder / "numpy_bitmap").glob("*.npy"))[::4]:
         bitmaps = np.load(path, allow_pickle=False)
         drawings: list[Drawing] = read_strokes(root / "quickdraw" / "simplified" / f"{path.stem}.ndjson", 10)
         for drawing, bitmap in zip(drawings, bitmaps, strict=False):
-            like.append(np.corrcoef(rasterise(drawing.strokes).ravel(), bitmap)[0, 1])
+            picture = rasterise(drawing.strokes).ravel()
+            like.append(np.corrcoef(picture, bitmap)[0, 1])
+            apart.append(np.sqrt(np.mean((picture - bitmap.astype(float)) ** 2)))
     assert len(like) >= 50
     assert min(like) > 0.99
     assert np.mean(like) > 0.997
+    assert np.mean(apart) < 8  # of 255: correlation alone would miss paler ink

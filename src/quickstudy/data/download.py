@@ -120,11 +120,12 @@ def fetch_rows(
     Args:
         urls: mirrors of one file that holds uint8 `[n, width]`, tried in order.
         dest: where the file is put, in place of one that is there.
-        rows: how many rows, at most `n`.
+        rows: how many rows; of a file with fewer all are kept, unless something is at `dest`.
         client: a `session()` to share among many files.
 
     Raises:
-        DataError: no mirror gave the rows, the file holds something else, or fewer rows.
+        DataError: no mirror gave the rows, the file holds something else, or has fewer rows and `dest`
+            is there already.
 
     Example:
         >>> fetch_rows(["https://example.org/cat.npy"], Path("cat.npy"), 20)  # doctest: +SKIP
@@ -140,13 +141,14 @@ def fetch_rows(
                 raise _Failed(str(error)) from None
             if shape is not None and shape[1:] != (width,):
                 raise _Failed(f"it holds {list(shape)}, not [n, {width}]")
-            if shape is not None and shape[0] < rows:
+            if shape is not None and shape[0] < rows and dest.exists():
                 raise _Failed(f"it has {shape[0]} rows, fewer than the {rows} asked for")
-            end = start + rows * width
+            count = rows if shape is None else min(rows, shape[0])
+            end = start + count * width
             if shape is None or part.stat().st_size < end:
                 return end
             file.seek(start)
-            array = np.frombuffer(file.read(rows * width), np.uint8).reshape(rows, width)
+            array = np.frombuffer(file.read(count * width), np.uint8).reshape(count, width)
         write(dest, lambda file: np.save(file, array, allow_pickle=False))
         return None
 
@@ -253,7 +255,7 @@ def _attempt(
             _drop(part)
             tag = answer.headers.get("ETag", "")
             tag = answer.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
-            if tag:
+            if _usable(tag):
                 _tag(part).write_text(tag, "latin1")
         with part.open("rb+" if have else "wb") as file:
             file.seek(have)
@@ -279,7 +281,14 @@ def _tag(part: Path) -> Path:
 
 def _begun(part: Path) -> int:
     """The bytes to go on from: none without a tag to tell the version by."""
-    return part.stat().st_size if part.exists() and _tag(part).exists() else 0
+    if not part.exists() or not _tag(part).exists() or not _usable(_tag(part).read_text("latin1")):
+        return 0
+    return part.stat().st_size
+
+
+def _usable(tag: str) -> bool:
+    """Whether a header can carry it; a crash of the machine may leave an empty file."""
+    return bool(tag.strip()) and tag.isascii() and tag.isprintable()
 
 
 def _drop(part: Path) -> None:

@@ -1,14 +1,16 @@
 """Quick, Draw!: 345 categories of drawings made in 20 seconds by players all over the world.
 
-Licence CC BY 4.0, attribution: "Quick, Draw! Dataset, Google".
+Licence CC BY 4.0, attribution: "Quick, Draw! Dataset, Google"; a data set's `note` says so too.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,6 +28,7 @@ from quickstudy.errors import DataError, unknown
 
 URL = "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap/"
 STROKES_URL = "https://storage.googleapis.com/quickdraw_dataset/full/simplified/"
+LICENCE = "Quick, Draw! Dataset, Google, CC BY 4.0"
 THREADS = 8  # downloads at a time
 SIDE = 28
 SOURCES = {
@@ -42,6 +45,7 @@ def quickdraw(
     source: str = "bitmap",
     folder: str = "quickdraw",
     download: bool = True,
+    classes: Sequence[str] | None = None,
 ) -> ClassDataset:
     """Quick, Draw!, from the publisher's files `FOLDER/numpy_bitmap/CATEGORY.npy`, ink 255 on 0.
 
@@ -52,9 +56,12 @@ def quickdraw(
         seed: choose them among all that are here by this seed instead.
         source: "bitmap" for the publisher's pixels; "strokes" to draw them anew, nearly the same, from
             `FOLDER/simplified/CATEGORY.ndjson`, which are not fetched, and keep them in the cache folder.
+            These have the attributes "recognized", 1 where the publisher's program guessed the drawing,
+            and "country", a code that `country` reads.
         folder: "quickdraw" holds the 345 categories; of any other folder the categories are its files.
         download: whether to fetch the first `samples_per_class` drawings of categories with fewer here
             (some 800 bytes a drawing); never done for None.
+        classes: only these categories, in this order; by default all.
 
     Returns:
         One class a category in the publisher's order, `x` uint8 `[M, 1, 28, 28]`; no ready-made split:
@@ -62,6 +69,7 @@ def quickdraw(
 
     Raises:
         DataError: a file is missing, is damaged, or has too few drawings.
+        UserError: an unknown source or category.
 
     Example:
         >>> train, val, test = quickdraw(samples_per_class=20).split("random", seed=0)  # doctest: +SKIP
@@ -73,6 +81,12 @@ def quickdraw(
     if samples_per_class is not None and samples_per_class < 1:
         raise DataError(f"{folder}: {samples_per_class} samples per class; at least 1 is needed")
     names = categories() if folder == "quickdraw" else _files(root, folder, source)
+    if classes is not None and not classes:
+        raise DataError(f"{folder}: no classes are asked for; name at least one, or leave it at all")
+    for name in classes or ():
+        if name not in names:
+            raise unknown("category", name, names)
+    names = names if classes is None else tuple(classes)
     if source == "strokes":
         return _drawn(names, root, folder, samples_per_class, seed)
     found = {name: _find(name, root, folder, samples_per_class or 1) for name in names}
@@ -80,7 +94,8 @@ def quickdraw(
     if short and download and folder == "quickdraw" and samples_per_class:
         _download({name: len(found[name]) for name in short}, root, samples_per_class)
         found.update((name, _find(name, root, folder, samples_per_class)) for name in short)
-    elif short:
+        short = [name for name in short if len(found[name]) < samples_per_class]
+    if short:
         raise DataError(_missing(short, len(found[short[0]]), root, folder, samples_per_class or 1))
     parts = [found[name][_choice(len(found[name]), samples_per_class, seed)] for name in names]
     return _assemble(names, parts, folder, "the publisher's bitmaps")
@@ -90,6 +105,15 @@ def categories() -> tuple[str, ...]:
     """The names of the 345 categories, in the publisher's order."""
     facts = resources.files("quickstudy.data") / "splits" / "quickdraw_categories.json"
     return tuple(json.loads(facts.read_text("utf-8"))["categories"])
+
+
+def country(code: int) -> str:
+    """The two letters of ISO 3166-1 that a value of the attribute "country" stands for.
+
+    >>> country(21843)
+    'US'
+    """
+    return int(code).to_bytes(2, "big").decode("ascii")
 
 
 def read_bitmaps(path: Path) -> np.ndarray:
@@ -111,13 +135,20 @@ def read_bitmaps(path: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be used: {error}; remove it, try again") from None
 
 
-def _assemble(names: tuple[str, ...], parts: list[np.ndarray], folder: str, how: str) -> ClassDataset:
+def _assemble(
+    names: tuple[str, ...],
+    parts: list[np.ndarray],
+    folder: str,
+    how: str,
+    attributes: Mapping[str, torch.Tensor] | None = None,
+) -> ClassDataset:
     return ClassDataset(
         x=torch.from_numpy(np.concatenate(parts).reshape(-1, 1, SIDE, SIDE)),
         offsets=torch.tensor([0, *np.cumsum([len(part) for part in parts])]),
         names=names,
+        attributes=attributes or {},
         name=folder,
-        note=f"ink 255 on 0, {SIDE}x{SIDE}, {how}",
+        note=f"ink 255 on 0, {SIDE}x{SIDE}, {how}; {LICENCE}",
     )
 
 
@@ -136,22 +167,29 @@ def _drawn(
             )
         files.append(path)
 
-    def draw(path: Path) -> np.ndarray:
+    def draw(path: Path) -> tuple[np.ndarray, list[int], list[int]]:
         drawings = read_strokes(path, wanted if seed is None else None)
         if len(drawings) < (wanted or 1):
             raise DataError(
                 f"{folder}: category {path.stem!r} has {len(drawings)} drawings, fewer than the "
                 f"{wanted or 1} asked for"
             )
-        chosen = np.arange(len(drawings))[_choice(len(drawings), wanted, seed)]
-        return np.stack([rasterise(drawings[i].strokes, SIDE) for i in chosen])
+        chosen = [drawings[i] for i in np.arange(len(drawings))[_choice(len(drawings), wanted, seed)]]
+        pictures = np.stack([rasterise(drawing.strokes, SIDE) for drawing in chosen])
+        codes = [int.from_bytes(drawing.country.encode("ascii"), "big") for drawing in chosen]
+        return pictures, [int(drawing.recognized) for drawing in chosen], codes
 
     def make() -> ClassDataset:
-        parts = parallel_map(draw, files, "Drawing strokes", threads=False)
-        return _assemble(names, parts, folder, "drawn from the publisher's strokes")
+        drawn = parallel_map(draw, files, "Drawing strokes", threads=False)
+        parts, recognized, codes = zip(*drawn, strict=True)
+        attributes = {
+            "recognized": torch.tensor(list(chain(*recognized)), dtype=torch.int64),
+            "country": torch.tensor(list(chain(*codes)), dtype=torch.int64),
+        }
+        return _assemble(names, list(parts), folder, "drawn from the publisher's strokes", attributes)
 
     stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return build(key("strokes, recipe 1", folder, names, wanted, seed, stamps), cache_root() / "sets", make)
+    return build(key("strokes, recipe 2", folder, names, wanted, seed, stamps), cache_root() / "sets", make)
 
 
 def _files(root: str | Path | None, folder: str, source: str) -> tuple[str, ...]:

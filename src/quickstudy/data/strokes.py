@@ -7,6 +7,7 @@ a drawing in a box of 256, centred, with a pen of 16 and a margin of 16 beside h
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -31,12 +32,14 @@ class Drawing:
     Args:
         word: what the player was told to draw.
         recognized: whether the publisher's program guessed it.
+        country: where the player was, two letters of ISO 3166-1.
         strokes: one float array `[n, 2]` a stroke, in the order of drawing: x to the right and y
             downwards, 0 to 255.
     """
 
     word: str
     recognized: bool
+    country: str
     strokes: tuple[ndarray, ...]
 
 
@@ -60,7 +63,8 @@ def parse_drawing(line: bytes) -> Drawing:
         ValueError: it describes none; the message says what is wrong.
 
     Example:
-        >>> parse_drawing(b'{"word": "dash", "recognized": true, "drawing": [[[0, 9], [5, 5]]]}').strokes
+        >>> line = b'{"word": "dash", "recognized": true, "countrycode": "NL", "drawing": [[[0, 9], [5, 5]]]}'
+        >>> parse_drawing(line).strokes
         (array([[0., 5.],
                [9., 5.]]),)
     """
@@ -70,14 +74,18 @@ def parse_drawing(line: bytes) -> Drawing:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")
-    word, recognized, strokes = (content.get(key) for key in ("word", "recognized", "drawing"))
-    if not isinstance(word, str) or not isinstance(recognized, bool):
-        raise ValueError(
-            '"word" is no text' if not isinstance(word, str) else '"recognized" is no truth value'
-        )
+    keys = ("word", "recognized", "countrycode", "drawing")
+    word, recognized, country, strokes = (content.get(key) for key in keys)
+    if not isinstance(word, str):
+        raise ValueError('"word" is no text')
+    if not isinstance(recognized, bool):
+        raise ValueError('"recognized" is no truth value')
+    if not isinstance(country, str) or not re.fullmatch("[A-Z]{2}", country):
+        raise ValueError('"countrycode" is no two letters')
     if not isinstance(strokes, list) or not strokes:
         raise ValueError('"drawing" is no list of strokes')
-    return Drawing(word, recognized, tuple(_stroke(stroke, i) for i, stroke in enumerate(strokes, 1)))
+    paths = tuple(_stroke(stroke, i) for i, stroke in enumerate(strokes, 1))
+    return Drawing(word, recognized, country, paths)
 
 
 def rasterise(strokes: Sequence[ndarray], size: int = 28) -> ndarray:
