@@ -18,13 +18,13 @@ from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import DataError
 
 STROKES, CONTROLS, POINTS = 4, 5, 32  # at most, a stroke, a stroke
-CHARACTER, HAND, EXAMPLE = range(3)  # the streams of chance
+CHARACTER, HAND, MOMENT = range(3)  # the streams of chance
 FAMILY = 4  # classes that share all but one stroke
 
 # Standard deviations of what a hand does; half of the variance is the hand's, half the moment's.
-ROTATION, SLANT, ASPECT, SCALE, SHIFT = 0.2, 0.25, 0.15, 0.12, 0.06
-JITTER, JOINT, WOBBLE, PEN, ROUND = 0.03, 0.04, 0.004, 0.2, 0.3
-STYLE, LOOSE = 7, STROKES * (CONTROLS * 2 + 1 + 8)  # numbers a hand, numbers an example besides
+ROTATION, SLANT, ASPECT, SCALE, SHIFT = 0.28, 0.28, 0.15, 0.12, 0.06
+JITTER, JOINT, WOBBLE, PEN, ROUND = 0.036, 0.04, 0.004, 0.2, 0.3
+STYLE, LOOSE = 7, CONTROLS * 2 + 8 + 1  # numbers of a hand, and of a stroke besides
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,20 @@ class Skeletons:
     """What makes characters: `[C, ...]` arrays, strokes in the order of writing.
 
     Args:
-        turns: the control points of each stroke, from its start: `[C, S, K, 2]`.
+        controls: the control points of each stroke, from its start: `[C, S, K, 2]`.
         live: whether the character has that stroke, `[C, S]`.
         parent: the earlier stroke it hangs on, `[C, S]`.
         at: where along the parent, and where along itself, 0 to 1: `[C, S, 2]`.
-        apart: how far it is lifted off the parent there, `[C, S, 2]`.
-        rounded: 0 for corners at the control points, 1 for curves, `[C, S]`.
+        off: how far it stands off the parent there, mostly nothing, `[C, S, 2]`.
+        curved: 0 for corners at the control points, 1 for curves, `[C, S]`.
     """
 
-    turns: ndarray
+    controls: ndarray
     live: ndarray
     parent: ndarray
     at: ndarray
-    apart: ndarray
-    rounded: ndarray
+    off: ndarray
+    curved: ndarray
 
 
 def _chance(seed: int, stream: int, index: int) -> np.random.Generator:
@@ -54,125 +54,123 @@ def _chance(seed: int, stream: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
-def _basis() -> tuple[ndarray, ndarray]:
-    """What takes control points to points on the pen path, `[P, K]` each: polyline, Catmull-Rom."""
+def _bases() -> tuple[ndarray, ndarray, ndarray]:
+    """What makes a pen path: control points as a polyline `[P, K]`, Catmull-Rom's bulge over it `[P, K]`,
+    and two slow waves `[P, 4]`."""
     u = np.linspace(0, CONTROLS - 1, POINTS)
     i = np.minimum(u.astype(int), CONTROLS - 2)
-    t = u - i
+    t = (u - i)[:, None]
     eye = np.eye(CONTROLS)
     ends = np.concatenate([2 * eye[:1] - eye[1:2], eye, 2 * eye[-1:] - eye[-2:-1]])
     a, b, c, d = (ends[i + k] for k in range(4))
-    t = t[:, None]
-    smooth = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
-    return (1 - t) * b + t * c, smooth
+    polyline = (1 - t) * b + t * c
+    curve = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+    turns = np.pi * np.linspace(0, 1, POINTS)[:, None] * np.array([2.0, 3.5])
+    waves = np.concatenate([np.sin(turns), np.cos(turns)], -1)
+    return tuple(m.astype(np.float32) for m in (polyline, curve - polyline, waves))  # type: ignore[return-value]
 
 
-CORNERED, CURVED = _basis()
+CORNERED, BULGE, TREMOR = _bases()
 
 
 def _skeletons(classes: ndarray, seed: int) -> Skeletons:
-    """The characters of these classes: those of a family differ in one stroke."""
-    per = STROKES * (CONTROLS + 9)
-    u = np.stack([_chance(seed, CHARACTER, 2 * (c // FAMILY)).random(per + 1) for c in classes])
-    mine = np.stack([_chance(seed, CHARACTER, 2 * c + 1).random(per) for c in classes])
-    count = 2 + (u[:, -1:] > 0.25) + (u[:, -1:] > 0.7)  # 2, 3 or 4 strokes
-    u, mine = u[:, :-1].reshape(-1, STROKES, CONTROLS + 9), mine.reshape(-1, STROKES, CONTROLS + 9)
-    changed = (classes * 7 // 3 + classes) % count[:, 0]  # which stroke is the class's own
-    u = np.where((np.arange(STROKES) == changed[:, None])[..., None], mine, u)
-    curl = np.array([-1.15, -0.6, 0.0, 0.0, 0.6, 1.15])[(u[..., 0] * 6).astype(int)]
-    heading = 2 * np.pi * u[..., 1:2] + np.cumsum(
-        curl[..., None] + 1.3 * (u[..., 2 : CONTROLS + 1] - 0.5), -1
+    """The characters of these classes; those of a family differ in one stroke."""
+    per = CONTROLS + 9
+    family = np.stack(
+        [_chance(seed, CHARACTER, 2 * (c // FAMILY)).random(STROKES * per + 1) for c in classes]
     )
-    step = (0.13 + 0.14 * u[..., CONTROLS + 1, None]) * np.ones(CONTROLS - 1)
-    moves = step[..., None] * np.stack([np.cos(heading), np.sin(heading)], -1)
-    turns = np.concatenate([np.zeros_like(moves[..., :1, :]), np.cumsum(moves, -2)], -2)
-    earlier = np.maximum(np.arange(STROKES), 1)
-    lift = np.where(u[..., CONTROLS + 2] < 0.15, 0.16, 0.0)
-    angle = 2 * np.pi * u[..., CONTROLS + 3]
-    places = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
-    at = places[(u[..., CONTROLS + 4 : CONTROLS + 6] * 5).astype(int)]
-    at[..., 1] = np.where(u[..., CONTROLS + 6] < 0.6, 0.0, at[..., 1])  # mostly by its start
+    own = np.stack([_chance(seed, CHARACTER, 2 * c + 1).random(STROKES * per + 1) for c in classes])
+    count = 2 + (family[:, -1:] > 0.25) + (family[:, -1:] > 0.7)
+    differs = np.arange(STROKES) == (own[:, -1:] * count).astype(int)  # [C, S]
+    u = np.where(
+        differs[..., None], own[:, :-1].reshape(-1, STROKES, per), family[:, :-1].reshape(-1, STROKES, per)
+    )
+    bend, first, length, lifted, lift, on_parent, on_self, by_start, parent, corners, *turn = np.moveaxis(
+        u, -1, 0
+    )
+
+    curl = np.array([-1.15, -0.6, 0.0, 0.0, 0.6, 1.15])[(bend * 6).astype(int)]
+    turning = np.stack([curl + 1.3 * (v - 0.5) for v in turn], -1)  # radians at each control point
+    heading = 2 * np.pi * first[..., None] + np.cumsum(turning, -1)
+    moves = (0.13 + 0.14 * length)[..., None, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
+    controls = np.concatenate([np.zeros_like(moves[..., :1, :]), np.cumsum(moves, -2)], -2)
+    off = np.where(lifted < 0.15, 0.16, 0.0)[..., None]
+    places = np.stack([on_parent, np.where(by_start < 0.6, 0.0, on_self)], -1)
     return Skeletons(
-        turns=turns,
+        controls=controls.astype(np.float32),
         live=np.arange(STROKES) < count,
-        parent=(u[..., CONTROLS + 7] * earlier).astype(int),
-        at=at,
-        apart=lift[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1),
-        rounded=np.where(u[..., CONTROLS + 8] < 0.3, 0.1, 1.0),
+        parent=(parent * np.maximum(np.arange(STROKES), 1)).astype(int),
+        at=np.floor(places * 5) / 4,
+        off=off * np.stack([np.cos(2 * np.pi * lift), np.sin(2 * np.pi * lift)], -1),
+        curved=np.where(corners < 0.3, 0.1, 1.0).astype(np.float32),
     )
 
 
 def _paths(classes: ndarray, samples: int, seed: int) -> tuple[ndarray, ndarray, ndarray]:
-    """The pen paths `[C, J, S, P, 2]` in 0..1, which strokes there are `[C, S]`, and pens `[C, J]`."""
+    """The pen paths `[C, J, S, P, 2]` in 0..1, which strokes are live `[C, S]`, pen widths `[C, J]`."""
     bones = _skeletons(classes, seed)
-    hands = np.stack([_chance(seed, HAND, j).standard_normal(STYLE) for j in range(samples)])
-    draws = np.stack([_chance(seed, EXAMPLE, c).standard_normal((samples, STYLE + LOOSE)) for c in classes])
-    style = (hands + draws[..., :STYLE]) * 0.5**0.5  # [C, J, STYLE]
-    loose = draws[..., STYLE:].reshape(*draws.shape[:2], STROKES, -1)
-    rotation, slant, aspect, scale, pen, round, tremble = np.moveaxis(np.clip(style, -2.2, 2.2), -1, 0)
-
-    controls = bones.turns[:, None] + JITTER * loose[..., : 2 * CONTROLS].reshape(
-        *loose.shape[:3], CONTROLS, 2
+    hands = np.stack([_chance(seed, HAND, j).standard_normal(STYLE, np.float32) for j in range(samples)])
+    numbers = STYLE + 2 + STROKES * LOOSE
+    drawn = np.stack(
+        [_chance(seed, MOMENT, c).standard_normal((samples, numbers), np.float32) for c in classes]
     )
-    smooth = np.clip(bones.rounded[:, None] + ROUND * round[..., None], 0, 1.2)[..., None, None]
-    path = smooth * (CURVED @ controls) + (1 - smooth) * (CORNERED @ controls)  # [C, J, S, P, 2]
-    waves = loose[..., -8:].reshape(*loose.shape[:3], 2, 4)  # sine and cosine of two frequencies
-    t = np.pi * np.linspace(0, 1, POINTS)[:, None] * np.array([2.0, 3.5])
-    shake = np.concatenate([np.sin(t), np.cos(t)], -1) @ waves.swapaxes(-1, -2)  # [C, J, S, P, 2]
-    path = path + WOBBLE * np.exp(0.5 * tremble)[..., None, None, None] * shake
+    style = np.clip((hands + drawn[..., :STYLE]) * 0.5**0.5, -2.2, 2.2)
+    rotation, slant, aspect, scale, pen, roundness, tremble = np.moveaxis(style, -1, 0)  # [C, J] each
+    loose = drawn[..., STYLE + 2 :].reshape(*drawn.shape[:2], STROKES, LOOSE)
 
-    where = bones.at[:, None] + JOINT * loose[..., 2 * CONTROLS, None] * (bones.at[:, None] * 0 + [1, 0])
-    where = np.rint(np.clip(where, 0, 1) * (POINTS - 1)).astype(int)  # [C, J, S, 2]
+    jitter = loose[..., : 2 * CONTROLS].reshape(*loose.shape[:3], CONTROLS, 2)
+    controls = bones.controls[:, None] + JITTER * jitter
+    smooth = np.clip(bones.curved[:, None] + ROUND * roundness[..., None], 0, 1.2)[..., None, None]
+    path = CORNERED @ controls
+    path += smooth * (BULGE @ controls)  # [C, J, S, P, 2]
+    waves = loose[..., 2 * CONTROLS : -1].reshape(*loose.shape[:3], 4, 2)
+    path += TREMOR @ (waves * (WOBBLE * np.exp(0.5 * tremble))[..., None, None, None])
+
+    joint = np.repeat(bones.at[:, None], samples, 1)  # [C, J, S, 2]
+    joint[..., 0] += JOINT * loose[..., -1]
+    joint = np.rint(np.clip(joint, 0, 1) * (POINTS - 1)).astype(int)
     c, j = np.ogrid[: len(classes), :samples]
-    for s in range(1, STROKES):
-        own = path[c, j, s, where[..., s, 1]]
-        joint = path[c, j, bones.parent[:, s, None], where[..., s, 0]]
-        path[:, :, s] += (joint + bones.apart[:, None, s] - own)[:, :, None]
+    for s in range(1, STROKES):  # a parent is always in place before its children
+        hook = path[c, j, bones.parent[:, s, None], joint[..., s, 0]] + bones.off[:, None, s]
+        path[:, :, s] += (hook - path[c, j, s, joint[..., s, 1]])[:, :, None]
 
     live = bones.live[:, None, :, None, None]
 
-    def box(path: ndarray) -> tuple[ndarray, ndarray]:
+    def box() -> tuple[ndarray, ndarray]:
         low = np.where(live, path, np.inf).min((-3, -2), keepdims=True)
         high = np.where(live, path, -np.inf).max((-3, -2), keepdims=True)
         return low, high
 
-    low, high = box(path)
-    path = (path - (low + high) / 2) / np.maximum((high - low).max(-1, keepdims=True), 0.3)
-    cos, sin = np.cos(ROTATION * rotation), np.sin(ROTATION * rotation)
+    cos, sin, lean = np.cos(ROTATION * rotation), np.sin(ROTATION * rotation), SLANT * slant
     wide, tall = np.exp(ASPECT * aspect), np.exp(-ASPECT * aspect)
-    lean = SLANT * slant
     # rotation @ slant @ aspect; y grows downwards, so a positive slant leans to the right
-    matrix = np.stack(
-        [cos * wide, (-cos * lean - sin) * tall, sin * wide, (cos - sin * lean) * tall], -1
-    ).reshape(*cos.shape, 1, 2, 2)
-    path = path @ matrix.swapaxes(-1, -2)
-    low, high = box(path)
-    size = np.minimum(0.78 * np.exp(SCALE * scale), 0.86)[..., None, None, None]
-    path = (path - (low + high) / 2) * size / (high - low).max(-1, keepdims=True)
-    low, high = box(path)
-    shift = 0.5 + SHIFT * draws[..., STYLE : STYLE + 2][:, :, None, None]
-    path = path + np.clip(shift, 0.06 - low, 0.94 - high)
+    matrix = np.stack([cos * wide, sin * wide, -(cos * lean + sin) * tall, (cos - sin * lean) * tall], -1)
+    path = path @ matrix.reshape(*cos.shape, 1, 2, 2)
+    low, high = box()
+    extent = np.minimum(0.78 * np.exp(SCALE * scale), 0.84)[..., None, None, None]
+    path = (path - (low + high) / 2) * (extent / (high - low).max(-1, keepdims=True))
+    low, high = box()
+    shift = 0.5 + SHIFT * drawn[..., None, None, STYLE : STYLE + 2]
+    path += np.clip(shift, 0.08 - low, 0.92 - high)  # the whole character stays in the picture
     return path, bones.live, 0.024 * np.exp(PEN * pen)
 
 
 def _ink(path: ndarray, live: ndarray, pen: ndarray, size: int) -> ndarray:
     """Soft pens along paths: `[M, S, P, 2]`, `[M, S]`, `[M]` → uint8 `[M, size, size]`.
 
-    A Gaussian pen is a product of a row and a column, so all its touches are one matrix product.
+    A Gaussian pen is a row times a column, so all touches of a picture are one matrix product.
     """
-    step = np.linalg.norm(np.diff(path, axis=-2), axis=-1)
-    weight = np.zeros(path.shape[:-1])
-    weight[..., :-1] += step / 2
-    weight[..., 1:] += step / 2
-    weight = weight * live[..., None] + live[..., None] * 1e-3
-    width = np.maximum(pen, 0.6 / size)[:, None, None]
-    centre = (np.arange(size, dtype=np.float32) + 0.5) / size
-    flat = path.reshape(len(path), -1, 2).astype(np.float32)
-    bells = np.exp(-0.5 * ((flat[..., None] - centre) / width[..., None].astype(np.float32)) ** 2)
-    scale = (weight.reshape(len(path), -1) / (width[:, 0] * (2 * np.pi) ** 0.5)).astype(np.float32)
-    ink = np.matmul((bells[:, :, 1] * scale[..., None]).swapaxes(1, 2), bells[:, :, 0])
-    ink = np.clip((ink - 0.12) / 0.5, 0, 1)  # a crest is 1: a firm line with a soft edge
-    return np.rint(255 * ink).astype(np.uint8)
+    steps = np.linalg.norm(np.diff(path, axis=-2), axis=-1)
+    length = np.pad(steps, ((0, 0), (0, 0), (0, 1))) + np.pad(steps, ((0, 0), (0, 0), (1, 0)))
+    width = np.maximum(pen, 0.6 / size).astype(np.float32)[:, None]
+    weight = (0.5 * length * live[..., None]).reshape(len(path), -1) / (width * (2 * np.pi) ** 0.5)
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
+    touches = path.reshape(len(path), -1, 2).astype(np.float32)
+    far = ((touches[..., None] - centres) / width[..., None, None]) ** 2
+    bells = np.exp(-0.5 * np.minimum(far, 40))  # denormal numbers would make the product 40 times slower
+    rows = bells[:, :, 1] * weight.astype(np.float32)[..., None]
+    ink = np.matmul(rows.swapaxes(1, 2), bells[:, :, 0])  # 1 on the crest of a straight line
+    return np.rint(255 * np.clip((ink - 0.12) / 0.5, 0, 1)).astype(np.uint8)
 
 
 def _check(classes: int, samples: int, size: int) -> None:
@@ -204,7 +202,7 @@ def glyphs(classes: int = 400, samples_per_class: int = 20, *, size: int = 28, s
     """
     _check(classes, samples_per_class, size)
     parts = []
-    each = max(1, 1000 // samples_per_class)  # classes at a time: the touches of the pen take memory
+    each = max(1, 200 // samples_per_class)  # classes at a time, so that they fit in the processor's cache
     for start in range(0, classes, each):
         chosen = np.arange(start, min(start + each, classes))
         path, live, pen = _paths(chosen, samples_per_class, seed)
