@@ -40,7 +40,7 @@ def test_calibration_is_the_naive_loops(seed: int, n: int, bins: int) -> None:
     for b in range(bins):
         inside = [i for i in range(n) if b / bins <= confidence[i] < (b + 1) / bins]
         if inside:
-            gap = abs(np.mean(correct[inside]) - np.mean(confidence[inside]))
+            gap = float(abs(np.mean(correct[inside]) - np.mean(confidence[inside])))
             error += len(inside) / n * gap
         total += len(inside) / n
     got = calibration(torch.from_numpy(confidence), torch.from_numpy(correct), bins)

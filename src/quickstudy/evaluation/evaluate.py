@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,20 +15,16 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from quickstudy.errors import UserError
-from quickstudy.evaluation.scores import Calibration, calibration, confusion, macro_precision
-from quickstudy.inner.mapping import map_tasks
+from quickstudy.errors import TaskError, UserError
+from quickstudy.evaluation.scores import Calibration, Confusion, calibration, confusion, macro_precision
+from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.learners.base import Learner
 from quickstudy.outer.measure import Measurement
 from quickstudy.outer.progress import columns
-from quickstudy.tasks.task import Task
+from quickstudy.tasks.task import Task, TaskSource
 
-
-class Source(Protocol):
-    """Tasks that say what they are."""
-
-    def batch(self, indices: np.ndarray) -> Task: ...
-    def describe(self) -> dict[str, Any]: ...
+ENOUGH = 600
+"""Tasks a published number is usually measured on, at least."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,13 @@ class Evaluation:
     """What was measured on `tasks` tasks; accuracy from 0 to 1, `ci95` half the width of its 95 % interval.
 
     For regression `accuracy` is None and `ci95` is that of the loss, the mean squared error.
+
+    Args:
+        precision: macro precision, the mean over tasks.
+        calibration: the expected calibration error of all queries together, and its bins.
+        confusion: true class → {predicted class: how often}, by the data set's names.
+        metrics: the means of what else the learner reports.
+        way, shot, query: (lowest, highest) where they vary from task to task.
     """
 
     accuracy: float | None
@@ -42,25 +46,29 @@ class Evaluation:
     loss: float
     tasks: int
     transductive: bool
-    statistics: str | None
+    statistics: str | None = None
     precision: float | None = None
-    calibration: Calibration | None = None
-    confusion: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
-    about: dict[str, Any] = field(default_factory=dict)
+    data: str | None = None
+    way: Any = None
+    shot: Any = None
+    query: Any = None
+    seed: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    calibration: Calibration | None = field(default=None, repr=False)
+    confusion: Confusion = field(default_factory=dict, repr=False)
+
+    @property
+    def ece(self) -> float | None:
+        """The expected calibration error; None for regression."""
+        return self.calibration.error if self.calibration else None
 
     def json(self) -> dict[str, Any]:
-        """The numbers as JSON, without the confusion."""
-        return {
-            "accuracy": self.accuracy,
-            "ci95": self.ci95,
-            "loss": self.loss,
-            "precision": self.precision,
-            "calibration_error": self.calibration.error if self.calibration else None,
-            "tasks": self.tasks,
-            "transductive": self.transductive,
-            "statistics": self.statistics,
-            **self.about,
-        }
+        """The numbers as JSON, without bins and confusion; null for what is not a finite number."""
+        kept = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("metrics", "calibration", "confusion"):
+            del kept[name]
+        kept |= {**self.metrics, "calibration_error": self.ece}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in kept.items()}
 
     @property
     def mode(self) -> str:
@@ -69,52 +77,74 @@ class Evaluation:
         return f"{kind}: {self.statistics} statistics" if self.statistics else kind
 
     def __str__(self) -> str:
-        few = "" if self.tasks >= 600 else ", fewer than the 600 a published number needs"
-        if self.accuracy is None:
-            return f"mean squared error {self.loss:.4f} ± {self.ci95:.4f} ({self.tasks} tasks{few})"
-        a = self.about
-        kind = f"{a.get('way')}-way {a.get('shot')}-shot, {a.get('query')} queries a class"
+        few = "" if self.tasks >= ENOUGH else f", fewer than the {ENOUGH} a published number needs"
+        if self.accuracy is None or self.ece is None or self.precision is None:
+            number = f"mean squared error {self.loss:.4f} ± {self.ci95:.4f}"
+            return f"{number} ({self.tasks} tasks{few}, {self.shot}-shot, {self.query} queries)"
+        number = f"{100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} %"
+        kind = f"{count(self.way)}-way {count(self.shot)}-shot, {count(self.query)} queries a class"
         return (
-            f"{100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} % ({self.tasks} tasks{few}, {kind}, {self.mode}); "
-            f"macro precision {100 * (self.precision or 0):.2f} %, loss {self.loss:.3f}, calibration "
-            f"error {self.calibration.error if self.calibration else 0:.3f}"
+            f"{number} ({self.tasks} tasks{few}, {kind}, {self.mode}); "
+            f"macro precision {100 * self.precision:.2f} %, loss {self.loss:.3f}, "
+            f"calibration error {self.ece:.3f}"
         )
+
+
+def count(value: Any) -> str:
+    """A number, or a range of them, in words.
+
+    >>> count(5), count((2, 5))
+    ('5', '2 to 5')
+    """
+    return f"{value[0]} to {value[1]}" if isinstance(value, (tuple, list)) else str(value)
+
+
+def progress_bar(wanted: bool) -> Progress:
+    """A bar on standard error, in a terminal; elsewhere nothing."""
+    console = Console(file=sys.stderr)
+    return Progress(*columns(), console=console, transient=True, disable=not (wanted and console.is_terminal))
 
 
 @contextmanager
 def normalising(learner: Learner, statistics: str | None) -> Iterator[None]:
-    """The learner in evaluation, normalising by `statistics`, put back afterwards."""
-    before, training = learner.statistics, learner.training
-    if statistics is not None:
-        if statistics not in learner.modes:
-            known = ", ".join(learner.modes) or "none: it has no batch normalisation"
-            raise UserError(f"this run cannot normalise by {statistics} statistics (it can by: {known})")
-        learner.statistics = statistics
-    learner.eval()
+    """The learner in evaluation, normalising by `statistics`; afterwards it is as it was."""
+    before = learner.statistics
+    if statistics is not None and statistics not in learner.modes:
+        known = ", ".join(learner.modes) or "none: it has no batch normalisation"
+        raise UserError(f"this learner cannot normalise by {statistics} statistics (it can by: {known})")
     try:
-        with torch.no_grad():
+        learner.statistics = statistics or before
+        with learner.in_use(), torch.no_grad():
             yield
     finally:
         learner.statistics = before
-        learner.train(training)
 
 
-def _scores(learner: Learner, task: Task) -> dict[str, Tensor]:
-    """One task's loss and, for classes, its accuracy and each query's prediction and confidence."""
-    output = learner.learn(task.support)(task.query.x)
-    scores = dict(learner.judged(output, task).metrics)
-    if task.support.way is not None:
-        confidence, predicted = output.softmax(-1).max(-1)
-        scores |= {"confidence": confidence, "predicted": predicted}
-    return scores
+def scores(learner: Learner, task: Task) -> dict[str, Tensor]:
+    """One task's metrics and, for classes, each query's prediction and its probability `[q]`."""
+    if task.support.way is None:
+        return dict(learner.judge(task).metrics)
+    output = learner.learn(task.support)(task.query.x)  # [q, N]
+    confidence, predicted = output.softmax(-1).max(-1)
+    return {**learner.judged(output, task).metrics, "confidence": confidence, "predicted": predicted}
+
+
+def stackable(batch: Task) -> Iterator[Task]:
+    """The batch; or, where it is padded and so its tasks differ in size, batches of one."""
+    if not batch.padded:
+        yield batch
+        return
+    for task in batch.unbatch():
+        yield task.with_tensors({k: v[None] for k, v in task.tensors().items()})
 
 
 def evaluate(
     learner: Learner,
-    source: Source,
+    source: TaskSource,
     n_tasks: int = 1000,
     *,
     statistics: str | None = None,
+    strategy: Strategy | None = None,
     chunk: int = 20,
     progress: bool = False,
 ) -> Evaluation:
@@ -122,69 +152,93 @@ def evaluate(
 
     Args:
         learner: left as it was.
-        source: tasks over classes the learner has not seen.
+        source: tasks over classes the learner has not seen, or regression tasks.
         n_tasks: at least 600 for a number to publish.
         statistics: normalise by "support", "running" or "batch" statistics instead of the learner's own way.
+        strategy: how tasks are mapped; by default as the learner states in `outer`.
         chunk: tasks that are mapped at once.
         progress: show a bar on standard error.
 
     Raises:
+        TaskError: fewer than one task, or more than there are.
         UserError: a mode that the learner's net does not have.
+
+    Example:
+        >>> print(evaluate(learner, qs.tasks(test, way=5, shot=1)))  # doctest: +SKIP
+        98.31 ± 0.17 % (1000 tasks, 5-way 1-shot, 15 queries a class, non-transductive: support statistics); …
     """
-    values: dict[str, list[Tensor]] = {}
-    confidences, corrects, trues, guesses, precisions = [], [], [], [], []
-    bar = Progress(*columns(), console=Console(file=sys.stderr), transient=True, disable=not progress)
-    with bar, normalising(learner, statistics):
+    if n_tasks < 1:
+        raise TaskError(f"at least 1 task is needed to evaluate, not {n_tasks}")
+    tally = Tally()
+    with progress_bar(progress) as bar, normalising(learner, statistics):
         shown = bar.add_task("evaluating", total=n_tasks, note="")
-        own = learner.statistics if learner.modes else None
-        transductive = learner.transductive
+        used = {
+            "statistics": learner.statistics if learner.modes else None,
+            "transductive": learner.transductive,
+        }
         for start in range(0, n_tasks, chunk):
-            batch = source.batch(np.arange(start, min(start + chunk, n_tasks)))
-            # Padded tasks have queries in different numbers: one at a time.
-            parts = list(batch.unbatch()) if batch.padded else [batch]
-            for part in parts:
-                alone = batch.padded
-                if alone:
-                    scores = {k: v[None] for k, v in _scores(learner, part).items()}
-                else:
-                    scores = map_tasks(lambda t: _scores(learner, t), part, learner.outer.strategy)
-                for name in ("loss", "accuracy"):
-                    if name in scores:
-                        values.setdefault(name, []).append(scores[name])
-                if "predicted" not in scores:
-                    continue
-                y = part.query.y[None] if alone else part.query.y  # [T, q]
-                predicted, way = scores["predicted"], part.support.way or 0
-                precisions += [macro_precision(p, t, way) for p, t in zip(predicted, y, strict=True)]
-                confidences.append(scores["confidence"].flatten())
-                corrects.append((predicted == y).flatten())
-                if part.classes is not None:
-                    classes = part.classes[None] if alone else part.classes  # [T, N]
-                    trues.append(classes.gather(1, y).flatten())
-                    guesses.append(classes.gather(1, predicted).flatten())
-            bar.update(shown, completed=min(start + chunk, n_tasks))
-    measured = Measurement({k: torch.cat(v) for k, v in values.items()})
-    classes_told = "accuracy" in measured.values
+            end = min(start + chunk, n_tasks)
+            for part in stackable(source.batch(np.arange(start, end))):
+                found = map_tasks(lambda t: scores(learner, t), part, strategy or learner.outer.strategy)
+                tally.add(part, found)
+            bar.update(shown, completed=end, note=tally.note() if progress else "")
+    told = source.describe()
+    about = {k: told.get(k) for k in ("data", "way", "shot", "query", "seed")}
     names = getattr(getattr(source, "data", None), "names", None)
-    about = {k: v for k, v in source.describe().items() if k in ("data", "way", "shot", "query", "seed")}
-    return Evaluation(
-        accuracy=measured.mean("accuracy") if classes_told else None,
-        ci95=measured.ci95("accuracy" if classes_told else "loss"),
-        loss=measured.mean("loss"),
-        tasks=n_tasks,
-        transductive=transductive,
-        statistics=own,
-        precision=float(torch.stack(precisions).mean()) if precisions else None,
-        calibration=calibration(torch.cat(confidences), torch.cat(corrects)) if confidences else None,
-        confusion=confusion(torch.cat(trues), torch.cat(guesses), names) if names and trues else {},
-        about=about,
-    )
+    return Evaluation(tasks=n_tasks, **used, **about, **tally.result(names))  # type: ignore[arg-type]
+
+
+class Tally:
+    """What is collected from task after task; queries `[q]` of tasks of any size end to end."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, list[Tensor]] = {}
+        self.queries: dict[str, list[Tensor]] = {}
+
+    def add(self, batch: Task, found: dict[str, Tensor]) -> None:
+        """The `scores` of a batch of T tasks of one size: metrics `[T]`, predictions `[T, q]`."""
+        found = dict(found)
+        if "predicted" in found:
+            predicted, confidence = found.pop("predicted"), found.pop("confidence")
+            y, way = batch.query.y, batch.support.way or 0
+            found["precision"] = macro_precision(predicted, y, way)
+            queries = {"confidence": confidence, "correct": predicted == y}
+            if batch.classes is not None:
+                queries |= {"true": batch.classes.gather(1, y), "guess": batch.classes.gather(1, predicted)}
+            for name, value in queries.items():
+                self.queries.setdefault(name, []).append(value.flatten())
+        for name, value in found.items():
+            self.tasks.setdefault(name, []).append(value)
+
+    def note(self) -> str:
+        """The mean so far, for a progress bar."""
+        name = "accuracy" if "accuracy" in self.tasks else "loss"
+        return f"{name} {float(torch.cat(self.tasks[name]).mean()):.3f}"
+
+    def result(self, names: tuple[str, ...] | None) -> dict[str, Any]:
+        """The fields of an `Evaluation`; `names` are the data set's class names."""
+        measured = Measurement({k: torch.cat(v) for k, v in self.tasks.items()})
+        queries = {k: torch.cat(v) for k, v in self.queries.items()}
+        means = {k: measured.mean(k) for k in measured.values}
+        result: dict[str, Any] = {
+            "ci95": measured.ci95("accuracy" if "accuracy" in means else "loss"),
+            "accuracy": means.pop("accuracy", None),
+            "loss": means.pop("loss"),
+            "precision": means.pop("precision", None),
+            "metrics": means,
+        }
+        if queries:
+            result["calibration"] = calibration(queries["confidence"], queries["correct"])
+        if names and "true" in queries:
+            result["confusion"] = confusion(queries["true"], queries["guess"], names)
+        return result
 
 
 def evaluate_modes(
-    learner: Learner, source: Source, n_tasks: int = 1000, *, progress: bool = False
+    learner: Learner, source: TaskSource, n_tasks: int = 1000, *, progress: bool = False
 ) -> list[Evaluation]:
     """An `Evaluation` for each normalisation mode that applies, the learner's own first."""
     own = learner.statistics
+    # A net without batch normalisation has no modes: it is measured once, as it is.
     modes = sorted(learner.modes, key=lambda mode: mode != own) or [None]  # type: ignore[list-item]
     return [evaluate(learner, source, n_tasks, statistics=mode, progress=progress) for mode in modes]

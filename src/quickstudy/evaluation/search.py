@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from quickstudy.evaluation.evaluate import progress_bar
 from quickstudy.learners.base import Learner
 from quickstudy.outer.measure import measure
 from quickstudy.tasks.task import TaskSource
 
 
 def choose_settings(
-    learner: Learner, validation: TaskSource, n_tasks: int = 100
+    learner: Learner, validation: TaskSource, n_tasks: int = 100, *, progress: bool = False
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Try each of `learner.settings()` on meta-validation tasks and keep the best.
+    """Try each of `learner.settings()` on meta-validation tasks, and set the best on the learner.
 
-    Every learner that has settings lists six, so all are searched with the same budget.
+    The controls that have settings list six each: the same budget. The learner's own setting is tried first
+    where it is not among those listed, so that a search never ends below it.
+
+    Args:
+        learner: changed in place: its best setting is set; left as it was if the search fails.
+        validation: meta-validation tasks; the same ones for each setting.
+        n_tasks: tasks for each setting.
+        progress: show a bar on standard error.
 
     Returns:
-        (the chosen settings, every setting tried with its value); ({}, []) where there is nothing to choose.
+        (the chosen setting, every setting tried with its `value`: accuracy, or minus the loss for
+        regression; None where that is no number); ({}, []) where there is nothing to choose.
+
+    Example:
+        >>> chosen, tried = choose_settings(learner, qs.tasks(val, way=5, shot=1))  # doctest: +SKIP
     """
-    tried: list[dict[str, Any]] = []
-    for settings in learner.settings():
-        apply(learner, settings)
-        measured = measure(learner, validation, n_tasks)
-        value = measured.mean("accuracy") if "accuracy" in measured.values else -measured.mean("loss")
-        tried.append({**settings, "value": value})
-    if not tried:
+    candidates = learner.settings()
+    if not candidates:
         return {}, []
-    best = max(tried, key=lambda row: row["value"])
-    chosen = {k: v for k, v in best.items() if k != "value"}
+    own = {name: getattr(learner, name) for name in candidates[0]}
+    if own not in candidates:
+        candidates = [own, *candidates]
+    tried: list[dict[str, Any]] = []
+    best, chosen = -math.inf, own
+    try:
+        with progress_bar(progress) as bar:
+            shown = bar.add_task("choosing settings on meta-validation", total=len(candidates), note="")
+            for settings in candidates:
+                apply(learner, settings)
+                measured = measure(learner, validation, n_tasks)
+                value = measured.mean("accuracy") if "accuracy" in measured.values else -measured.mean("loss")
+                tried.append({**settings, "value": value if math.isfinite(value) else None})
+                if value > best:  # of equals the first; never one that is no number
+                    best, chosen = value, settings
+                bar.update(shown, advance=1, note=f"best {best:.3f}")
+    except BaseException:
+        apply(learner, own)
+        raise
     apply(learner, chosen)
-    return chosen, tried
+    return dict(chosen), tried
 
 
 def apply(learner: Learner, settings: dict[str, Any]) -> None:
