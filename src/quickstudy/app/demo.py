@@ -45,6 +45,7 @@ def demo_config(iterations: int) -> TrainConfig:
     return TrainConfig(
         data="glyphs",
         learner="protonet",
+        query=5,
         channels=32,
         iterations=iterations,
         validate_every=max(1, iterations // 8),

@@ -1,0 +1,80 @@
+"""The README's table of results, from the files under results/.
+
+    python benchmarks/results_table.py            print it
+    python benchmarks/results_table.py --write    put it into README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def rows_of(result: dict[str, Any], file: str) -> list[list[str]]:
+    """The table rows of one result file."""
+    link = f"[{result['title']}](results/{file})"
+    minutes = result.get("training_seconds", 0) / 60
+    spent = f"{minutes:.0f} min" if minutes else ""
+    rows: list[list[str]] = []
+    for r in result.get("results", [result]):
+        if "mse" in r:
+            what = f"{r['learner']}, after {r['steps']} steps"
+            ours = f"{r['mse']:.3f} ± {r['ci95']:.3f} mean squared error"
+            goal = f"below {r['target']}" if r.get("target") else ""
+        elif "draws" in r:
+            what, goal = f"{r['draws']} draws, `predict`", f"{100 * r['target']:.0f} %"
+            ours = f"{percent(r['accuracy'])} ± {percent(r['ci95'])} %"
+        else:
+            mode = f"{r['statistics']} statistics" + (", transductive" if r["transductive"] else "")
+            seed = f", seed {r['train_seed']}" if len(result["seeds"]) > 1 else ""
+            what = f"{r['way']}-way {r['shot']}-shot, {mode}{seed}"
+            ours = f"{percent(r['accuracy'], 2)} ± {percent(r['ci95'], 2)} %"
+            goal = f"{r['target']} %" if r.get("target") else ""
+        known = f"{r['paper']} %" if r.get("paper") else ""
+        rows.append([link, what, ours, goal, known, spent])
+        link, spent = "", ""
+    floors = result.get("floors") or []
+    if floors:
+        text = ", ".join(f"{f['name']} {percent(f['accuracy'])}" for f in floors)
+        rows.append(["", "floors, same tasks", f"{text} %", "", "", ""])
+    return rows
+
+
+def table() -> str:
+    """All results as one Markdown table."""
+    lines = ["| experiment | measured on | result | aim | published | training |", "|---|---|---|---|---|---|"]
+    for path in sorted((ROOT / "results").glob("*.json")):
+        result = json.loads(path.read_text())
+        if "recipe" in result:
+            lines += ["| " + " | ".join(row) + " |" for row in rows_of(result, path.name)]
+    return "\n".join(lines)
+
+
+def updated(readme: str) -> str:
+    """The README with today's table."""
+    head, _, rest = readme.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n{table()}\n{END}{tail}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    path = ROOT / "README.md"
+    if parser.parse_args().write:
+        path.write_text(updated(path.read_text()))
+    else:
+        print(table())
+
+
+if __name__ == "__main__":
+    main()
