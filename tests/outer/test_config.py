@@ -1,0 +1,113 @@
+"""The options of a run: what is refused, what goes through JSON, which tasks they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from quickstudy.errors import RunError, TaskError, UserError
+from quickstudy.outer.config import LEAST, TrainConfig
+from quickstudy.tasks import ClassTasks, SupervisedBatches
+
+Quick = Callable[..., TrainConfig]
+
+
+def test_json_and_back() -> None:
+    config = TrainConfig(
+        learner="reptile", shot=5, outer_lr=0.1, settings={"steps": 3}, data_dir=Path("/data"), threads=2
+    )
+    values = json.loads(json.dumps(config.json()))
+    assert "data_dir" not in values
+    again = TrainConfig.from_json({**values, "version": 1, "threads": 2}, Path("/data"))
+    assert again == config
+
+
+def test_keys_of_json_are_the_options() -> None:
+    machine = {"data_dir", "threads"}
+    assert set(TrainConfig().json()) == {f.name for f in fields(TrainConfig)} - machine
+
+
+@pytest.mark.parametrize(("name", "least"), LEAST.items())
+def test_the_least_values(name: str, least: float) -> None:
+    TrainConfig(**{name: least})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"{name.replace('_', '-')} must be at least {least}, not"):
+        TrainConfig(**{name: least - 1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"outer_lr": float("nan")}, "outer-lr must be a finite number, not nan"),
+        ({"clip": float("inf")}, "clip must be a finite number, not inf"),
+        ({"clip": 0.0}, "clip must be above 0"),
+        ({"settings": {"inner_lr": float("nan")}}, "inner-lr must be a finite number"),
+        ({"learner": "mmal"}, "unknown learner 'mmal': did you mean 'maml'"),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        TrainConfig(**options)
+
+
+def test_damaged_options_are_told() -> None:
+    with pytest.raises(RunError, match="not a training run's options"):
+        TrainConfig.from_json({"way": "five"})
+
+
+def test_tasks_follow_the_options(quick: Quick) -> None:
+    config = quick(learner="maml", shot=2, query=3, train_query=4, seed=5)
+    splits = config.splits()
+    problem, training = config.problem(splits.val), config.training_tasks(splits.train)
+    assert (problem.way, problem.shot, problem.query) == (3, 2, 3)
+    assert isinstance(training, ClassTasks)
+    assert (training.way, training.shot, training.query, training.seed) == (3, 2, 4, 5)
+    wide = quick(train_way=4, train_shot=3).training_tasks(splits.train)
+    assert isinstance(wide, ClassTasks)
+    assert (wide.way, wide.shot) == (4, 3)
+    assert isinstance(quick(learner="pretrain-centroid").training_tasks(splits.train), SupervisedBatches)
+
+
+def test_training_ways_are_never_more_than_the_classes(quick: Quick) -> None:
+    config = quick(learner="protonet", train_way=None)
+    training = config.training_tasks(config.splits().train)
+    assert isinstance(training, ClassTasks)
+    assert training.way <= 4
+
+
+def test_a_head_cannot_train_on_more_ways(quick: Quick) -> None:
+    config = quick(learner="maml", train_way=4)
+    with pytest.raises(TaskError, match="maml has a head for 3 ways and cannot train on 4"):
+        config.training_tasks(config.splits().train)
+
+
+@pytest.mark.parametrize("body", ["mlp", "conv4", "resnet"])
+def test_initial_weights_are_a_function_of_the_seed(body: str) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        config = TrainConfig(learner="protonet", body=body, channels=2, seed=seed)  # type: ignore[arg-type]
+        learner = config.make_learner((1, 28, 28), 4)
+        return torch.cat([p.detach().flatten() for p in learner.parameters()])
+
+    before = torch.get_rng_state()
+    first = weights(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)
+    assert torch.equal(weights(3), first)
+    assert not torch.equal(weights(4), first)
+
+
+def test_vectors_need_an_mlp() -> None:
+    with pytest.raises(UserError, match=r"not pictures: use --body mlp"):
+        TrainConfig(learner="protonet").make_learner((7,), 4)
+    body = TrainConfig(learner="protonet", body="mlp", channels=2).make_body((7,))
+    assert body(torch.rand(3, 7)).shape == (3, 2)
+
+
+def test_rotations_by_default_on_omniglots_characters_only(quick: Quick) -> None:
+    assert len(quick().splits().train) == 4
+    assert len(quick(rotations=True).splits().train) == 16

@@ -1,0 +1,359 @@
+"""A run that was stopped, killed or broken at any moment ends, after `--resume`, as if it had never been."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from quickstudy.app.cli import main
+from quickstudy.errors import RunError
+from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.session import train
+
+Quick = Callable[..., TrainConfig]
+Outcome = Callable[[Path], dict[str, Any]]
+DISK = ("write", "fsync", "rename")
+
+
+def faulty_disk(fail_at: int | None, fault: Callable[[], None]) -> SimpleNamespace:
+    """The module `os`, but for the `fail_at`-th write, fsync or rename, before which `fault` is called.
+
+    A write that fails has written half of its bytes. `calls` counts.
+    """
+    disk = SimpleNamespace(**vars(os), calls=0)
+
+    def wrapped(name: str) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            disk.calls += 1
+            if disk.calls == fail_at:
+                if name == "write":
+                    os.write(args[0], bytes(args[1])[: len(args[1]) // 2])
+                fault()
+            return getattr(os, name)(*args)
+
+        return call
+
+    for name in DISK:
+        setattr(disk, name, wrapped(name))
+    return disk
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def death() -> None:
+    os._exit(77)
+
+
+@pytest.fixture
+def disk_calls(quick: Quick, every_step: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many writes, fsyncs and renames a whole run makes."""
+    disk = faulty_disk(None, full)
+    with monkeypatch.context() as patch:
+        patch.setattr("quickstudy.outer.atomic.os", disk)
+        train(quick(iterations=4), tmp_path / "unbroken")
+    assert disk.calls > 30
+    return disk.calls
+
+
+def test_a_full_disk_at_every_write_fsync_and_rename(
+    quick: Quick, disk_calls: int, tmp_path: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = outcome(tmp_path / "unbroken")
+    for n in range(1, disk_calls + 1):
+        out = tmp_path / str(n)
+        with monkeypatch.context() as patch:
+            patch.setattr("quickstudy.outer.atomic.os", faulty_disk(n, full))
+            with pytest.raises(RunError, match=r"cannot write .*: No space left on device"):
+                train(quick(iterations=4), out)
+        assert not list(out.glob("*.tmp"))
+        train(quick(iterations=4), out, resume=True)
+        assert outcome(out) == expected, f"disk call {n}"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_death_at_every_write_fsync_and_rename(
+    quick: Quick, disk_calls: int, tmp_path: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = outcome(tmp_path / "unbroken")
+    for n in range(1, disk_calls + 1):
+        out = tmp_path / str(n)
+        child = os.fork()
+        if child == 0:
+            try:
+                monkeypatch.setattr("quickstudy.outer.atomic.os", faulty_disk(n, death))
+                train(quick(iterations=4), out)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 77
+        train(quick(iterations=4), out, resume=True)
+        assert outcome(out) == expected, f"disk call {n}"
+
+
+def test_interruption_at_any_line(quick: Quick, tmp_path: Path, outcome: Outcome) -> None:
+    """Ctrl-C raises KeyboardInterrupt between any two lines, also in the middle of a meta-step."""
+    config = quick(iterations=3)
+    train(config, tmp_path / "unbroken")
+    expected = outcome(tmp_path / "unbroken")
+    code = sys.modules["quickstudy.outer.meta_train"].meta_train.__code__
+    for n in range(1, 1000, 2):
+        lines = 0
+
+        def trace(frame: FrameType, event: str, arg: object, n: int = n) -> Any:
+            nonlocal lines
+            if frame.f_code is not code:
+                return None
+            lines += event == "line"
+            if lines == n:
+                lines += 1
+                raise KeyboardInterrupt
+            return trace
+
+        out = tmp_path / str(n)
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            train(config, out)
+            break  # fewer lines than that
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        train(config, out, resume=True)
+        assert outcome(out) == expected, f"line event {n}"
+    assert n > 80
+
+
+OPTIONS = (
+    "train --data digits --learner maml --way 3 --query 2 --iterations 100 --meta-batch 2 --body mlp "
+    "--size 8 --channels 4 --validate-every 10 --validation-tasks 3 --threads 1 --schedule cosine --steps 1 "
+    "--clip 1 --resume --strategy loop --out"
+)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize(("kill", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_process_killed_at_random(
+    kill: signal.Signals, code: int, every_step: None, tmp_path: Path, outcome: Outcome
+) -> None:
+    """Real processes; forked, since Python and torch take seconds to start."""
+    begun = time.monotonic()
+    assert main([*OPTIONS.split(), str(tmp_path / "unbroken")]) == 0
+    duration = time.monotonic() - begun
+    stops = 0
+    for delay in np.random.default_rng(int(kill)).uniform(0.1, 0.6, 6) * duration:
+        child = os.fork()
+        if child == 0:
+            os._exit(main([*OPTIONS.split(), str(tmp_path / "killed")]))
+        time.sleep(delay)
+        os.kill(child, kill)
+        exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        stops += exit_code != 0
+        assert exit_code in (0, code)
+    assert stops > 1
+    assert main([*OPTIONS.split(), str(tmp_path / "killed")]) == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "linear", "optimizer": "adamw"},
+        {"schedule": "halving", "optimizer": "sgd", "validate_every": 4},
+        {"learner": "maml", "norm": "running", "body": "conv4", "channels": 2, "size": 8, "strategy": "vmap"},
+        {"learner": "reptile", "settings": {"steps": 2, "inner_batch": 2}},
+        {"patience": 2, "outer_lr": 0.0, "iterations": 12},
+        {"learner": "pretrain-centroid"},
+    ],
+    ids=lambda c: next(iter(c)) + "-" + str(next(iter(c.values()))),
+)
+def test_every_part_of_the_state_is_kept(
+    changes: dict[str, Any],
+    quick: Quick,
+    every_step: None,
+    tmp_path: Path,
+    outcome: Outcome,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if changes.get("body") == "conv4":
+        from quickstudy.data import digits
+
+        data = digits(size=16).limit(12)
+        monkeypatch.setattr("quickstudy.outer.config.load_data", lambda *a, **k: data)
+    config = quick(**changes)
+    train(config, tmp_path / "unbroken")
+    module = sys.modules["quickstudy.outer.meta_train"]
+    estimate, calls = module.estimate, 0
+
+    def stopped(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % 2 == 0:
+            raise KeyboardInterrupt
+        return estimate(*args)
+
+    monkeypatch.setattr(module, "estimate", stopped)
+    for _ in range(20):
+        try:
+            train(config, tmp_path / "stopped", resume=True)
+            break
+        except KeyboardInterrupt:
+            pass
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "unbroken")
+
+
+def test_patience_counts_on_after_a_stop(quick: Quick, tmp_path: Path) -> None:
+    config = quick(patience=2, outer_lr=0.0, iterations=12)
+    history = train(config, tmp_path / "a")
+    assert (history.stopped_early, history.iteration, history.best_iteration) == (True, 6, 2)
+    again = train(config, tmp_path / "a", resume=True)
+    assert (again.stopped_early, again.iteration, again.records) == (True, 6, history.records)
+
+
+def stamps(path: Path) -> dict[str, tuple[int, bytes]]:
+    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in path.iterdir()}
+
+
+@pytest.mark.parametrize("learner", ["protonet", "pixel-nn"])
+def test_a_finished_run_is_left_as_it_is(learner: str, quick: Quick, tmp_path: Path) -> None:
+    config = quick(learner=learner)
+    train(config, tmp_path / "a")
+    before = stamps(tmp_path / "a")
+    train(config, tmp_path / "a", resume=True)
+    assert stamps(tmp_path / "a") == before
+
+
+def test_more_iterations_go_on(quick: Quick, tmp_path: Path, outcome: Outcome) -> None:
+    train(quick(iterations=8, schedule="constant"), tmp_path / "at once")
+    train(quick(iterations=4, schedule="constant"), tmp_path / "longer")
+    train(quick(iterations=8, schedule="constant"), tmp_path / "longer", resume=True)
+    assert outcome(tmp_path / "longer") == outcome(tmp_path / "at once")
+
+
+def test_a_missing_folder_begins(quick: Quick, tmp_path: Path) -> None:
+    assert train(quick(), tmp_path / "new" / "run", resume=True).iteration == 6
+
+
+def test_a_folder_in_which_nothing_was_begun_begins(quick: Quick, tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text("{}")
+    (tmp_path / "config.json.123.tmp").write_text('{"vers')
+    assert train(quick(), tmp_path, resume=True).iteration == 6
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_half_a_line_of_metrics(quick: Quick, tmp_path: Path, outcome: Outcome) -> None:
+    train(quick(), tmp_path / "a")
+    expected = outcome(tmp_path / "a")
+    (tmp_path / "a" / "summary.json").unlink()
+    with open(tmp_path / "a" / "metrics.jsonl", "a") as file:
+        file.write('{"iteration": 8, "train')
+    train(quick(), tmp_path / "a", resume=True)
+    assert outcome(tmp_path / "a") == expected
+
+
+def test_lost_records_are_told(quick: Quick, tmp_path: Path) -> None:
+    train(quick(), tmp_path)
+    (tmp_path / "summary.json").unlink()
+    first = (tmp_path / "metrics.jsonl").read_bytes().split(b"\n")[0]
+    (tmp_path / "metrics.jsonl").write_bytes(first + b"\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged: it holds 1 of 3 records"):
+        train(quick(), tmp_path, resume=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == first + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"shot": 2}, "shot=1, not 2"),
+        ({"outer_lr": 0.01}, r"outer_lr=0\.05, not 0\.01"),
+        ({"iterations": 5}, "iterations=6, not 5"),
+        ({"threads": 2}, "threads=1, not 2"),
+        ({"strategy": "vmap"}, "strategy=loop, not vmap"),
+        ({"learner": "maml"}, "learner=protonet, not maml"),
+        ({"seed": 1}, "seed=0, not 1"),
+    ],
+)
+def test_changed_options_are_refused(
+    changes: dict[str, Any], said: str, quick: Quick, tmp_path: Path
+) -> None:
+    train(quick(), tmp_path)
+    with pytest.raises(RunError, match=f"was begun with {said}"):
+        train(quick(**changes), tmp_path, resume=True)
+
+
+def test_an_option_of_the_learner_that_changed_is_refused(quick: Quick, tmp_path: Path) -> None:
+    options = {"learner": "reptile", "iterations": 2}
+    train(quick(**options, settings={"steps": 2, "inner_batch": 2}), tmp_path)
+    with pytest.raises(RunError, match="steps=2, not 3"):
+        train(quick(**options, settings={"steps": 3, "inner_batch": 2}), tmp_path, resume=True)
+
+
+def test_threads_and_strategy_are_replayed(
+    quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(quick(strategy="vmap", iterations=2), tmp_path)
+    seen = []
+    module = sys.modules["quickstudy.outer.session"]
+    monkeypatch.setattr(
+        module, "meta_train", lambda *a, **k: seen.append((k["strategy"], torch.get_num_threads()))
+    )
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(AttributeError):  # the stand-in returns nothing
+            train(quick(threads=None, iterations=4), tmp_path, resume=True)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [("vmap", 1)]
+
+
+def test_data_that_changed_are_refused(quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(quick(iterations=2), tmp_path)
+    from quickstudy.data import digits
+
+    data = digits(size=9).limit(12)
+    monkeypatch.setattr("quickstudy.outer.config.load_data", lambda *a, **k: data)
+    with pytest.raises(RunError, match="was begun on other data: pictures was"):
+        train(quick(iterations=4), tmp_path, resume=True)
+
+
+def test_an_optimiser_beyond_json_goes_on(quick: Quick, tmp_path: Path) -> None:
+    """Given as functions: momentum SGD and milestones, whose table JSON would turn into words."""
+    from quickstudy.outer import RunFolder, meta_train
+
+    def begin(name: str) -> dict[str, Any]:
+        config = quick()
+        splits = config.splits()
+        learner = config.make_learner(splits.train.image_shape, 4)
+        path = tmp_path / name
+        exists = (path / "config.json").exists()
+        return {
+            "learner": learner,
+            "tasks": config.training_tasks(splits.train),
+            "optimizer": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+            "schedule": lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [2, 5], 0.5),
+            "meta_batch": 2,
+            "run": RunFolder.open(path) if exists else RunFolder.create(path, {}),
+        }
+
+    whole = begin("a")
+    meta_train(**whole, iterations=6)
+    meta_train(**begin("b"), iterations=3)
+    rest = begin("b")
+    meta_train(**rest, iterations=6)
+    for name, value in whole["learner"].state_dict().items():
+        assert torch.equal(rest["learner"].state_dict()[name], value), name
+    assert json.loads(RunFolder(tmp_path / "b").path.joinpath("config.json").read_text()) == {"version": 1}

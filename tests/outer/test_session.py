@@ -1,0 +1,105 @@
+"""From options to a finished run folder, and a learner back from one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from quickstudy.errors import RunError, TaskError
+from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.session import load_run, train
+
+Quick = Callable[..., TrainConfig]
+
+
+def test_a_run_folder_holds_all_of_a_run(quick: Quick, tmp_path: Path) -> None:
+    said: list[str] = []
+    history = train(quick(), tmp_path, say=said.append)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "best.safetensors",
+        "checkpoint.safetensors",
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+    ]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["strategy"], config["threads"], config["query_used"]) == ("loop", 1, 2)
+    assert (config["classes"], config["pictures"]["shape"]) == (4, [1, 8, 8])
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert records == history.records
+    assert [r["iteration"] for r in records] == [2, 4, 6]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["best"] == max(r["val_accuracy"] for r in records) == history.best
+    assert said == ["validation on 3-way 1-shot tasks, 2 queries a class"]
+
+
+def test_the_learner_of_a_run_is_the_best_one(quick: Quick, tmp_path: Path) -> None:
+    from quickstudy.outer import measure
+
+    history = train(quick(iterations=20, outer_lr=0.5), tmp_path)
+    learner, config, run = load_run(tmp_path)
+    assert not learner.training
+    measured = measure(learner, config.problem(config.splits().val), config.validation_tasks)
+    assert measured.mean("accuracy") == history.best
+    assert run.path == tmp_path
+
+
+@pytest.mark.parametrize("learner", ["pixel-nn", "untrained"])
+def test_controls_have_runs_as_well(learner: str, quick: Quick, tmp_path: Path) -> None:
+    train(quick(learner=learner), tmp_path)
+    assert type(load_run(tmp_path)[0]).__name__.lower() == learner.replace("-", "")
+
+
+def test_no_iterations_keep_the_initial_weights(quick: Quick, tmp_path: Path) -> None:
+    config = quick(iterations=0)
+    train(config, tmp_path)
+    fresh = config.make_learner((1, 8, 8), 4).state_dict()
+    loaded = load_run(tmp_path)[0].state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in fresh.items())
+
+
+def test_a_run_that_exists_is_refused(quick: Quick, tmp_path: Path) -> None:
+    train(quick(), tmp_path)
+    with pytest.raises(RunError, match="exists already: choose another --out, or go on with it by --resume"):
+        train(quick(), tmp_path)
+
+
+def test_resuming_what_is_no_run_is_refused(quick: Quick, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(RunError, match=r"is not a run folder: it has no config\.json"):
+        train(quick(), tmp_path, resume=True)
+
+
+def test_a_way_beyond_the_classes_leaves_no_folder(quick: Quick, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="digits has 3 classes here: 4 ways"):
+        train(quick(way=4), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_weights_is_told(quick: Quick, tmp_path: Path) -> None:
+    train(quick(), tmp_path)
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(RunError, match=r"has no best\.safetensors: the run has not got that far"):
+        load_run(tmp_path)
+
+
+def test_weights_of_another_run_are_told(quick: Quick, tmp_path: Path) -> None:
+    train(quick(), tmp_path / "a")
+    train(quick(channels=5), tmp_path / "b")
+    (tmp_path / "a" / "best.safetensors").write_bytes((tmp_path / "b" / "best.safetensors").read_bytes())
+    with pytest.raises(RunError, match=r"best\.safetensors does not fit"):
+        load_run(tmp_path / "a")
+
+
+def test_a_config_without_the_pictures_is_told(quick: Quick, tmp_path: Path) -> None:
+    train(quick(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["pictures"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"config\.json does not hold a training run's options: no 'pictures'"):
+        load_run(tmp_path)
