@@ -18,7 +18,9 @@ from quickstudy.data.dataset import ClassDataset
 USUAL = {"np": np, "torch": torch, "nn": nn, "ClassDataset": ClassDataset}
 
 MODULES = ["quickstudy"] + [
-    m.name for m in pkgutil.walk_packages(quickstudy.__path__, "quickstudy.") if not m.name.endswith("__main__")
+    m.name
+    for m in pkgutil.walk_packages(quickstudy.__path__, "quickstudy.")
+    if not m.name.endswith("__main__")
 ]
 
 

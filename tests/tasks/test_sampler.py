@@ -132,6 +132,12 @@ def test_classes_and_rows_are_drawn_evenly_and_places_tell_nothing() -> None:
             assert stats.chisquare(np.bincount(y[:, place], minlength=4)).pvalue > 1e-4
 
 
+def test_queries_are_not_in_the_order_of_the_support_set() -> None:
+    batch = ClassTasks(numbered([12] * 6), 5, 3, query=3).batch(np.arange(500))
+    same = (batch.support.y == batch.query.y).double().mean()
+    assert abs(float(same) - 1 / 5) < 0.03
+
+
 def test_pairs_of_classes_are_drawn_evenly() -> None:
     """Without replacement: every unordered pair of 6 classes equally often."""
     batch = ClassTasks(numbered([4] * 6), 2, 1, query=1, seed=2).batch(np.arange(6000))

@@ -21,7 +21,7 @@ def polarity(x: Tensor | np.ndarray) -> Polarity:
 
     Example:
         >>> page = np.full((1, 28, 28), 255, np.uint8)
-        >>> page[0, 8:20, 14] = 0
+        >>> page[0, 8:20, 14:16] = 0
         >>> polarity(page)
         'dark-on-light'
     """
