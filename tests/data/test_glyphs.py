@@ -8,6 +8,7 @@ import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from quickstudy.data.dataset import ClassDataset
+from quickstudy.data.glyphs import _skeletons as skeletons
 from quickstudy.data.glyphs import glyphs, strokes
 from quickstudy.errors import DataError
 
@@ -28,11 +29,29 @@ def test_layout(data: ClassDataset) -> None:
     assert data.splits["default"] == (tuple(range(36)), tuple(range(36, 48)), tuple(range(48, 60)))
 
 
-@pytest.mark.parametrize("classes", [9, 10, 30, 400])
+@pytest.mark.parametrize("classes", [3, 9, 10, 20, 30, 47, 400])
 def test_the_split_uses_every_class_once(classes: int) -> None:
     parts = glyphs(classes, 1, size=8).splits["default"]
     assert [c for part in parts for c in part] == list(range(classes))
-    assert [len(part) for part in parts[1:]] == pytest.approx([0.2 * classes] * 2, abs=1)
+    assert [len(part) for part in parts[1:]] == pytest.approx([0.2 * classes] * 2, abs=3)
+    assert all(parts)
+
+
+def test_relatives_share_strokes_and_the_split_does_not_part_them() -> None:
+    """A family's characters share all but one stroke; no two of different parts share any."""
+
+    def shapes(c: int) -> list[bytes]:
+        live = bones.live[c]
+        return [stroke.round(6).tobytes() for stroke in bones.controls[c][live]]
+
+    bones = skeletons(np.arange(47), 0)
+    for c in range(0, 44, 4):
+        a, b = shapes(c), shapes(c + 1)
+        assert len(a) == len(b)
+        assert 1 <= sum(x != y for x, y in zip(a, b, strict=True)) <= 2
+    train, val, test = ({s for c in part for s in shapes(c)} for part in glyphs(47, 1).splits["default"])
+    assert not train & val
+    assert not (train | val) & test
 
 
 def test_the_same_again_and_another_seed_another_script(data: ClassDataset) -> None:

@@ -17,7 +17,7 @@ from numpy import ndarray
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import DataError
 
-STROKES, CONTROLS, POINTS = 4, 5, 32  # at most, a stroke, a stroke
+STROKES, CONTROLS, POINTS = 4, 5, 32  # strokes at most; control points and points of the path in each
 CHARACTER, HAND, MOMENT = range(3)  # the streams of chance
 FAMILY = 4  # classes that share all but one stroke
 
@@ -191,7 +191,8 @@ def glyphs(classes: int = 400, samples_per_class: int = 20, *, size: int = 28, s
 
     Returns:
         `x` uint8 `[classes * samples_per_class, 1, size, size]`; the attribute "hand", since hand `j` wrote
-        example `j` of every character; the split "default" of consecutive classes, 60/20/20.
+        example `j` of every character; the split "default" of consecutive classes, about 60/20/20; from 20
+        classes on it parts no family.
 
     Raises:
         DataError: no classes, no examples, or pictures too small to write in.
@@ -209,7 +210,8 @@ def glyphs(classes: int = 400, samples_per_class: int = 20, *, size: int = 28, s
         flat = path.reshape(-1, *path.shape[2:])
         parts.append(_ink(flat, np.repeat(live, samples_per_class, 0), pen.reshape(-1), size))
     x = torch.from_numpy(np.concatenate(parts)[:, None])
-    a, b = round(0.6 * classes), round(0.8 * classes)
+    whole_families = FAMILY if classes >= 5 * FAMILY else 1  # a relative in meta-train is not quite unseen
+    a, b = (fifths * classes // 5 // whole_families * whole_families for fifths in (3, 4))
     whole = tuple(range(classes))
     return ClassDataset(
         x=x,
