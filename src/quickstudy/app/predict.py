@@ -13,7 +13,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from quickstudy.app.cli import parse
 from quickstudy.data import polarity, read_image
@@ -126,7 +126,7 @@ def main(args: Sequence[str]) -> int:
         ]
         print(json.dumps({"predictions": rows}))
         return 0
-    table = Table("file", "label", "probability", "next")
+    table = Table(Column("file", overflow="fold"), "label", "probability", "next")
     for f, b, row in zip(queries, best, p, strict=True):
         second = int(row.argsort(descending=True)[1])
         table.add_row(

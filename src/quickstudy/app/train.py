@@ -62,6 +62,11 @@ def refuse_others(learner: str, args: Sequence[str]) -> None:
             raise UserError(f"{learner} has no option {word.split('=')[0]}; {', '.join(owners)} have it")
 
 
+def announce(text: str) -> None:
+    """A line on standard error; standard output is for results."""
+    print(text, file=sys.stderr)
+
+
 def main(args: Sequence[str]) -> int:
     """Parse and train."""
     learner = TrainConfig.learner
@@ -80,14 +85,13 @@ def main(args: Sequence[str]) -> int:
         given.out,
         resume=given.resume,
         progress=Bar(f"{learner} on {config.data}"),
-        say=lambda text: print(text, file=sys.stderr),
+        say=announce,
     )
     if history.best is not None:
         what = "accuracy" if history.best >= 0 else "minus loss"
-        print(
+        announce(
             f"best {what} on meta-validation {abs(history.best):.4f} at meta-step {history.best_iteration} "
-            f"of {history.iteration}",
-            file=sys.stderr,
+            f"of {history.iteration}"
         )
-    print(f"next: quickstudy evaluate {given.out}", file=sys.stderr)
+    announce(f"next: quickstudy evaluate {given.out}")
     return 0

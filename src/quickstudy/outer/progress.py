@@ -60,7 +60,9 @@ class Bar:
     def __init__(self, title: str = "meta-training") -> None:
         self.title = title
         self.console = Console(file=sys.stderr)
-        self.bar = RichProgress(*columns(), console=self.console, transient=True)
+        # Where nothing can be redrawn, rich would end with an empty line.
+        plain = not self.console.is_interactive
+        self.bar = RichProgress(*columns(), console=self.console, transient=True, disable=plain)
         self.smooth: dict[str, float] = {}
 
     def begin(self, total: int, done: int) -> None:

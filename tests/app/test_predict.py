@@ -1,0 +1,115 @@
+"""`quickstudy predict` on pictures in folders, by a run trained briefly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from quickstudy.data import read_image
+from quickstudy.outer.session import load_run
+
+
+@pytest.fixture
+def parts(drawings: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """3 examples of each class to learn from, 2 to classify."""
+    return divide(drawings, tmp_path)
+
+
+def divide(pictures: Path, place: Path) -> tuple[Path, Path]:
+    support, query = place / "support", place / "query"
+    for folder in sorted(pictures.iterdir()):
+        for i, file in enumerate(sorted(folder.iterdir())):
+            target = (support if i < 3 else query) / folder.name / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+    return support, query
+
+
+def test_json_is_of_the_documented_shape(
+    run: Path, parts: tuple[Path, Path], command: Callable[..., Any]
+) -> None:
+    support, query = parts
+    said = command("predict", run, "--support", support, "--query", query, "--json")
+    assert said.code == 0
+    answer = json.loads(said.out)  # exactly one object
+    assert list(answer) == ["predictions"]
+    assert len(answer["predictions"]) == 10
+    assert [p["file"] for p in answer["predictions"]] == [str(p) for p in sorted(query.rglob("*.png"))]
+    names = sorted(p.name for p in support.iterdir())
+    for p in answer["predictions"]:
+        assert list(p) == ["file", "label", "probabilities"]
+        assert sorted(p["probabilities"]) == names
+        assert sum(p["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert p["label"] == max(p["probabilities"], key=p["probabilities"].get)
+    assert "5 classes, 3 examples each; 10 to classify" in said.err
+    assert "inverted" not in said.err
+
+
+def test_probabilities_are_those_of_the_library(
+    run: Path, parts: tuple[Path, Path], command: Callable[..., Any]
+) -> None:
+    support, query = parts
+    answer = json.loads(command("predict", run, "--support", support, "--query", query, "--json").out)
+    folders = sorted(support.iterdir())
+    x = torch.stack([torch.tensor(read_image(f)) for d in folders for f in sorted(d.iterdir())])
+    q = torch.stack([torch.tensor(read_image(p["file"])) for p in answer["predictions"]])
+    expected = load_run(run)[0].adapt(x, torch.arange(5).repeat_interleave(3)).probabilities(q)
+    found = torch.tensor([list(p["probabilities"].values()) for p in answer["predictions"]])
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_photos_are_inverted_and_resized_and_it_says_so(
+    run: Path, photos: Path, drawings: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    support, query = divide(photos, tmp_path)
+    said = command("predict", run, "--support", support, "--query", query, "--json")
+    assert said.code == 0
+    err = " ".join(said.err.split())
+    assert "pictures brought to 28×28 grey" in err
+    assert "examples inverted to light-on-dark" in err
+    assert "queries inverted to light-on-dark" in err
+    assert len(json.loads(said.out)["predictions"]) == 10
+    # Examples and queries are looked at separately.
+    said = command("predict", run, "--support", drawings, "--query", query, "--json")
+    assert "examples inverted" not in said.err
+    assert "queries inverted" in said.err
+    same = command("predict", run, "--support", support, "--query", support, "--json")
+    labels = [(Path(p["file"]).parent.name, p["label"]) for p in json.loads(same.out)["predictions"]]
+    assert sum(a == b for a, b in labels) >= 8
+
+
+def test_a_table_for_people(run: Path, parts: tuple[Path, Path], command: Callable[..., Any]) -> None:
+    support, query = parts
+    odd = query / "[bold]odd[red].png"
+    shutil.copy(next(query.rglob("*.png")), odd)
+    said = command("predict", run, "--support", support, "--query", odd)
+    assert said.code == 0
+    assert "probability" in said.out
+    assert "[bold]odd[red].png" in "".join(c for c in said.out if c.isalnum() or c in "[].")
+
+
+def test_what_is_wrong_is_named(
+    run: Path, parts: tuple[Path, Path], tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    support, query = parts
+    assert "none: there is no such" in refused(
+        "predict", run, "--support", tmp_path / "none", "--query", query
+    )
+    assert "none: there is no such" in refused(
+        "predict", run, "--support", support, "--query", query / "none"
+    )
+    (tmp_path / "one" / "only").mkdir(parents=True)
+    assert "at least 2 are needed" in refused("predict", run, "--support", tmp_path / "one", "--query", query)
+    (support / "empty").mkdir()
+    assert refused("predict", run, "--support", support, "--query", query) == (
+        f"{support / 'empty'}: holds no pictures"
+    )
+    (support / "empty" / "text.png").write_text("no picture")
+    assert "text.png: not a picture" in refused("predict", run, "--support", support, "--query", query)
+    assert "not a run folder" in refused("predict", tmp_path, "--support", support, "--query", query)
