@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from torch import Tensor, nn
 
 from quickstudy.data import Splits
+from quickstudy.errors import RunError, TaskError
 from quickstudy.evaluation.evaluate import Evaluation, evaluate
-from quickstudy.evaluation.search import apply, choose_settings
+from quickstudy.evaluation.scores import Calibration
+from quickstudy.evaluation.search import choose_settings
 from quickstudy.learners import CONTROLS, Learner, learner_class
 from quickstudy.outer.atomic import write_json
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Bar
+from quickstudy.outer.run_folder import RunFolder, checksum
 from quickstudy.tasks import ClassTasks
+from quickstudy.tasks.sampler import FrozenTasks
+
+SIZES = ("way", "shot", "query")
+MATTERS = ("body", "channels", "norm", "seed", *SIZES, "validate_every", "validation_tasks")
+"""The options of a run that its floors depend on, beside the data."""
 
 
 @dataclass(frozen=True)
 class Floor:
-    """One control: its accuracy, the settings chosen for it on meta-validation, seconds it took."""
+    """One control.
+
+    Args:
+        evaluation: what it reached.
+        chosen: its settings, the best on meta-validation.
+        seconds: what it took, pretraining included.
+    """
 
     name: str
-    accuracy: float
-    ci95: float
-    tasks: int
+    evaluation: Evaluation
     chosen: dict[str, Any]
     seconds: float
 
     def json(self) -> dict[str, Any]:
-        """The row as JSON."""
-        return dataclasses.asdict(self)
+        """The row as JSON: name, chosen settings and seconds beside the evaluation's numbers."""
+        own = {"name": self.name, "chosen": self.chosen, "seconds": self.seconds}
+        return {**own, **self.evaluation.json()}
 
 
 def floors(
     config: TrainConfig,
     splits: Splits,
     *,
-    source: ClassTasks,
-    names: tuple[str, ...] = tuple(CONTROLS),
+    source: ClassTasks | FrozenTasks,
+    names: Sequence[str] = tuple(CONTROLS),
     n_tasks: int = 1000,
     search_tasks: int = 50,
     pretrain_iterations: int | None = None,
@@ -52,92 +71,164 @@ def floors(
 ) -> list[Floor]:
     """Measure the controls on the tasks a learner was measured on, with its body.
 
-    Rates and steps are chosen on meta-validation; the two pretrained controls share one pretrained body.
+    Rates and steps are chosen on meta-validation. The pretrained controls share one body, pretrained on the
+    meta-train classes and, like a learner's, that of the best meta-validation.
 
     Args:
         config: the learner's run; body, normalisation and seed are taken from it.
+        splits: the classes to pretrain and to choose on.
         source: meta-test tasks.
         names: which controls.
+        n_tasks: meta-test tasks.
         search_tasks: meta-validation tasks for each setting tried.
         pretrain_iterations: steps of pretraining on batches of 128; by default the run's meta-steps.
-        cache: a folder where rows are kept, so that a second call is quick.
+        cache: a folder where rows and the pretrained body are kept: a second call is quick, and one that was
+            interrupted goes on.
         progress: show bars on standard error.
+
+    Raises:
+        UserError: an unknown control.
+        RunError: the cache cannot be written to.
+
+    Example:
+        >>> rows = floors(config, splits, source=config.problem(splits.test))  # doctest: +SKIP
     """
-    rows: list[Floor] = []
-    pretrained: Learner | None = None
-    key = json.dumps(
-        [source.describe(), n_tasks, search_tasks, pretrain_iterations, config.json()], default=str
-    )
     for name in names:
-        kept = _kept(cache, name, key)
+        learner_class(name)  # there is one
+    if cache is not None:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the folder {cache}: {error.strerror or error}") from error
+    told = source.describe()
+    iterations = config.iterations if pretrain_iterations is None else pretrain_iterations
+    base = [splits.train.fingerprint(), splits.val.fingerprint(), {k: getattr(config, k) for k in MATTERS}]
+    asked = checksum(
+        source.batch(np.arange(min(2, n_tasks))).tensors()
+    )  # tells tasks apart that are described alike
+    pretraining = Pretraining(
+        config, splits, iterations, cache and cache / f"body-{digest(base, iterations)}"
+    )
+    key = digest(base, iterations, told, asked, n_tasks, search_tasks)
+    control = dataclasses.replace(config, settings={}, way=most(told["way"]))
+    rows: list[Floor] = []
+    for name in names:
+        kept = None if cache is None else read(cache / f"{name}-{key}.json")
         if kept is not None:
             rows.append(kept)
             continue
-        begun = time.monotonic()
-        changes = {"learner": name, "settings": {}, "way": int(_most(source.way))}
-        control = dataclasses.replace(config, **changes)  # type: ignore[arg-type]
-        learner = control.make_learner(splits.train.image_shape, len(splits.train))
-        if learner_class(name).trains_on == "batches":
-            if pretrained is None:
-                pretrained = _pretrain(control, splits, learner, pretrain_iterations, progress)
-            _body(learner).load_state_dict(_body(pretrained).state_dict())
-        # As on meta-test where meta-validation has enough classes, else as the run was validated.
-        way = source.way if _most(source.way) <= len(splits.val) else config.way
-        validation = ClassTasks(splits.val, way, source.shot, source.query, seed=1)
-        chosen, _ = choose_settings(learner, validation, search_tasks)
-        apply(learner, chosen)
-        result: Evaluation = evaluate(learner, source, n_tasks, progress=progress)
-        assert result.accuracy is not None
-        row = Floor(name, result.accuracy, result.ci95, n_tasks, chosen, round(time.monotonic() - begun, 1))
+        begun, seconds = time.monotonic(), 0.0
+        learner = dataclasses.replace(control, learner=name).make_learner(
+            splits.train.image_shape, len(splits.train)
+        )
+        if learner.trains_on == "batches":
+            weights, seconds = pretraining.body(progress)
+            begun = time.monotonic()
+            body(learner).load_state_dict(weights)
+        chosen, _ = choose_settings(learner, as_solved(config, splits, told), search_tasks, progress=progress)
+        result = evaluate(learner, source, n_tasks, progress=progress)
+        row = Floor(name, result, chosen, round(seconds + time.monotonic() - begun, 1))
         rows.append(row)
         if cache is not None:
-            cache.mkdir(parents=True, exist_ok=True)
-            write_json(cache / f"{name}.json", {"key": key, "row": row.json()})
+            write(cache / f"{name}-{key}.json", row)
     return rows
 
 
-def _most(count: int | tuple[int, int]) -> int:
-    return count if isinstance(count, int) else count[1]
+class Pretraining:
+    """A body trained to tell the meta-train classes apart: trained when first asked for, once.
+
+    Args:
+        folder: where it is kept; a run folder, so that an interrupted pretraining goes on.
+    """
+
+    def __init__(self, config: TrainConfig, splits: Splits, iterations: int, folder: Path | None) -> None:
+        # As the control that is quickly validated: no fine-tuning, the nearest class mean.
+        self.config = dataclasses.replace(config, learner="pretrain-centroid", settings={})
+        self.splits, self.iterations, self.folder = splits, iterations, folder
+        self.done: tuple[dict[str, Tensor], float] | None = None
+
+    def body(self, progress: bool) -> tuple[dict[str, Tensor], float]:
+        """The body's weights, best on meta-validation, and the seconds it took."""
+        if self.done is None:
+            train = self.splits.train
+            learner = self.config.make_learner(train.image_shape, len(train))
+            run = None if self.folder is None else RunFolder(self.folder)
+            if run is not None and run.vacant:
+                run = RunFolder.create(run.path, self.config.json())
+            history = meta_train(
+                learner,
+                self.config.training_tasks(train),
+                validation=self.config.problem(self.splits.val),
+                iterations=self.iterations,
+                validate_every=self.config.validate_every,
+                validation_tasks=self.config.validation_tasks,
+                seed=self.config.seed,
+                run=run,
+                progress=Bar("pretraining for the controls") if progress else None,
+            )
+            self.done = body(learner).state_dict(), history.seconds
+        return self.done
 
 
-def _kept(cache: Path | None, name: str, key: str) -> Floor | None:
-    if cache is None:
-        return None
+def body(learner: Learner) -> nn.Module:
+    """The net that two learners can share."""
+    net: Any = getattr(learner, "net", learner)
+    return net.body
+
+
+def as_solved(config: TrainConfig, splits: Splits, told: dict[str, Any]) -> ClassTasks:
+    """Meta-validation tasks as on meta-test, or where the classes do not allow them, as in the run."""
+    way, shot, query = (tuple(v) if isinstance(v, list) else v for v in (told[k] for k in SIZES))
     try:
-        saved = json.loads((cache / f"{name}.json").read_bytes())
-        return Floor(**saved["row"]) if saved["key"] == key else None
+        return ClassTasks(splits.val, way, shot, query, seed=1)
+    except TaskError:
+        return config.problem(splits.val)
+
+
+def most(count: Any) -> int:
+    """The number, or the highest of a range."""
+    return count if isinstance(count, int) else max(count)
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits that change with any of these values."""
+    return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=8).hexdigest()
+
+
+def write(path: Path, row: Floor) -> None:
+    """Keep a row, without its confusion; not one with numbers JSON has no word for."""
+    kept = dataclasses.replace(row, evaluation=dataclasses.replace(row.evaluation, confusion={}))
+    with contextlib.suppress(ValueError):
+        write_json(path, dataclasses.asdict(kept))
+
+
+def read(path: Path) -> Floor | None:
+    """A row that was kept; None where there is none that can be read."""
+    try:
+        kept = json.loads(path.read_bytes())
+        numbers = kept["evaluation"]
+        numbers["calibration"] = Calibration(*numbers["calibration"])
+        return Floor(**{**kept, "evaluation": Evaluation(**numbers)})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _body(learner: Learner) -> Any:
-    net = getattr(learner, "net", None)
-    return net.body if net is not None else learner.body
+def floors_table(rows: Sequence[Floor], learner: tuple[str, Evaluation] | None = None) -> Table:
+    """The rows as a table, a learner's own (its name and what it reached) last.
 
+    Example:
+        >>> rich.print(floors_table(rows, learner=("maml", result)))  # doctest: +SKIP
+    """
+    table = Table("", "accuracy ± 95 %", "chosen on meta-validation", box=SIMPLE_HEAD)
+    table.add_column("seconds", justify="right")
 
-def _pretrain(
-    control: TrainConfig, splits: Splits, learner: Learner, iterations: int | None, progress: bool
-) -> Learner:
-    meta_train(
-        learner,
-        control.training_tasks(splits.train),
-        iterations=iterations or control.iterations,
-        seed=control.seed,
-        progress=Bar("pretraining the controls") if progress else None,
-    )
-    return learner
+    def number(result: Evaluation) -> str:
+        return f"{100 * (result.accuracy or 0):.1f} ± {100 * result.ci95:.1f} %"
 
-
-def floors_table(rows: list[Floor], learner: tuple[str, Evaluation] | None = None) -> Table:
-    """The rows as a table, the learner's own last."""
-    table = Table("", "accuracy ± 95 %", "chosen on meta-validation")
     for row in rows:
-        chosen = ", ".join(f"{k.replace('_', '-')} {v:g}" for k, v in row.chosen.items())
-        table.add_row(row.name, f"{100 * row.accuracy:.1f} ± {100 * row.ci95:.1f} %", chosen)
+        chosen = ", ".join(f"{k.replace('_', '-')} {v}" for k, v in row.chosen.items())
+        table.add_row(row.name, number(row.evaluation), chosen, f"{row.seconds:.0f}")
     if learner is not None:
-        name, result = learner
         table.add_section()
-        table.add_row(
-            name, f"{100 * (result.accuracy or 0):.1f} ± {100 * result.ci95:.1f} %", result.mode, style="bold"
-        )
+        table.add_row(learner[0], number(learner[1]), learner[1].mode, "", style="bold")
     return table
