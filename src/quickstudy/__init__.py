@@ -10,8 +10,6 @@
 torch.Size([75])
 """
 
-__version__ = "0.1.0"
-
 from quickstudy import data, evaluation, inner, learners, nets, outer, recipes
 from quickstudy.data import ClassDataset
 from quickstudy.evaluation import evaluate
@@ -33,6 +31,7 @@ from quickstudy.learners import (
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.outer.session import load_run
 from quickstudy.tasks import FrozenTasks, Harmonics, Lines, Query, Sinusoids, Support, Task, tasks
+from quickstudy.version import __version__
 
 __all__ = [
     "ANIL",
@@ -57,6 +56,7 @@ __all__ = [
     "Support",
     "Task",
     "Untrained",
+    "__version__",
     "data",
     "evaluate",
     "evaluation",

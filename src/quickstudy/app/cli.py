@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import tyro
 
-import quickstudy
 from quickstudy.errors import UserError, unknown
 from quickstudy.inner.allocator import keep_freed_memory
+from quickstudy.version import __version__
 
 COMMANDS = {
     "demo": "the main job in about two minutes, offline; leaves its run in runs/demo",
@@ -73,7 +73,7 @@ def run(args: Sequence[str]) -> int:
         print(overview())
         return 0 if args else 2
     if args[0] in ("--version", "-V"):
-        print(quickstudy.__version__)
+        print(__version__)
         return 0
     if args[0] not in COMMANDS:
         raise unknown("command", args[0], COMMANDS)

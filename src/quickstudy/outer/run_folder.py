@@ -27,9 +27,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-import quickstudy
 from quickstudy.errors import RunError
 from quickstudy.outer.atomic import append, write_bytes, write_json
+from quickstudy.version import __version__
 
 VERSION = 1
 
@@ -78,7 +78,7 @@ class RunFolder:
         if version != VERSION:
             raise RunError(
                 f"{path} was written in layout version {version}; this quickstudy "
-                f"{quickstudy.__version__} reads version {VERSION}"
+                f"{__version__} reads version {VERSION}"
             )
         return folder
 
@@ -205,7 +205,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 def environment() -> dict[str, Any]:
     """What the numbers of a run may depend on besides its options."""
     return {
-        "quickstudy": quickstudy.__version__,
+        "quickstudy": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
