@@ -3,21 +3,235 @@
 from __future__ import annotations
 
 import io
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from torch import Tensor
 
-from quickstudy.evaluation.scores import Calibration
+from quickstudy.data.polarity import polarity
+from quickstudy.errors import UserError
+from quickstudy.evaluation.scores import Calibration, Confusion
 from quickstudy.learners.base import Predictor
 from quickstudy.outer.atomic import write_bytes
-from quickstudy.tasks.task import Task
+from quickstudy.tasks.task import Task, as_float
 
-BLUE, GREEN, RED, GREY = "#2f6fb0", "#2e8b57", "#c0392b", "#8a8f98"
+INK, GREY, PALE = "#20262e", "#8a929c", "#e7eaee"
+BLUE, GREEN, RED = "#2563a8", "#2b8a57", "#c8372d"
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
+
+
+def training_curve(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Loss and accuracy by meta-step: training, and meta-validation with its 95 % band and its best.
+
+    Args:
+        records: the lines of metrics.jsonl; a value of None leaves a gap.
+        path: the PNG to write.
+
+    Raises:
+        UserError: there are no records.
+    """
+    kinds = [k for k in ("accuracy", "loss") if any(f"train_{k}" in r or f"val_{k}" in r for r in records)]
+    if not kinds:
+        raise UserError("there are no records to draw a curve of: the run has not got to a validation")
+    figure = _figure(4.6 * len(kinds) + 0.4, 3.5)
+    x = np.array([r["iteration"] for r in records])
+
+    def column(name: str) -> np.ndarray:
+        return np.array([math.nan if r.get(name) is None else r[name] for r in records])
+
+    for place, kind in enumerate(kinds, 1):
+        axes = _axes(figure, 1, len(kinds), place, title=kind.capitalize(), xlabel="meta-step")
+        train, val = column(f"train_{kind}"), column(f"val_{kind}")
+        drawn = []
+        for y, colour, label in ((train, GREY, "meta-training"), (val, BLUE, "meta-validation")):
+            if np.isfinite(y).any():
+                few = "o" if len(x) <= 40 else ""
+                drawn += axes.plot(x, y, color=colour, label=label, marker=few, markersize=3, linewidth=1.7)
+        if kind == "accuracy":
+            axes.yaxis.set_major_formatter(PERCENT)
+            if np.isfinite(val).any():
+                band, best = column("val_accuracy_ci95"), int(np.nanargmax(val))
+                axes.fill_between(x, val - band, val + band, color=BLUE, alpha=0.16, linewidth=0)
+                axes.plot(x[best], val[best], "o", color=BLUE, markersize=7, markeredgecolor="white")
+                text = f"best {100 * val[best]:.1f} %"
+                left = x[best] > (x[0] + x[-1]) / 2
+                axes.annotate(
+                    text,
+                    (x[best], val[best]),
+                    xytext=(-4 if left else 4, -14),
+                    textcoords="offset points",
+                    ha="right" if left else "left",
+                    color=BLUE,
+                    fontsize=9,
+                )
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.legend(handles=drawn, frameon=False, fontsize=9, labelcolor=INK)
+    _save(figure, path)
+
+
+def task_picture(
+    task: Task,
+    answers: Predictor | Tensor,
+    path: str | Path,
+    names: Sequence[str] | None = None,
+    queries: int = 6,
+) -> None:
+    """A task as a table of pictures: a row a class, its support examples, then queries with their answers.
+
+    Args:
+        task: one task over pictures.
+        answers: what a learner made of its support set; or class probabilities `[q, N]` of its queries.
+        path: the PNG to write.
+        names: class names, by label.
+        queries: how many queries a class to show.
+
+    Raises:
+        UserError: the examples are not pictures.
+    """
+    if task.support.x.ndim != 4 or task.support.way is None:
+        raise UserError("a task can only be drawn where examples are pictures with class labels")
+    way = task.support.way
+    chances = answers.probabilities(task.query.x) if isinstance(answers, Predictor) else answers
+    probability, predicted = (v.tolist() for v in chances.max(-1))
+    support_y, query_y = task.support.y.tolist(), task.query.y.tolist()
+    learnt = [[i for i, y in enumerate(support_y) if y == c][:5] for c in range(way)]
+    asked = [[i for i, y in enumerate(query_y) if y == c][:queries] for c in range(way)]
+    left, right = max(map(len, learnt)), max(map(len, asked))
+    names = [f"class {c}" for c in range(way)] if names is None else names
+    labels = [_lines(name) for name in names]
+
+    def answer(i: int) -> str:
+        """The probability, after the wrong class's name where it is one."""
+        wrong = "" if predicted[i] == query_y[i] else f"{_lines(_brief(names)[predicted[i]])}\n"
+        return f"{wrong}{100 * probability[i]:.0f} %"
+
+    lines = 1 + max(answer(i).count("\n") for row in asked for i in row)
+    invert = polarity(task.support.x) == "light-on-dark"  # ink is shown dark on paper
+
+    figure = _figure(1.0 * (left + right) + 1.9, (1.05 + 0.13 * lines) * way + 0.7)
+    correct = sum(p == y for p, y in zip(predicted, query_y, strict=True))
+    figure.suptitle(
+        f"{correct} of {len(query_y)} queries answered right", x=0.01, ha="left", fontsize=11, color=INK
+    )
+    grid = figure.add_gridspec(way, left + right + 1, width_ratios=[1] * left + [0.3] + [1] * right)
+
+    def show(row: int, column: int, picture: Tensor, colour: str) -> Any:
+        axes = figure.add_subplot(grid[row, column])
+        pixels = as_float(picture).clamp(0, 1).permute(1, 2, 0).numpy()
+        if pixels.shape[-1] != 3:
+            pixels = pixels.mean(-1, keepdims=True).repeat(3, -1)
+            pixels = 1 - pixels if invert else pixels
+        axes.imshow(pixels, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        for spine in axes.spines.values():
+            spine.set(color=colour, linewidth=1 if colour == PALE else 2.4)
+        return axes
+
+    for c in range(way):
+        for column, i in enumerate(learnt[c]):
+            axes = show(c, column, task.support.x[i], PALE)
+            if column == 0:
+                axes.set_ylabel(labels[c], rotation=0, ha="right", va="center", fontsize=9, color=INK)
+                if c == 0:
+                    axes.set_title("learns from", fontsize=9, loc="left", color=GREY)
+        for column, i in enumerate(asked[c]):
+            hit = predicted[i] == c
+            axes = show(c, left + 1 + column, task.query.x[i], GREEN if hit else RED)
+            axes.set_xlabel(answer(i), fontsize=7.5, color=GREEN if hit else RED, labelpad=3)
+            if c == 0 and column == 0:
+                axes.set_title("is asked", fontsize=9, loc="left", color=GREY)
+    _save(figure, path)
+
+
+def reliability(measured: Calibration, path: str | Path) -> None:
+    """Accuracy by confidence, and how often each confidence occurs: on the diagonal, a probability means
+    what it says.
+
+    Args:
+        measured: `Evaluation.calibration`.
+        path: the PNG to write.
+    """
+    bins = len(measured.share)
+    edges, width = np.arange(bins) / bins, 1 / bins
+    accuracy, confidence, share = (
+        np.array(v) for v in (measured.accuracy, measured.confidence, measured.share)
+    )
+    used = share > 0
+    x, y = confidence[used], accuracy[used]
+    figure = _figure(4.4, 5.0)
+    grid = figure.add_gridspec(2, 1, height_ratios=[3.4, 1])
+    axes = _axes(figure, grid[0], title=f"Expected calibration error {measured.error:.3f}", ylabel="accuracy")
+    axes.bar(edges[used], y, width, align="edge", color=BLUE, alpha=0.22, edgecolor="white")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+    axes.vlines(x, x, y, color=RED, linewidth=1.8, label="gap")  # from the diagonal to what was reached
+    axes.plot(x, y, "o", color=BLUE, markersize=5.5, label="mean of a bin", clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticklabels=[])
+    axes.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=INK)
+    below = _axes(figure, grid[1], xlabel="confidence", ylabel="queries")
+    below.bar(edges, share, width, align="edge", color=GREY, edgecolor="white")
+    below.set(xlim=(0, 1))
+    below.yaxis.set_major_locator(MaxNLocator(3))
+    below.yaxis.set_major_formatter(PERCENT)
+    _save(figure, path)
+
+
+def confusion_matrix(counts: Confusion, path: str | Path, classes: int = 20) -> None:
+    """The classes most often taken for each other: in a row, what one class's queries were taken for.
+
+    Args:
+        counts: `Evaluation.confusion`.
+        path: the PNG to write.
+        classes: how many to show.
+
+    Raises:
+        UserError: there are no counts.
+    """
+    if not counts:
+        raise UserError("there are no confusions to draw: this was not measured on classes of a data set")
+    shown = most_confused(counts, classes)
+    totals = np.array([max(1, sum(counts.get(t, {}).values())) for t in shown])
+    table = np.array([[counts.get(t, {}).get(p, 0) for p in shown] for t in shown]) / totals[:, None]
+    n = len(shown)
+    figure = _figure(0.42 * n + 2.6, 0.42 * n + 2.2)
+    axes = figure.add_subplot()
+    right = np.eye(n, dtype=bool)
+    axes.imshow(np.where(right | (table == 0), np.nan, table), cmap="Reds", vmin=-0.15, vmax=1)
+    axes.imshow(np.where(right & (table > 0), table, np.nan), cmap="Blues", vmin=-0.15, vmax=1)
+    for row, column in zip(*np.nonzero(table), strict=True):
+        value = table[row, column]
+        colour = "white" if value > 0.45 else INK
+        axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color=PALE)
+    labels = [_elided(name) for name in shown]
+    axes.set_xticks(range(n), labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_yticks(range(n), labels, fontsize=8)
+    axes.set_xlabel("taken for", color=GREY)
+    axes.set_ylabel("true class", color=GREY)
+    axes.set_title("Most confused classes, % of a class's queries", loc="left", fontsize=11, color=INK)
+    axes.tick_params(which="both", length=0, colors=INK)
+    axes.spines[:].set_color(PALE)
+    _save(figure, path)
+
+
+def most_confused(counts: Confusion, classes: int) -> list[str]:
+    """The classes of the most frequent confusions, those of one confusion side by side.
+
+    >>> most_confused({"a": {"a": 9, "b": 1}, "b": {"b": 5}, "c": {"d": 4, "a": 2}}, 3)
+    ['c', 'd', 'a']
+    """
+    wrong = [(n, t, p) for t, row in counts.items() for p, n in row.items() if t != p]
+    pairs = sorted(wrong, key=lambda pair: -pair[0])
+    named = [name for _, t, p in pairs for name in (t, p)] + sorted(counts)
+    return list(dict.fromkeys(named))[:classes]
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -26,110 +240,37 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _axes(figure: Figure, *place: Any, title: str = "", xlabel: str = "", ylabel: str = "") -> Any:
+    axes = figure.add_subplot(*place)
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_xlabel(xlabel, fontsize=9, color=GREY)
+    axes.set_ylabel(ylabel, fontsize=9, color=GREY)
+    axes.tick_params(labelsize=9, colors=INK, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GREY)
+    axes.grid(axis="y", color=PALE)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _elided(name: str, letters: int = 34) -> str:
+    """A class name without its middle where it is long: names of a folder tree differ at the end."""
+    return name if len(name) <= letters else f"{name[: letters // 2 - 1]}…{name[-letters // 2 :]}"
+
+
+def _lines(name: str) -> str:
+    """A class name in lines as wide as a picture, broken where names of files have marks for spaces."""
+    words = _elided(name).replace("_", " ").replace("/", "/ ")
+    return "\n".join(textwrap.wrap(words, 15)) or name
+
+
+def _brief(names: Sequence[str]) -> list[str]:
+    """Only the last parts of paths, where these differ."""
+    last = [name.rsplit("/", 1)[-1] for name in names]
+    return last if len(set(last)) == len(names) else list(names)
+
+
 def _save(figure: Figure, path: str | Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     write_bytes(Path(path), buffer.getvalue())
-
-
-def _clean(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-
-
-def training_curve(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Loss and accuracy by meta-step, training and meta-validation with its 95 % band.
-
-    Args:
-        records: the lines of metrics.jsonl.
-        path: the PNG to write.
-    """
-    kinds = [k for k in ("accuracy", "loss") if any(f"train_{k}" in r or f"val_{k}" in r for r in records)]
-    figure = _figure(4.8 * max(1, len(kinds)), 3.4)
-    for place, kind in enumerate(kinds):
-        axes = figure.add_subplot(1, len(kinds), place + 1)
-        for name, colour, label in (("train", GREY, "meta-training"), ("val", BLUE, "meta-validation")):
-            points = [(r["iteration"], r[f"{name}_{kind}"]) for r in records if f"{name}_{kind}" in r]
-            if not points:
-                continue
-            x, y = map(np.array, zip(*points, strict=True))
-            axes.plot(x, y, color=colour, label=label, marker="o", markersize=3, linewidth=1.6)
-            if kind == "accuracy" and name == "val":
-                band = np.array([r["val_accuracy_ci95"] for r in records if "val_accuracy" in r])
-                axes.fill_between(x, y - band, y + band, color=colour, alpha=0.15, linewidth=0)
-        axes.set_xlabel("meta-step")
-        axes.set_title(kind, loc="left", fontsize=11)
-        axes.legend(frameon=False, fontsize=9)
-        _clean(axes)
-    _save(figure, path)
-
-
-def task_picture(
-    task: Task, predictor: Predictor, path: str | Path, names: Sequence[str] | None = None, queries: int = 6
-) -> None:
-    """A task as a table of pictures: a row a class, its support examples, then queries with their answers.
-
-    Args:
-        task: one task over pictures.
-        predictor: what a learner made of its support set.
-        path: the PNG to write.
-        names: class names, by label.
-        queries: how many queries a class to show.
-    """
-    way = task.support.way or 0
-    probability, predicted = predictor.probabilities(task.query.x).max(-1)
-    support_y, query_y = task.support.y.tolist(), task.query.y.tolist()
-    rows = [[i for i, y in enumerate(support_y) if y == c][:5] for c in range(way)]
-    asked = [[i for i, y in enumerate(query_y) if y == c][:queries] for c in range(way)]
-    left, right = max(map(len, rows)), max(map(len, asked))
-    figure = _figure(0.95 * (left + right) + 1.6, 1.12 * way + 0.55)
-    grid = figure.add_gridspec(way, left + right + 1, width_ratios=[1] * left + [0.35] + [1] * right)
-    labels = [str(c) if names is None else names[c] for c in range(way)]
-
-    def show(row: int, column: int, picture: torch.Tensor) -> Any:
-        axes = figure.add_subplot(grid[row, column])
-        pixels = picture.clamp(0, 1).permute(1, 2, 0).numpy()
-        if pixels.shape[-1] == 1:
-            axes.imshow(1 - pixels[..., 0], cmap="gray", vmin=0, vmax=1)
-        else:
-            axes.imshow(pixels)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return axes
-
-    for c in range(way):
-        for column, i in enumerate(rows[c]):
-            axes = show(c, column, task.support.x[i])
-            if column == 0:
-                axes.set_ylabel(labels[c], rotation=0, ha="right", va="center", fontsize=8)
-            if c == 0 and column == 0:
-                axes.set_title("learns from", fontsize=9, loc="left")
-        for column, i in enumerate(asked[c]):
-            axes = show(c, left + 1 + column, task.query.x[i])
-            right_answer = int(predicted[i]) == c
-            colour = GREEN if right_answer else RED
-            for spine in axes.spines.values():
-                spine.set_color(colour)
-                spine.set_linewidth(2.2)
-            answer = f"{100 * float(probability[i]):.0f} %"
-            text = answer if right_answer else f"{labels[int(predicted[i])]} {answer}"
-            axes.set_xlabel(text, fontsize=7, color=colour, labelpad=2)
-            if c == 0 and column == 0:
-                axes.set_title("is asked", fontsize=9, loc="left")
-    _save(figure, path)
-
-
-def reliability(measured: Calibration, path: str | Path) -> None:
-    """Accuracy by confidence: on the diagonal, a probability means what it says."""
-    figure = _figure(4.2, 3.8)
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-    used = [i for i, share in enumerate(measured.share) if share > 0]
-    x = [measured.confidence[i] for i in used]
-    y = [measured.accuracy[i] for i in used]
-    axes.scatter(x, y, s=[20 + 900 * measured.share[i] for i in used], color=BLUE, alpha=0.55, linewidth=0)
-    axes.plot(x, y, color=BLUE, linewidth=1.2)
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
-    axes.set_title(f"expected calibration error {measured.error:.3f}", loc="left", fontsize=10)
-    _clean(axes)
-    _save(figure, path)
