@@ -78,9 +78,7 @@ def main() -> None:
         "target": 0.9,
         "seconds": round(time.monotonic() - begun, 1),
     }
-    print(
-        f"{100 * mean:.1f} ± {100 * ci95:.1f} % over {given.draws} draws, the worst {100 * min(accuracies):.1f} %"
-    )
+    print(f"{mean:.1%} ± {ci95:.1%} over {given.draws} draws, the worst {min(accuracies):.1%}")
     if given.out:
         write_json(given.out, result)
 

@@ -1,7 +1,7 @@
 """The README's table of results, from the files under results/.
 
-    python benchmarks/results_table.py            print it
-    python benchmarks/results_table.py --write    put it into README.md
+python benchmarks/results_table.py            print it
+python benchmarks/results_table.py --write    put it into README.md
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ def rows_of(result: dict[str, Any], file: str) -> list[list[str]]:
 
 def table() -> str:
     """All results as one Markdown table."""
-    lines = ["| experiment | measured on | result | aim | published | training |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| experiment | measured on | result | aim | published | training |",
+        "|---|---|---|---|---|---|",
+    ]
     for path in sorted((ROOT / "results").glob("*.json")):
         result = json.loads(path.read_text())
         if "recipe" in result:

@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from quickstudy.app.cli import parse
-from quickstudy.evaluation import evaluate, floors, floors_table
+from quickstudy.evaluation.evaluate import evaluate
+from quickstudy.evaluation.floors import floors, floors_table
 from quickstudy.evaluation.plots import task_picture, training_curve
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from quickstudy.app.cli import parse
 from quickstudy.errors import UserError
-from quickstudy.evaluation import evaluate, evaluate_modes, floors, floors_table
+from quickstudy.evaluation.evaluate import evaluate, evaluate_modes
+from quickstudy.evaluation.floors import floors, floors_table
 from quickstudy.evaluation.plots import training_curve
 from quickstudy.outer.session import load_run
 

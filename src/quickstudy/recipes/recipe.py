@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from quickstudy.evaluation import evaluate, floors
+from quickstudy.evaluation.evaluate import evaluate
+from quickstudy.evaluation.floors import floors
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.run_folder import environment

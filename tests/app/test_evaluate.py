@@ -1,0 +1,77 @@
+"""`quickstudy evaluate`: one JSON object, every mode, honest words."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from quickstudy.app.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run on the digits."""
+    out = tmp_path_factory.mktemp("runs") / "a"
+    words = "train --data digits --learner protonet --way 3 --train-way 3 --channels 4 --iterations 4"
+    assert main([*words.split(), "--validation-tasks", "4", "--threads", "1", "--out", str(out)]) == 0
+    return out
+
+
+def evaluate(capsys, *words: object) -> dict:
+    """What --json prints: exactly one object."""
+    capsys.readouterr()
+    assert main(["evaluate", *map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json_holds_what_other_programs_read(run, capsys):
+    result = evaluate(capsys, run, "--tasks", 20)
+    for key in ["accuracy", "ci95", "loss", "tasks", "way", "shot", "query", "split", "seed", "transductive"]:
+        assert key in result, key
+    assert 0 <= result["accuracy"] <= 1
+    assert (result["tasks"], result["way"], result["shot"], result["split"]) == (20, 3, 1, "test")
+    assert result["transductive"] is False
+
+
+def test_the_same_tasks_give_the_same_number(run, capsys):
+    assert evaluate(capsys, run, "--tasks", 20) == evaluate(capsys, run, "--tasks", 20)
+
+
+def test_any_way_and_shot_not_only_those_trained(run, capsys):
+    result = evaluate(capsys, run, "--tasks", 10, "--way", 2, "--shot", 5, "--query", 3)
+    assert (result["way"], result["shot"], result["query"]) == (2, 5, 3)
+
+
+def test_every_mode_and_which_is_transductive(run, capsys):
+    modes = evaluate(capsys, run, "--tasks", 10, "--modes")["modes"]
+    assert {m["statistics"]: m["transductive"] for m in modes} == {
+        "support": False,
+        "running": False,
+        "batch": True,
+    }
+    assert len({m["loss"] for m in modes}) == 3
+
+
+def test_in_words_it_says_the_mode_and_that_tasks_are_few(run, capsys):
+    assert main(["evaluate", str(run), "--tasks", "10"]) == 0
+    said = capsys.readouterr().out
+    assert "non-transductive" in said
+    assert "600" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--way", "4"], "4 ways"),
+        (["--shot", "500"], "examples"),
+        (["--tasks", "1"], "tasks"),
+        (["--statistics", "batches"], "statistics"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_in_a_line(run, capsys, words, named):
+    capsys.readouterr()
+    assert main(["evaluate", str(run), *words]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert len(said) == 1
+    assert named in said[0]

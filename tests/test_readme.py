@@ -1,0 +1,39 @@
+"""What the README says is so."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from quickstudy.app.cli import COMMANDS
+from quickstudy.learners import CONTROLS, LEARNERS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_results_table_is_made_from_the_files():
+    spec = importlib.util.spec_from_file_location("results_table", ROOT / "benchmarks" / "results_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.updated(README) == README
+
+
+def test_every_learner_is_in_its_table():
+    assert all(f"`{name}`" in README for name in [*LEARNERS, *CONTROLS])
+
+
+def test_commands_and_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert f"\n{target}:" in makefile
+    for command in re.findall(r"^quickstudy (\w+)", README, re.MULTILINE):
+        assert command in COMMANDS
+
+
+def test_linked_files_exist():
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
