@@ -39,12 +39,12 @@ def test_a_recipe_is_trained_measured_and_written_down(tmp_path, monkeypatch, ca
         "--results",
         str(tmp_path / "results"),
     ]
-    assert main([*words, "--floors", "False"]) == 0
+    assert main([*words, "--no-floors"]) == 0
     result = json.loads((tmp_path / "results" / "short.json").read_text())
     assert result["command"] == "QUICKSTUDY_DATA=DIR quickstudy recipe run short"
     (row,) = result["results"]
     assert (row["way"], row["tasks"], row["statistics"], row["train_seed"]) == (2, 4, "running", 0)
-    assert main([*words, "--floors", "False"]) == 0  # goes on from the finished run
+    assert main([*words, "--no-floors"]) == 0  # goes on from the finished run
     assert json.loads((tmp_path / "results" / "short.json").read_text())["results"] == result["results"]
 
 
