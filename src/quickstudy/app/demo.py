@@ -37,8 +37,8 @@ class Demo:
     """
 
     out: Path = Path("runs/demo")
-    tasks: int = 600
-    iterations: int = 400
+    tasks: int = 200
+    iterations: int = 300
 
 
 def demo_config(iterations: int) -> TrainConfig:
@@ -48,9 +48,10 @@ def demo_config(iterations: int) -> TrainConfig:
         learner="protonet",
         query=5,
         channels=32,
+        norm="running",
         iterations=iterations,
-        validate_every=max(1, iterations // 8),
-        validation_tasks=60,
+        validate_every=max(1, iterations // 5),
+        validation_tasks=40,
     )
 
 
@@ -73,7 +74,7 @@ def main(args: Sequence[str]) -> int:
         splits,
         source=source,
         n_tasks=given.tasks,
-        search_tasks=30,
+        search_tasks=min(20, given.tasks),
         cache=given.out / "floors",
         progress=True,
     )

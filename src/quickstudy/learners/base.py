@@ -177,6 +177,8 @@ class Learner(nn.Module):
                 )
         norm: Any = getattr(body, "norm", None)
         self.statistics = norm if norm in get_args(Statistics) else "support"
+        if self.statistics == "running" and self.trains_on == "nothing":
+            self.statistics = "support"  # a net that is never trained has no averages
         return body
 
     def weights(self, net: nn.Module) -> Weights:
