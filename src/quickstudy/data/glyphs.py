@@ -4,6 +4,21 @@ A class is a character: two to four curved strokes, each hung on an earlier one 
 example is that character redrawn by one hand, which slants, rounds, presses and trembles in its own way in
 every character it draws; control points, joints and the whole figure move anew each time. What stays is
 the order of turns and where the strokes meet, and that is what a learner has to find out.
+
+How hard they are: 5-way 1-shot on unseen classes, 15 queries a class, 300 tasks (100 where a net is trained
+in each), percent with a half width of about 1 (2); every training 40 s of one core, Conv4 with 32 channels,
+rates and batch sizes chosen in favour of each method:
+
+    classes (meta-train 60 %)                        400    3000
+    nearest neighbour of blurred pixels               54      54
+    untrained net, nearest centroid                   40      40
+    net trained from scratch on the support set       55      55
+    pretrained on meta-train, fine-tuned              77      65
+    pretrained on meta-train, nearest centroid        83      68
+    prototypical network, 20-way 1-shot episodes      83      86
+
+With 240 meta-train classes an ordinary classifier learns as good an embedding as episodes do. What episodes
+are better at in a short time is many classes: a classifier has to learn a row of weights for each of 1800.
 """
 
 from __future__ import annotations
