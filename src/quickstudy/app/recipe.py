@@ -85,7 +85,12 @@ def main(args: Sequence[str]) -> int:
     shown = [k for k in result["results"][0] if k in SHOWN]
     table = Table(*shown)
     for row in result["results"]:
-        table.add_row(*(f"{row[k]:.4f}" if isinstance(row[k], float) else str(row[k]) for k in shown))
+        table.add_row(*(shown_as(row[k]) for k in shown))
     out.print(table)
     out.print(f"written: {path}")
     return 0
+
+
+def shown_as(value: object) -> str:
+    """A table cell."""
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
