@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from hypothesis import settings
 from quickstudy.data.dataset import ClassDataset
 
 torch.set_num_threads(1)
+# A suite that was started in the background inherits an ignored Ctrl-C, and so would the runs it interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("shared-machine", deadline=None, max_examples=40)
 settings.load_profile("shared-machine")
 
