@@ -24,7 +24,7 @@ from quickstudy.app.cli import main as quickstudy
 from quickstudy.data.cache import find
 from quickstudy.outer.atomic import write_json
 from quickstudy.outer.run_folder import RunFolder
-from quickstudy.recipes.recipe import provenance
+from quickstudy.recipes.recipe import Setting, provenance
 
 
 def one_draw(run: Path, archive: zipfile.ZipFile, classes: dict[str, list[str]], seed: int) -> float:
@@ -68,7 +68,7 @@ def main() -> None:
     mean = statistics.mean(accuracies)
     ci95 = 1.96 * statistics.stdev(accuracies) / math.sqrt(len(accuracies))
     result = {
-        **provenance("own-folder"),
+        **provenance(Setting("own-folder")),
         "command": f"QUICKSTUDY_DATA=DIR python benchmarks/own_folder.py {given.run} --out {given.out}",
         "title": "five unseen characters as PNG, three examples each, `predict` on the other 17 of each",
         "draws": given.draws,

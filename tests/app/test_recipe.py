@@ -41,7 +41,7 @@ def test_a_recipe_is_trained_measured_and_written_down(tmp_path, monkeypatch, ca
     ]
     assert main([*words, "--no-floors"]) == 0
     result = json.loads((tmp_path / "results" / "short.json").read_text())
-    assert result["command"] == "QUICKSTUDY_DATA=DIR quickstudy recipe run short"
+    assert result["command"] == "QUICKSTUDY_DATA=DIR quickstudy recipe run short --no-floors"
     (row,) = result["results"]
     assert (row["way"], row["tasks"], row["statistics"], row["train_seed"]) == (2, 4, "running", 0)
     assert main([*words, "--no-floors"]) == 0  # goes on from the finished run

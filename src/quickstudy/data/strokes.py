@@ -1,6 +1,6 @@
 """Pen strokes: read from Quick, Draw!'s ndjson files, and drawn into pictures after the publisher's recipe.
 
-The recipe is the one the publisher gives in github.com/googlecreativelab/quickdraw-dataset, issue 19:
+The recipe is the publisher's (github.com/googlecreativelab/quickdraw-dataset, on how its bitmaps were made):
 a drawing in a box of 256, centred, with a pen of 16 and a margin of 16 beside half a pen, shrunk to 28x28.
 """
 

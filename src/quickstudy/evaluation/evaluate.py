@@ -240,5 +240,5 @@ def evaluate_modes(
     """An `Evaluation` for each normalisation mode that applies, the learner's own first."""
     own = learner.statistics
     # A net without batch normalisation has no modes: it is measured once, as it is.
-    modes = sorted(learner.modes, key=lambda mode: mode != own) or [None]  # type: ignore[list-item]
+    modes: list[str | None] = [*sorted(learner.modes, key=lambda mode: mode != own)] or [None]
     return [evaluate(learner, source, n_tasks, statistics=mode, progress=progress) for mode in modes]

@@ -34,6 +34,14 @@ class Setting:
     floors: bool = True
     data_dir: Path | None = None
 
+    @property
+    def command(self) -> str:
+        """What to type for the same numbers."""
+        words = ["QUICKSTUDY_DATA=DIR quickstudy recipe run", self.name]
+        words += [] if self.tasks is None else [f"--tasks {self.tasks}"]
+        words += [] if self.floors else ["--no-floors"]
+        return " ".join(words)
+
 
 class Experiment(Protocol):
     """What `quickstudy recipe` lists and runs."""
@@ -116,7 +124,7 @@ class Recipe:
                     )
                 ]
         return {
-            **provenance(setting.name),
+            **provenance(setting),
             "title": self.title,
             "published": self.source,
             "seeds": list(self.seeds),
@@ -127,11 +135,11 @@ class Recipe:
         }
 
 
-def provenance(name: str) -> dict[str, Any]:
+def provenance(setting: Setting) -> dict[str, Any]:
     """What made a result: the command, the commit of the checkout, the environment."""
     return {
-        "recipe": name,
-        "command": f"QUICKSTUDY_DATA=DIR quickstudy recipe run {name}",
+        "recipe": setting.name,
+        "command": setting.command,
         "commit": commit(),
         "environment": environment(),
     }

@@ -82,7 +82,7 @@ class SinusoidRecipe:
                     }
                 )
         return {
-            **provenance(setting.name),
+            **provenance(setting),
             "title": self.title,
             "published": self.source,
             "seeds": [self.seed],
