@@ -53,7 +53,7 @@ class Floor:
 
     def json(self) -> dict[str, Any]:
         """The row as JSON: name, chosen settings and seconds beside the evaluation's numbers."""
-        own = {"name": self.name, "chosen": self.chosen, "seconds": self.seconds}
+        own = {"name": self.name, "chosen": self.chosen, "seconds": round(self.seconds, 1)}
         return {**own, **self.evaluation.json()}
 
 
@@ -127,7 +127,7 @@ def floors(
             body(learner).load_state_dict(weights)
         chosen, _ = choose_settings(learner, as_solved(config, splits, told), search_tasks, progress=progress)
         result = evaluate(learner, source, n_tasks, progress=progress)
-        row = Floor(name, result, chosen, round(seconds + time.monotonic() - begun, 1))
+        row = Floor(name, result, chosen, seconds + time.monotonic() - begun)
         rows.append(row)
         if cache is not None:
             write(cache / f"{name}-{key}.json", row)
