@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 from quickstudy.app.cli import main
+from quickstudy.errors import RunError
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,37 @@ def test_in_words_it_says_the_mode_and_that_tasks_are_few(run, capsys):
     said = capsys.readouterr().out
     assert "non-transductive" in said
     assert "600" in said
+
+
+def test_numbers_confusions_and_pictures_are_kept_in_the_run(run, capsys):
+    said = evaluate(capsys, run, "--tasks", 12, "--way", 2, "--query", 4)
+    folder = run / "evaluations"
+    kept = json.loads((folder / "test-2way-1shot-support.json").read_bytes())
+    confusion = kept.pop("confusion")
+    assert kept == said
+    assert sum(n for row in confusion.values() for n in row.values()) == 12 * 2 * 4
+    right = sum(row.get(name, 0) for name, row in confusion.items())
+    assert right / (12 * 2 * 4) == pytest.approx(said["accuracy"])
+    for picture in ("calibration", "confusion", "task"):
+        with Image.open(folder / f"test-2way-1shot-support-{picture}.png") as image:
+            assert min(image.size) > 200
+    assert (run / "curve.png").exists()
+
+
+def test_a_run_that_cannot_be_written_to_is_measured_all_the_same(run, capsys, monkeypatch):
+    def full(path, value):
+        raise RunError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr("quickstudy.app.evaluate.write_json", full)
+    assert main(["evaluate", str(run), "--tasks", "2"]) == 0
+    captured = capsys.readouterr()
+    assert "macro precision" in captured.out
+    assert "nothing kept: cannot write" in captured.err
+
+
+def test_the_hardest_classes_are_named(run, capsys):
+    assert main(["evaluate", str(run), "--tasks", "10"]) == 0
+    assert "hardest classes:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_all_controls(splits: Splits, source: ClassTasks, spy: Callable[[str], C
     [((_, tasks), options)] = trained
     assert tasks.data is splits.train
     assert options["validation"].data is splits.val
-    assert options["iterations"] == 6
+    assert (options["iterations"], options["validate_every"]) == (24, 12)
     # Chosen on meta-validation, measured on the very tasks the learner is measured on.
     assert all(args[1].data is splits.val for args, _ in chosen_on)
     assert all(args[1] is source for args, _ in measured_on)
@@ -141,8 +141,8 @@ def test_pretraining_keeps_the_body_of_the_best_validation(
         by_hand,
         control.training_tasks(splits.train),
         validation=control.problem(splits.val),
-        iterations=6,
-        validate_every=3,
+        iterations=24,
+        validate_every=12,
         validation_tasks=4,
         seed=7,
     )

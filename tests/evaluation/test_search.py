@@ -11,7 +11,7 @@ import torch
 
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.evaluation import choose_settings
-from quickstudy.learners import CONTROLS, Learner, build
+from quickstudy.learners import CONTROLS, LEARNERS, Learner, build
 from quickstudy.learners.base import Predictor
 from quickstudy.nets import conv4
 from quickstudy.outer.measure import measure
@@ -93,8 +93,8 @@ def test_every_setting_sees_the_same_tasks(blobs: ClassDataset) -> None:
     assert learner.blur == chosen["blur"]
 
 
-@pytest.mark.parametrize("name", CONTROLS)
-def test_all_controls_are_searched_with_the_same_budget(name: str) -> None:
+@pytest.mark.parametrize("name", [*LEARNERS, *CONTROLS])
+def test_all_are_searched_with_the_same_budget(name: str) -> None:
     learner = build(name, conv4(4, size=16, blocks=2), way=3, classes=8)
     settings = learner.settings()
     assert len(settings) in (0, 6)

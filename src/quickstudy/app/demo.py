@@ -11,9 +11,10 @@ from pathlib import Path
 from rich.console import Console
 
 from quickstudy.app.cli import parse
+from quickstudy.app.pictures import draw_curve
 from quickstudy.evaluation.evaluate import evaluate
 from quickstudy.evaluation.floors import floors, floors_table
-from quickstudy.evaluation.plots import task_picture, training_curve
+from quickstudy.evaluation.plots import task_picture
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.session import load_run, train
@@ -79,7 +80,7 @@ def main(args: Sequence[str]) -> int:
         progress=True,
     )
     out.print(floors_table(rows, learner=("protonet, meta-learned", meta)))
-    training_curve(list(run.records()), given.out / "curve.png")
+    draw_curve(run)
     task = source.task(0)
     names = [splits.test.names[int(c)] for c in task.classes] if task.classes is not None else None
     task_picture(task, learner.adapt(task.support), given.out / "task.png", names=names)

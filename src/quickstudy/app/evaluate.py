@@ -13,11 +13,16 @@ import tyro
 from rich.console import Console
 
 from quickstudy.app.cli import parse
-from quickstudy.errors import UserError
-from quickstudy.evaluation.evaluate import evaluate, evaluate_modes
+from quickstudy.app.pictures import draw_curve, draw_evaluation
+from quickstudy.errors import RunError, UserError
+from quickstudy.evaluation.evaluate import Evaluation, count, evaluate, evaluate_modes
 from quickstudy.evaluation.floors import floors, floors_table
-from quickstudy.evaluation.plots import training_curve
+from quickstudy.evaluation.scores import hardest
+from quickstudy.learners import Learner
+from quickstudy.outer.atomic import write_json
+from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_run
+from quickstudy.tasks import ClassTasks
 
 EXAMPLES = """Measure a run on classes it has never seen: accuracy with its 95 % interval.
 
@@ -62,25 +67,23 @@ class Evaluate:
 
 
 def main(args: Sequence[str]) -> int:
-    """Parse and measure."""
+    """Parse, measure, keep the numbers and pictures in the run folder."""
     given = parse(Evaluate, args, "evaluate", EXAMPLES)
     if given.tasks < 2:
         raise UserError(f"tasks must be at least 2 for an interval, not {given.tasks}")
     learner, config, run = load_run(given.run, given.data_dir)
     splits = config.splits()
-    changes = {
-        k: v for k, v in (("way", given.way), ("shot", given.shot), ("query", given.query)) if v is not None
-    }
+    asked = {"way": given.way, "shot": given.shot, "query": given.query}
     data = getattr(splits, given.split)
-    source = config.problem(data, seed=given.seed, **changes)
-    note = Console(stderr=True)
+    source = config.problem(data, seed=given.seed, **{k: v for k, v in asked.items() if v is not None})
     shown = not given.json
     if given.modes:
         results = evaluate_modes(learner, source, given.tasks, progress=True)
     else:
         results = [evaluate(learner, source, given.tasks, statistics=given.statistics, progress=True)]
+    result = results[0]
     report: dict[str, Any] = {
-        **results[0].json(),
+        **result.json(),
         "split": given.split,
         "learner": config.learner,
         "run": str(given.run),
@@ -88,22 +91,40 @@ def main(args: Sequence[str]) -> int:
     if given.modes:
         report["modes"] = [r.json() for r in results]
     if shown:
-        for result in results:
-            print(f"{config.learner} on {data.name} ({given.split} classes): {result}")
+        for r in results:
+            print(f"{config.learner} on {data.name} ({given.split} classes): {r}")
+        for i, (name, right, other) in enumerate(hardest(result.confusion)):
+            title = "" if i else "hardest classes:"
+            print(f"{title:16} {100 * right:3.0f} %  {name}, most often taken for {other}")
     if given.floors:
         rows = floors(
             config, splits, source=source, n_tasks=given.tasks, cache=run.path / "floors", progress=True
         )
         report["floors"] = [row.json() for row in rows]
         if shown:
-            Console().print(floors_table([*rows], learner=(config.learner, results[0])))
+            Console().print(floors_table([*rows], learner=(config.learner, result)))
     if given.json:
         print(json.dumps(report))
-    records = list(run.records())
-    if records and not (run.path / "curve.png").exists():
-        try:
-            training_curve(records, run.path / "curve.png")
-        except OSError as error:
-            note.print(f"no curve.png: {error}", highlight=False)
     sys.stdout.flush()
+    try:
+        kept = keep(report, result, learner, source, run)
+        told = f"kept: {kept} with every class's confusions, and pictures beside it"
+    except (OSError, RunError) as error:
+        told = f"nothing kept: {error}"
+    Console(stderr=True).print(told, highlight=False, soft_wrap=True)
     return 0
+
+
+def keep(
+    report: dict[str, Any], result: Evaluation, learner: Learner, source: ClassTasks, run: RunFolder
+) -> Path:
+    """Write the report, every class's confusions and the pictures into the run folder."""
+    mode = f"-{result.statistics}" if result.statistics else ""
+    name = f"{report['split']}-{count(source.way)}way-{count(source.shot)}shot{mode}".replace(" ", "-")
+    stem = run.path / "evaluations" / name
+    stem.parent.mkdir(exist_ok=True)
+    path = stem.with_name(f"{name}.json")
+    write_json(path, {**report, "confusion": result.confusion})
+    draw_evaluation(result, learner, source, stem)
+    draw_curve(run)
+    return path

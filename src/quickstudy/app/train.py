@@ -11,12 +11,15 @@ from typing import Annotated, Any
 import tyro
 
 from quickstudy.app.cli import parse
+from quickstudy.app.pictures import draw_curve
 from quickstudy.errors import UserError
 from quickstudy.learners import CONTROLS, LEARNERS, learner_class
 from quickstudy.learners.registry import option_help, options
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar
+from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import train
+from quickstudy.outer.tracking import tensorboard
 
 EXAMPLES = """Meta-train a learner on many classes, so that it learns new ones from a few examples.
 
@@ -43,6 +46,7 @@ def command(learner: str) -> type[TrainConfig]:
             ("out", Annotated[Path, tyro.conf.arg(help="the run folder to make")]),
             *own,
             ("resume", Annotated[bool, tyro.conf.arg(help="go on with the run in --out")], False),
+            ("tensorboard", Annotated[bool, tyro.conf.arg(help="keep TensorBoard event files too")], False),
         ],
         bases=(TrainConfig,),
         kw_only=True,
@@ -80,10 +84,12 @@ def main(args: Sequence[str]) -> int:
     common = {f.name: getattr(given, f.name) for f in dataclasses.fields(TrainConfig)}
     settings = {name: getattr(given, name) for name in options(learner_class(learner))}
     config = TrainConfig(**{**common, "settings": settings})
+    logging = {"log": tensorboard(RunFolder(given.out))} if given.tensorboard else {}
     history = train(
         config,
         given.out,
         resume=given.resume,
+        **logging,
         progress=Bar(f"{learner} on {config.data}"),
         say=announce,
     )
@@ -93,5 +99,6 @@ def main(args: Sequence[str]) -> int:
             f"best {what} on meta-validation {abs(history.best):.4f} at meta-step {history.best_iteration} "
             f"of {history.iteration}"
         )
+        draw_curve(RunFolder(given.out))
     announce(f"next: quickstudy evaluate {given.out}")
     return 0

@@ -81,7 +81,7 @@ def floors(
         names: which controls.
         n_tasks: meta-test tasks.
         search_tasks: meta-validation tasks for each setting tried.
-        pretrain_iterations: steps of pretraining on batches of 128; by default the run's meta-steps.
+        pretrain_iterations: steps of pretraining on batches of 32; by default four for each meta-step.
         cache: a folder where rows and the pretrained body are kept: a second call is quick, and one that was
             interrupted goes on.
         progress: show bars on standard error.
@@ -101,7 +101,7 @@ def floors(
         except OSError as error:
             raise RunError(f"cannot make the folder {cache}: {error.strerror or error}") from error
     told = source.describe()
-    iterations = config.iterations if pretrain_iterations is None else pretrain_iterations
+    iterations = 4 * config.iterations if pretrain_iterations is None else pretrain_iterations
     base = [splits.train.fingerprint(), splits.val.fingerprint(), {k: getattr(config, k) for k in MATTERS}]
     asked = checksum(
         source.batch(np.arange(min(2, n_tasks))).tensors()
@@ -153,6 +153,9 @@ class Pretraining:
             train = self.splits.train
             learner = self.config.make_learner(train.image_shape, len(train))
             run = None if self.folder is None else RunFolder(self.folder)
+            every = self.config.validate_every  # as often as in the run
+            if every is not None:
+                every = max(1, every * self.iterations // max(1, self.config.iterations))
             if run is not None and run.vacant:
                 run = RunFolder.create(run.path, self.config.json())
             history = meta_train(
@@ -160,7 +163,7 @@ class Pretraining:
                 self.config.training_tasks(train),
                 validation=self.config.problem(self.splits.val),
                 iterations=self.iterations,
-                validate_every=self.config.validate_every,
+                validate_every=every,
                 validation_tasks=self.config.validation_tasks,
                 seed=self.config.seed,
                 run=run,

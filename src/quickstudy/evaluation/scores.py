@@ -82,3 +82,17 @@ def confusion(true: Tensor, predicted: Tensor, names: Sequence[str]) -> Confusio
         t, p = divmod(pair, len(names))
         result.setdefault(names[t], {})[names[p]] = count
     return result
+
+
+def hardest(counts: Confusion, classes: int = 5) -> list[tuple[str, float, str]]:
+    """The classes with the lowest accuracy, each with its accuracy and what it was most often taken for.
+
+    >>> hardest({"cat": {"cat": 1, "dog": 1}, "dog": {"dog": 1}})
+    [('cat', 0.5, 'dog')]
+    """
+    found = []
+    for true, row in counts.items():
+        wrong = {predicted: n for predicted, n in row.items() if predicted != true}
+        if wrong:
+            found.append((true, row.get(true, 0) / sum(row.values()), max(wrong, key=lambda k: wrong[k])))
+    return sorted(found, key=lambda line: line[1])[:classes]

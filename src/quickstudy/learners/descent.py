@@ -105,14 +105,9 @@ class DescentLearner(Learner):
         return output[..., :way]
 
     def settings(self) -> list[dict[str, Any]]:
-        """Longer inner loops than trained, and half and double the rate."""
+        """As trained and twice as long, each at half, the same and double the rate."""
         s, lr = self.steps, self.inner_lr
-        steps = sorted({s, s + 1, 2 * s, 4 * s})[:4]
-        return [
-            *({"steps": n, "inner_lr": lr} for n in steps),
-            {"steps": s, "inner_lr": lr / 2},
-            {"steps": s, "inner_lr": lr * 2},
-        ]
+        return [{"steps": n, "inner_lr": r} for n in (s, max(1, 2 * s)) for r in (lr, lr / 2, lr * 2)]
 
 
 def moving(net: nn.Module, adapt: str) -> set[str]:

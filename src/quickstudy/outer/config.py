@@ -146,7 +146,7 @@ class TrainConfig:
         """What the learner is meta-trained on."""
         kind = learner_class(self.learner)
         if kind.trains_on == "batches":
-            return SupervisedBatches(data, size=128, seed=self.seed)
+            return SupervisedBatches(data, seed=self.seed)
         way = self.train_way or min(kind.outer.train_way or self.way, len(data))
         if "way" in self.takes() and way > self.way:
             raise TaskError(f"{self.learner} has a head for {self.way} ways and cannot train on {way}")

@@ -7,6 +7,8 @@ metrics.jsonl               one line a record: training averages, validation
 checkpoint.safetensors      weights, optimiser state and progress of the last checkpoint, one file
 best.safetensors            weights at the best validation
 summary.json                written last: the run is finished
+curve.png                   loss and accuracy by meta-step
+evaluations/                what `quickstudy evaluate` measured, with pictures
 ==========================  =======================================================================
 """
 

@@ -27,6 +27,7 @@ def train(
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    log: Callable[[dict[str, Any]], None] = lambda record: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> History:
     """Meta-train as `config` says into the folder `out`.
@@ -34,6 +35,7 @@ def train(
     Args:
         resume: go on with the run in `out` (bit for bit as if it had never stopped); begin where there is
             none; do nothing where it is finished.
+        log: called with each record.
         say: called with a line about the tasks before training begins.
 
     Raises:
@@ -106,6 +108,7 @@ def train(
             seed=config.seed,
             run=run,
             progress=progress,
+            log=log,
         )
         if not (run.path / BEST).exists():  # a control without training
             run.save(BEST, learner.state_dict(), {"iteration": 0})

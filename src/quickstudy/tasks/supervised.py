@@ -22,7 +22,7 @@ class SupervisedBatches:
     """
 
     data: ClassDataset
-    size: int = 128
+    size: int = 32
     seed: int = 0
 
     def batch(self, indices: np.ndarray) -> Task:

@@ -1,0 +1,47 @@
+"""The pictures a run and its evaluations leave beside their numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quickstudy.evaluation.evaluate import Evaluation, normalising
+from quickstudy.evaluation.plots import confusion_matrix, reliability, task_picture, training_curve
+from quickstudy.learners import Learner
+from quickstudy.outer.run_folder import RunFolder
+from quickstudy.tasks import ClassTasks
+
+
+def draw_curve(run: RunFolder) -> Path | None:
+    """Draw the training curve of a run into its folder; None where nothing was validated yet."""
+    records = list(run.records())
+    if not records:
+        return None
+    path = run.path / "curve.png"
+    training_curve(records, path)
+    return path
+
+
+def draw_evaluation(result: Evaluation, learner: Learner, source: ClassTasks, stem: Path) -> list[Path]:
+    """Draw calibration, confusions and one task with its predictions, as `stem` with what each shows.
+
+    >>> draw_evaluation(result, learner, source, Path("runs/a/evaluations/test-5way-1shot"))  # doctest: +SKIP
+    [PosixPath('runs/a/evaluations/test-5way-1shot-calibration.png'), …]
+    """
+
+    def named(kind: str) -> Path:
+        return stem.with_name(f"{stem.name}-{kind}.png")
+
+    drawn = []
+    if result.calibration is not None:
+        reliability(result.calibration, named("calibration"))
+        drawn.append(named("calibration"))
+    if result.confusion:
+        confusion_matrix(result.confusion, named("confusion"))
+        drawn.append(named("confusion"))
+    task = source.task(0)
+    if task.support.x.ndim == 4 and task.classes is not None:
+        names = [source.data.names[int(c)] for c in task.classes]
+        with normalising(learner, result.statistics):
+            task_picture(task, learner.adapt(task.support), named("task"), names=names)
+        drawn.append(named("task"))
+    return drawn
