@@ -22,7 +22,7 @@ from pathlib import Path
 
 from quickstudy.app.cli import main as quickstudy
 from quickstudy.data.cache import find
-from quickstudy.outer.atomic import write_json
+from quickstudy.files import write_json
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.recipes.recipe import Setting, provenance
 

@@ -167,7 +167,7 @@ def test_a_disk_that_refuses(
     def fail(*args: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("quickstudy.outer.atomic.os", SimpleNamespace(**{**vars(os), name: fail}))
+    monkeypatch.setattr("quickstudy.files.os", SimpleNamespace(**{**vars(os), name: fail}))
     train[1:1] = ["--iterations", "0"]
     line = refused_last(refused, train)
     assert line.startswith("cannot write ")

@@ -63,7 +63,7 @@ def disk_calls(quick: Quick, every_step: None, tmp_path: Path, monkeypatch: pyte
     """How many writes, fsyncs and renames a whole run makes."""
     disk = faulty_disk(None, full)
     with monkeypatch.context() as patch:
-        patch.setattr("quickstudy.outer.atomic.os", disk)
+        patch.setattr("quickstudy.files.os", disk)
         train(quick(iterations=4), tmp_path / "unbroken")
     assert disk.calls > 30
     return disk.calls
@@ -76,7 +76,7 @@ def test_a_full_disk_at_every_write_fsync_and_rename(
     for n in range(1, disk_calls + 1):
         out = tmp_path / str(n)
         with monkeypatch.context() as patch:
-            patch.setattr("quickstudy.outer.atomic.os", faulty_disk(n, full))
+            patch.setattr("quickstudy.files.os", faulty_disk(n, full))
             with pytest.raises(RunError, match=r"cannot write .*: No space left on device"):
                 train(quick(iterations=4), out)
         assert not list(out.glob("*.tmp"))
@@ -94,7 +94,7 @@ def test_death_at_every_write_fsync_and_rename(
         child = os.fork()
         if child == 0:
             try:
-                monkeypatch.setattr("quickstudy.outer.atomic.os", faulty_disk(n, death))
+                monkeypatch.setattr("quickstudy.files.os", faulty_disk(n, death))
                 train(quick(iterations=4), out)
             finally:
                 os._exit(1)

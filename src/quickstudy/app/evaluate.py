@@ -18,8 +18,8 @@ from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation.evaluate import Evaluation, count, evaluate, evaluate_modes
 from quickstudy.evaluation.floors import floors, floors_table
 from quickstudy.evaluation.scores import hardest
+from quickstudy.files import write_json
 from quickstudy.learners import Learner
-from quickstudy.outer.atomic import write_json
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_run
 from quickstudy.tasks import ClassTasks

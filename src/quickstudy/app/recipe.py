@@ -13,7 +13,7 @@ from rich.table import Table
 
 from quickstudy.app.cli import parse
 from quickstudy.errors import UserError
-from quickstudy.outer.atomic import write_json
+from quickstudy.files import write_json
 from quickstudy.recipes import RECIPES, Setting, recipe
 
 EXAMPLES = """Published experiments: train as the paper says, measure, write the numbers with what made them.

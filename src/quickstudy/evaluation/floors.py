@@ -22,8 +22,8 @@ from quickstudy.errors import RunError, TaskError
 from quickstudy.evaluation.evaluate import Evaluation, evaluate
 from quickstudy.evaluation.scores import Calibration
 from quickstudy.evaluation.search import choose_settings
+from quickstudy.files import write_json
 from quickstudy.learners import CONTROLS, Learner, learner_class
-from quickstudy.outer.atomic import write_json
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Bar

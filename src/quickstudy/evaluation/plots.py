@@ -19,8 +19,8 @@ from torch import Tensor
 from quickstudy.data.polarity import polarity
 from quickstudy.errors import UserError
 from quickstudy.evaluation.scores import Calibration, Confusion
+from quickstudy.files import write_bytes
 from quickstudy.learners.base import Predictor
-from quickstudy.outer.atomic import write_bytes
 from quickstudy.tasks.task import Task, as_float
 
 INK, GREY, PALE = "#20262e", "#8a929c", "#e7eaee"

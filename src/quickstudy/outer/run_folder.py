@@ -30,7 +30,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from quickstudy.errors import RunError
-from quickstudy.outer.atomic import append, write_bytes, write_json
+from quickstudy.files import append, write_bytes, write_json
 from quickstudy.version import __version__
 
 VERSION = 1

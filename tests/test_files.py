@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from quickstudy.errors import RunError
-from quickstudy.outer.atomic import append, write_bytes, write_json
+from quickstudy.files import append, write_bytes, write_json
 
 
 def test_the_old_content_is_replaced(tmp_path: Path) -> None:
