@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from quickstudy.data.arrays import examples, numbers
 from quickstudy.errors import DataError
 
 
@@ -20,6 +21,24 @@ def as_float(x: Tensor) -> Tensor:
     tensor([0., 1.])
     """
     return x.to(torch.float32).mul_(1 / 255) if x.dtype == torch.uint8 else x
+
+
+def as_input(x: object, dtype: torch.dtype | None = None, what: str = "inputs") -> Tensor:
+    """Inputs as a net takes them: numbers of any type, from NumPy, torch or lists, as a floating tensor.
+
+    Args:
+        x: `[n, …]`; uint8, and pictures of other whole numbers within 0 to 255, become fractions.
+        dtype: of the answer; by default a floating tensor keeps its own and all else becomes float32.
+        what: what `x` is called in messages.
+
+    Raises:
+        DataError: text, objects, complex numbers, rows of unequal length, whole numbers that are no pixels.
+
+    >>> as_input(np.full((1, 1, 1, 2), 255))
+    tensor([[[[1., 1.]]]])
+    """
+    floats = as_float(examples(x, what))
+    return floats if dtype is None else floats.to(dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +60,23 @@ class Support:
     unlabelled: Tensor | None = None
 
     @staticmethod
-    def of(x: Tensor, y: Tensor) -> Support:
-        """Plain tensors as a support set, checked: lengths, labels, finite numbers.
+    def of(x: object, y: object) -> Support:
+        """Plain tensors, arrays or lists as a support set, checked.
 
-        >>> Support.of(torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])).way
+        Args:
+            x: examples `[n, …]`, see `as_input`.
+            y: whole numbers from 0 `[n]`, each class at least once, or real targets `[n]` or `[n, D]`.
+
+        Raises:
+            DataError: what are no numbers, lengths that differ, labels that leave a class out, NaN.
+
+        >>> Support.of(np.zeros((4, 1, 8, 8)), [0, 1, 0, 1]).way
         2
         """
-        x, y = as_float(torch.as_tensor(x)), torch.as_tensor(y)
-        if y.ndim == 0 or (y.ndim != 1 and not y.is_floating_point()):
-            raise DataError(
-                f"support set: labels of shape {tuple(y.shape)}; one whole number per example is needed"
-            )
+        x = as_input(x, what="support set: examples")
+        y = _targets(y, x)
+        if x.ndim < 2:
+            raise DataError(f"support set: examples of shape {tuple(x.shape)}; one row each is needed")
         if len(x) != len(y):
             raise DataError(f"support set: {len(x)} examples but {len(y)} labels")
         if len(x) == 0:
@@ -62,13 +87,15 @@ class Support:
             if not torch.isfinite(y).all():
                 raise DataError("support set: a target is NaN or infinity")
             return Support(x, y if y.ndim > 1 else y[:, None])
-        if int(y.min()) < 0:
-            raise DataError(f"support set: label {int(y.min())} is negative; labels count from 0")
-        way = int(y.max()) + 1
-        missing = sorted(set(range(way)) - set(y.tolist()))
-        if missing:
-            raise DataError(f"support set: class {missing[0]} has no example (labels run to {way - 1})")
-        return Support(x, y.long(), way)
+        present = y.unique()  # sorted
+        if present[0] < 0:
+            raise DataError(f"support set: label {present[0]} is negative; labels count from 0")
+        skipped = (present != torch.arange(len(present), device=y.device)).nonzero()
+        if len(skipped):
+            raise DataError(
+                f"support set: class {skipped[0].item()} has no example (labels run to {present[-1]})"
+            )
+        return Support(x, y, len(present))
 
     @property
     def ways(self) -> int:
@@ -76,6 +103,22 @@ class Support:
         if self.way is None:
             raise DataError("support set: this learner needs class labels, whole numbers from 0, not targets")
         return self.way
+
+
+def _targets(given: object, x: Tensor) -> Tensor:
+    """Labels as int64 `[n]`, or real targets of the examples' type."""
+    try:
+        y = numbers(given, "labels")
+    except DataError as error:
+        raise DataError(
+            f"support set: {error}; number the classes from 0, as np.unique(y, return_inverse=True) does"
+        ) from None
+    y = y.to(x.dtype) if y.is_floating_point() else y.long()
+    if y.ndim == 0 or (y.ndim != 1 and not y.is_floating_point()):
+        raise DataError(
+            f"support set: labels of shape {tuple(y.shape)}; one whole number per example is needed"
+        )
+    return y
 
 
 @dataclass(frozen=True, eq=False)
