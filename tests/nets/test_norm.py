@@ -40,8 +40,8 @@ def test_batch_mode_equals_torchs_batch_normalisation(shape: tuple[int, ...], fu
         y = norm(x)
     torch.testing.assert_close(y, theirs(norm, x), rtol=1e-12, atol=1e-12)
     mean, var = moments_of(x)
-    torch.testing.assert_close(seen.seen[norm][0], mean, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(seen.seen[norm][1], var, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(seen.seen[norm][0][0], mean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(seen.seen[norm][0][1], var, rtol=1e-12, atol=1e-12)
 
     inputs, weights = [x, norm.weight, norm.bias], torch.randn(shape)
     ours = torch.autograd.grad((y.sin() * weights).sum(), inputs)
@@ -50,9 +50,34 @@ def test_batch_mode_equals_torchs_batch_normalisation(shape: tuple[int, ...], fu
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
-def test_outside_any_call_the_batch_is_used() -> None:
+def test_outside_any_call_it_does_as_torchs() -> None:
     norm, x = layer(), torch.randn(5, 3)
     torch.testing.assert_close(norm(x), theirs(norm, x), rtol=1e-12, atol=1e-12)
+    wanted = F.batch_norm(x, norm.mean, norm.var, norm.weight, norm.bias, training=False, eps=norm.eps)
+    torch.testing.assert_close(norm.eval()(x), wanted, rtol=1e-12, atol=1e-12)
+    with normalised_by(Moments()):  # a learner's call says itself what it wants
+        torch.testing.assert_close(norm(x), theirs(norm, x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_layer_used_twice_in_a_call_keeps_both_moments_in_order(fused: bool) -> None:
+    norm, support = layer(), torch.randn(6, 3)
+
+    def net(x: Tensor) -> Tensor:
+        return norm(norm(x).square())
+
+    with normalised_by(Moments(fused=fused)) as seen:
+        wanted = net(support)
+    with normalised_by(Moments("given", seen.seen)):
+        for _ in range(2):  # a second call begins with the first moments again
+            torch.testing.assert_close(net(support[:2]), wanted[:2], rtol=1e-12, atol=1e-12)
+
+
+def test_running_averages_move_by_a_twentieth() -> None:
+    norm, mean, var = layer(), torch.randn(3), torch.rand(3)
+    wanted = 0.95 * norm.mean + 0.05 * mean, 0.95 * norm.var + 0.05 * var
+    norm.average(mean, var)
+    torch.testing.assert_close((norm.mean, norm.var), wanted)
 
 
 def test_given_moments_are_used_and_carry_gradients() -> None:
@@ -101,7 +126,7 @@ def test_a_single_example_is_its_own_mean(fused: bool) -> None:
     norm = layer()
     with normalised_by(Moments(fused=fused)) as seen:
         torch.testing.assert_close(norm(torch.randn(1, 3)), norm.bias[None])
-    assert torch.equal(seen.seen[norm][1], torch.zeros(3))
+    assert torch.equal(seen.seen[norm][0][1], torch.zeros(3))
 
 
 @pytest.mark.parametrize(

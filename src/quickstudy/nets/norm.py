@@ -10,11 +10,13 @@ support     those of the task's support set                        no
 running     averages over the meta-training tasks                  no
 ==========  =====================================================  ============
 
-A layer never changes itself: it notes the moments it saw in the `Moments` of the call.
+A layer never changes itself: it notes the moments it saw in the `Moments` of the call. Called outside
+`normalised_by` it does as torch's: the batch's statistics in training mode, the running averages in `eval()`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,6 +30,9 @@ from torch import Tensor, nn
 from quickstudy.errors import UserError
 
 Statistics = Literal["batch", "support", "running"]
+Pair = tuple[Tensor, Tensor]
+AVERAGING = 0.05
+"""How far the running averages move at a meta-step towards the moments of its support sets."""
 
 
 @dataclass(eq=False)
@@ -37,16 +42,33 @@ class Moments:
     Args:
         source: "batch" uses the batch's own and notes them, "given" uses those noted before, "running" the
             layers' buffers.
-        seen: what was noted, by layer.
+        seen: what was noted, by layer: one pair for each time the call used it, in order.
         fused: use torch's fused kernel, several times faster; what it notes carries no gradient.
     """
 
     source: Literal["batch", "given", "running"] = "batch"
-    seen: dict[BatchNorm, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    seen: dict[BatchNorm, list[Pair]] = field(default_factory=dict)
     fused: bool = False
 
+    def note(self, layer: BatchNorm, mean: Tensor, var: Tensor) -> None:
+        """Keep what a layer saw."""
+        self.seen.setdefault(layer, []).append((mean, var))
 
-_active: ContextVar[Moments | None] = ContextVar("moments", default=None)
+
+class _Block:
+    """A `normalised_by` block: its moments, and how often each layer took one that was given."""
+
+    def __init__(self, moments: Moments) -> None:
+        self.moments = moments
+        self.taken: Counter[BatchNorm] = Counter()
+
+    def take(self, layer: BatchNorm) -> Pair:
+        pairs = self.moments.seen[layer]
+        self.taken[layer] += 1
+        return pairs[(self.taken[layer] - 1) % len(pairs)]  # a further call of the net begins again
+
+
+_active: ContextVar[_Block | None] = ContextVar("moments", default=None)
 
 
 @contextmanager
@@ -62,7 +84,7 @@ def normalised_by(moments: Moments) -> Iterator[Moments]:
     ...     bool(torch.allclose(net(x[:1]), y[:1]))
     True
     """
-    token = _active.set(moments)
+    token = _active.set(_Block(moments))
     try:
         yield moments
     finally:
@@ -88,29 +110,35 @@ class BatchNorm(nn.Module):
         self.register_buffer("var", torch.ones(channels))
         self.eps = eps
 
-    def moments(self, x: Tensor, sign: Tensor | float) -> tuple[Tensor, Tensor]:
+    def average(self, mean: Tensor, var: Tensor) -> None:
+        """Move the running averages towards these moments `[C]`, as the outer loop does after a meta-step."""
+        self.mean.lerp_(mean, AVERAGING)
+        self.var.lerp_(var, AVERAGING)
+
+    def moments(self, x: Tensor, sign: Tensor | float) -> Pair:
         """The mean and the variance `[C]` of the unsigned input, where `x` `[B, C, …]` is `sign` times it."""
-        active = _active.get()
-        if active is not None and active.source == "given":
-            return active.seen[self]
-        if active is not None and active.source == "running":
+        block = _active.get()
+        source = block.moments.source if block else "batch" if self.training else "running"
+        if block and source == "given":
+            return block.take(self)
+        if source == "running":
             return self.mean, self.var
         dims = [0, *range(2, x.ndim)]
         var, mean = torch.var_mean(x, dims, correction=0)
         mean = mean * sign
-        if active is not None:
-            active.seen[self] = (mean, var)
+        if block:
+            block.moments.note(self, mean, var)
         return mean, var
 
     def normalised(self, x: Tensor, sign: Tensor | float = 1.0) -> Tensor | None:
         """`x`, `sign` times the layer's input, with mean 0 and variance 1 by the fused
         kernel; None where the moments must carry gradients."""
-        active, n = _active.get(), x.numel() // x.shape[1]
-        if active is None or not active.fused or active.source != "batch" or n < 2:
+        block, n = _active.get(), x.numel() // x.shape[1]
+        if block is None or not block.moments.fused or block.moments.source != "batch" or n < 2:
             return None
         mean, var = torch.zeros_like(self.mean), torch.ones_like(self.var)
         y = F.batch_norm(x, mean, var, training=True, momentum=1.0, eps=self.eps)
-        active.seen[self] = (mean * sign, var * ((n - 1) / n))  # torch notes the unbiased variance
+        block.moments.note(self, mean * sign, var * ((n - 1) / n))  # torch notes the unbiased variance
         return y
 
     def unscaled(self, x: Tensor, sign: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
