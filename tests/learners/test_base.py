@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -138,6 +141,27 @@ def test_the_order_of_the_support_set_does_not_matter(name: str, make: Make, bat
     order = torch.randperm(len(task.support.x))
     ours = learner.adapt(task.support.x[order], task.support.y[order])(task.query.x)
     torch.testing.assert_close(ours, learner.adapt(task.support)(task.query.x), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["maml", "protonet"])
+def test_predictors_of_one_learner_in_two_threads(name: str, make: Make, batch: Task) -> None:
+    learner, tasks = few_steps(name, make), list(batch.unbatch())[:2]
+    predictors = [learner.adapt(task.support) for task in tasks]
+    wanted = [predictor(task.query.x) for predictor, task in zip(predictors, tasks, strict=True)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def right(i: int) -> bool:
+        adapted = learner.adapt(tasks[i].support)
+        return all(torch.equal(p(tasks[i].query.x), wanted[i]) for p in (predictors[i], adapted))
+
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert all(pool.map(right, [0, 1] * 10))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(module.training for module in learner.modules())
+    assert torch.equal(copy.deepcopy(learner).adapt(tasks[0].support)(tasks[0].query.x), wanted[0])
 
 
 def test_dropout_is_off_in_use() -> None:

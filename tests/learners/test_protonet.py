@@ -27,6 +27,18 @@ def test_squared_distances() -> None:
     torch.testing.assert_close(squared_distances(a, b), torch.cdist(a, b) ** 2, rtol=1e-12, atol=1e-12)
 
 
+def test_distances_far_from_zero() -> None:
+    a, b = (torch.randn(n, 32).float() + 1e4 for n in (6, 3))
+    wanted = torch.cdist(a.double(), b.double()) ** 2
+    torch.testing.assert_close(squared_distances(a, b).double(), wanted, rtol=1e-5, atol=0)
+
+
+def test_the_centre_of_distances_carries_no_gradient() -> None:
+    a, b = torch.randn(4, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True)
+    assert torch.autograd.gradcheck(squared_distances, (a, b))
+    assert torch.autograd.gradgradcheck(squared_distances, (a, b))
+
+
 @pytest.mark.parametrize("norm", ["support", "batch", "running"])
 def test_meta_gradient_by_finite_differences(
     norm: str, smooth: Callable[[str], nn.Module], batch: Task, agrees: Callable[..., None]

@@ -1,7 +1,12 @@
-"""`Learner`: a meta-learning method, written for one task. `Predictor`: what adapting returns."""
+"""`Learner`: a meta-learning method, written for one task. `Predictor`: what adapting returns.
+
+Learners and predictors may be shared between threads: a net has one set of weights at a time, so that
+adapting and predicting wait for each other. Only meta-training needs its learner to itself.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +24,7 @@ from quickstudy.tasks.task import Support, Task, as_float
 
 Weights = dict[str, Tensor]
 TrainsOn = Literal["tasks", "batches", "nothing"]
+_ONE_AT_A_TIME = threading.RLock()  # functional_call and `in_use` change the live modules for a while
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,15 +115,17 @@ class Learner(nn.Module):
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Within this block every module is in evaluation mode (running averages, no dropout)."""
-        training = [module for module in self.modules() if module.training]
-        try:
-            for module in training:
-                module.training = False
-            yield
-        finally:
-            for module in training:
-                module.training = True
+        """Within this block every module is in evaluation mode (running averages, no dropout), and no other
+        thread adapts or predicts."""
+        with _ONE_AT_A_TIME:
+            training = [module for module in self.modules() if module.training]
+            try:
+                for module in training:
+                    module.training = False
+                yield
+            finally:
+                for module in training:
+                    module.training = True
 
     def judge(self, task: Task) -> Outcome:
         """Adapt on the support set; loss and accuracy on the query set."""
@@ -146,8 +154,7 @@ class Learner(nn.Module):
         with torch.no_grad():
             for name, module in self.named_modules():
                 if isinstance(module, BatchNorm) and f"{name}.mean" in stats:
-                    module.mean.lerp_(stats[f"{name}.mean"], 0.05)
-                    module.var.lerp_(stats[f"{name}.var"], 0.05)
+                    module.average(stats[f"{name}.mean"], stats[f"{name}.var"])
 
     def settings(self) -> list[dict[str, Any]]:
         """Values of adaptation options to choose among on meta-validation; empty where there are none."""
@@ -203,13 +210,12 @@ class Learner(nn.Module):
         return self.on_support()
 
     def stats(self, support: Moments) -> dict[str, Tensor]:
-        """The support set's moments by layer name, for the running averages."""
+        """The support set's moments by layer name, for the running averages; the mean of a layer's uses."""
         names = {module: name for name, module in self.named_modules()}
-        pairs = [(names[m], *values) for m, values in support.seen.items()]
         return {
-            key: value.detach()
-            for name, mean, var in pairs
-            for key, value in ((f"{name}.mean", mean), (f"{name}.var", var))
+            f"{names[layer]}.{kind}": torch.stack([pair[i] for pair in pairs]).mean(0).detach()
+            for layer, pairs in support.seen.items()
+            for i, kind in enumerate(("mean", "var"))
         }
 
 

@@ -22,7 +22,13 @@ def prototypes(z: Tensor, y: Tensor, way: int) -> Tensor:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """‖aᵢ − bⱼ‖²: `[q, D]` and `[N, D]` → `[q, N]`."""
+    """‖aᵢ − bⱼ‖²: `[q, D]` and `[N, D]` → `[q, N]`.
+
+    >>> squared_distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0]]))
+    tensor([[25.,  1.]])
+    """
+    centre = b.mean(0).detach()  # which no distance depends on; far from 0 the squares would cancel badly
+    a, b = a - centre, b - centre
     return a.square().sum(-1)[:, None] - 2 * a @ b.T + b.square().sum(-1)
 
 
