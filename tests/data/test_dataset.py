@@ -51,18 +51,48 @@ def test_rotated_makes_four_classes_of_each(counts: list[int]) -> None:
             np.testing.assert_array_equal(turned.examples(i).numpy(), expected)
 
 
+def bases(part: ClassDataset) -> set[str]:
+    return {name.split("/")[0] for name in part.names}
+
+
+@pytest.mark.parametrize("how", ["mine", "random"])
+def test_a_class_and_its_turns_are_in_one_part(how: str) -> None:
+    data = replace(numbered([1] * 12), splits={"mine": ((3, 5), (0, 1, 2), tuple(range(6, 12)))})
+    for seed in range(5):
+        before = [part.rotated() for part in data.split(how, seed=seed)]
+        after = data.rotated().split(how, seed=seed)
+        again = data.rotated().subset(range(24)).split("random", seed=seed)  # two turns of each class
+        for parts in (after, again, data.rotated().rotated().split(how, seed=seed)):
+            assert sum(len(bases(part)) for part in parts) == len(set.union(*map(bases, parts))) >= 11
+        assert [p.names for p in after] == [p.names for p in before]
+        assert all(torch.equal(a.x, b.x) for a, b in zip(after, before, strict=True))
+
+
 def test_rotated_needs_square_pictures() -> None:
     with pytest.raises(DataError, match="only square"):
         ClassDataset.from_arrays(np.zeros((2, 4, 5), np.uint8), [0, 1]).rotated()
 
 
-@given(st.integers(3, 60), st.integers(0, 5))
-def test_random_split_is_disjoint_complete_and_seeded(classes: int, seed: int) -> None:
+@given(st.integers(3, 60), st.integers(0, 5), st.floats(0.01, 0.98), st.floats(0.01, 0.99))
+def test_random_split_is_disjoint_complete_and_seeded(
+    classes: int, seed: int, train: float, val: float
+) -> None:
     data = numbered([1] * classes)
+    parts = data.split(seed=seed, fractions=(train, val * (0.99 - train)))
+    assert sorted(int(n) for part in parts for n in part.names) == list(range(classes))
+    assert all(len(part) >= min(3, classes // 3) for part in parts)
     parts = data.split(seed=seed)
     assert sorted(int(n) for part in parts for n in part.names) == list(range(classes))
     assert all(len(part) >= min(3, classes // 3) for part in parts)
     assert [p.names for p in parts] == [p.names for p in data.split("random", seed=seed)]
+
+
+@pytest.mark.parametrize(
+    "fractions", [(0.9, 0.8), (1.0, 0.0), (0.6, 0.4), (-0.1, 0.5), (0.5, np.nan), (0.6,)]
+)
+def test_shares_that_leave_a_part_empty(fractions: tuple[float, float]) -> None:
+    with pytest.raises(DataError, match=r"shares .* of meta-train and meta-validation must"):
+        numbered([1] * 9).split(fractions=fractions)
 
 
 def test_split_by_name() -> None:
@@ -83,6 +113,9 @@ def test_limit() -> None:
     assert data.limit(2, seed=1).fingerprint() == data.limit(2, seed=1).fingerprint()
     with pytest.raises(DataError, match="class '0' has 3 examples, fewer than the 4"):
         data.limit(4)
+    for none in (0, -1):
+        with pytest.raises(DataError, match=f"{none} examples a class; at least 1"):
+            data.limit(none)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +132,12 @@ def test_from_arrays_shapes(shape: tuple[int, ...], expected: tuple[int, ...]) -
 @pytest.mark.parametrize(
     ("x", "y", "said"),
     [
-        (np.zeros((2, 4, 4)), [0], "2 examples but labels of shape"),
+        (np.zeros((2, 4, 4)), [0], "2 examples but 1 labels"),
+        (np.zeros((2, 4, 4)), [[0], [1]], r"labels of shape \(2, 1\)"),
+        (np.zeros((2, 4, 4)), [0.0, np.nan], "label 1 is NaN"),
+        (np.zeros((2, 4, 4)), np.array([0, "a"], object), "labels of different kinds"),
+        (np.full((2, 4, 4), 256), [0, 1], "whole numbers from 256 to 256 are not pixels"),
+        (np.full((2, 4, 4), -1), [0, 1], "whole numbers from -1 to -1 are not pixels"),
         (np.zeros((0, 4, 4)), [], "no examples"),
         (np.array([[1.0], [np.nan]]), [0, 1], "example 1 holds NaN"),
         (np.array([["a"], ["b"]]), [0, 1], "are not numbers"),
@@ -109,6 +147,40 @@ def test_from_arrays_shapes(shape: tuple[int, ...], expected: tuple[int, ...]) -
 def test_from_arrays_refuses(x: np.ndarray, y: list[int], said: str) -> None:
     with pytest.raises(DataError, match=said):
         ClassDataset.from_arrays(x, y)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.int32])
+def test_pictures_of_whole_numbers_are_pixels(dtype: type) -> None:
+    x = np.arange(256).reshape(4, 8, 8)
+    data = ClassDataset.from_arrays(x.astype(dtype), [0, 0, 1, 1])
+    assert data.x.dtype == torch.uint8
+    np.testing.assert_array_equal(data.x[:, 0].numpy(), x)
+    assert ClassDataset.from_arrays([[1, 300], [-2, 0]], [0, 1]).x.tolist() == [[1, 300], [-2, 0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["a", "b"], "attribute 'tint' is of type <U1, not whole numbers; number its values"),
+        ([0.5, 1.0], "attribute 'tint' is of type float64"),
+        ([1], r"attribute 'tint' has shape \(1,\), not one for each of 2"),
+        ([1, 2, 3], r"attribute 'tint' has shape \(3,\)"),
+    ],
+)
+def test_attributes_are_one_whole_number_each(values: list[object], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        ClassDataset.from_arrays(np.zeros((2, 4, 4)), [0, 1], attributes={"tint": values})
+
+
+@pytest.mark.parametrize("offsets", [[0, 2, 4], [1, 2, 5], [0, 6, 5], [-1, 2, 5]])
+def test_offsets_must_cover_the_examples(offsets: list[int]) -> None:
+    with pytest.raises(DataError, match="offsets must rise from 0 to the 5"):
+        replace(numbered([2, 3]), offsets=torch.tensor(offsets))
+
+
+def test_class_attributes_are_one_a_class() -> None:
+    with pytest.raises(DataError, match="1 values of 'alphabet' for 2 classes"):
+        replace(numbered([2, 3]), class_attributes={"alphabet": ("a",)})
 
 
 def test_two_classes_of_one_name() -> None:

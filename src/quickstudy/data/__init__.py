@@ -3,6 +3,7 @@
 from quickstudy.data.dataset import ClassDataset, Splits
 from quickstudy.data.digits import digits
 from quickstudy.data.folder import from_folder
+from quickstudy.data.from_arrays import from_arrays
 from quickstudy.data.from_torch import from_torch
 from quickstudy.data.glyphs import glyphs
 from quickstudy.data.images import read_image
@@ -16,6 +17,7 @@ __all__ = [
     "Splits",
     "describe",
     "digits",
+    "from_arrays",
     "from_folder",
     "from_torch",
     "glyphs",

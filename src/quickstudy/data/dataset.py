@@ -13,7 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from quickstudy.data.split import Parts, random_parts
 from quickstudy.errors import DataError, unknown
+
+TURNED_FROM = "turned from"
+"""The class attribute that names the class of which a turned one was made."""
 
 
 class Splits(NamedTuple):
@@ -39,6 +43,9 @@ class ClassDataset:
         name: what the data set is called in messages and in the run folder.
         note: how the pixels were made (polarity, size, resampling filter), for the record.
 
+    Raises:
+        DataError: two classes of one name, or parts whose lengths do not fit together.
+
     Example:
         >>> data = ClassDataset.from_arrays(np.zeros((6, 8, 8), np.uint8), list("aabbcc"))
         >>> len(data), data.counts.tolist(), data.image_shape
@@ -50,9 +57,7 @@ class ClassDataset:
     names: tuple[str, ...]
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     class_attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    splits: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = field(
-        default_factory=dict
-    )
+    splits: Mapping[str, Parts] = field(default_factory=dict)
     name: str = "data"
     note: str = ""
 
@@ -62,9 +67,14 @@ class ClassDataset:
             raise DataError(f"{self.name}: two classes are both called {twice[0]!r}")
         if len(self.offsets) != len(self.names) + 1:
             raise DataError(f"{self.name}: {len(self.names)} names for {len(self.offsets) - 1} classes")
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.x) or (self.offsets.diff() < 0).any():
+            raise DataError(f"{self.name}: the offsets must rise from 0 to the {len(self.x)} examples")
         for name, values in self.attributes.items():
             if len(values) != len(self.x):
                 raise DataError(f"{self.name}: attribute {name!r} has {len(values)} rows, not {len(self.x)}")
+        for name, words in self.class_attributes.items():
+            if len(words) != len(self):
+                raise DataError(f"{self.name}: {len(words)} values of {name!r} for {len(self)} classes")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -132,8 +142,10 @@ class ClassDataset:
         """Keep this many examples of each class: the first ones, or with `seed` a random choice.
 
         Raises:
-            DataError: a class has fewer; the message names it.
+            DataError: less than one, or a class has fewer; the message names it.
         """
+        if samples_per_class < 1:
+            raise DataError(f"{self.name}: {samples_per_class} examples a class; at least 1 is needed")
         for class_name, count in zip(self.names, self.counts.tolist(), strict=True):
             if count < samples_per_class:
                 raise DataError(
@@ -151,22 +163,30 @@ class ClassDataset:
     def rotated(self) -> ClassDataset:
         """Each class four times: as it is and turned by 90, 180 and 270 degrees, as classes of their own.
 
-        The classes of one character stay in one split, since a split is made before turning.
+        A class and its turns are in the same part of every split, ready-made or random, made before
+        turning or after.
         """
         if len(self.image_shape) != 3 or self.image_shape[1] != self.image_shape[2]:
             raise DataError(f"{self.name}: only square pictures can be turned, not {self.image_shape}")
         turns = [torch.rot90(self.x, k, (-2, -1)) for k in range(4)]
         steps = [self.offsets[:-1] + k * len(self.x) for k in range(4)]
         end = torch.tensor([4 * len(self.x)])
+        base = self.class_attributes.get(TURNED_FROM, self.names)
         return replace(
             self,
             x=torch.cat(turns),
             offsets=torch.cat([*steps, end]),
             names=tuple(f"{name}/rot{90 * k:03d}" for k in range(4) for name in self.names),
             attributes={k: v.repeat(4) for k, v in self.attributes.items()},
-            class_attributes={k: v * 4 for k, v in self.class_attributes.items()},
-            splits={},
+            class_attributes={k: v * 4 for k, v in {**self.class_attributes, TURNED_FROM: base}.items()},
+            splits={
+                how: (self._turns(a), self._turns(b), self._turns(c))
+                for how, (a, b, c) in self.splits.items()
+            },
         )
+
+    def _turns(self, classes: Sequence[int]) -> tuple[int, ...]:
+        return tuple(c + k * len(self) for k in range(4) for c in classes)
 
     def split(
         self, how: str | None = None, *, seed: int = 0, fractions: tuple[float, float] = (0.6, 0.2)
@@ -180,76 +200,24 @@ class ClassDataset:
                 each of the three where there are 9 or more.
 
         Raises:
-            UserError: an unknown split, or too few classes.
+            UserError: an unknown split, impossible shares, or too few classes.
         """
         how = how or next(iter(self.splits), "random")
-        if how != "random":
-            if how not in self.splits:
-                raise unknown("split", how, [*self.splits, "random"])
-            parts: Sequence[Sequence[int]] = self.splits[how]
+        if how != "random" and how not in self.splits:
+            raise unknown("split", how, [*self.splits, "random"])
+        if how == "random":
+            groups = self.class_attributes.get(TURNED_FROM, self.names)
+            parts = random_parts(groups, seed, fractions, self.name)
         else:
-            n = len(self)
-            if n < 3:
-                raise DataError(f"{self.name}: {n} classes cannot be split in three; at least 3 are needed")
-            least = min(3, n // 3)
-            val = max(round(fractions[1] * n), least)
-            test = max(round((1 - sum(fractions)) * n), least)
-            train = n - val - test
-            order = np.random.default_rng(seed).permutation(n).tolist()
-            parts = [sorted(order[:train]), sorted(order[train : train + val]), sorted(order[train + val :])]
+            parts = self.splits[how]
         return Splits(*(self.subset(p, self.name) for p in parts))
 
     @staticmethod
-    def from_arrays(
-        x: object,
-        y: object,
-        *,
-        names: Sequence[str] | None = None,
-        attributes: Mapping[str, object] | None = None,
-        name: str = "arrays",
-    ) -> ClassDataset:
-        """A dataset from an array of examples and one label each.
+    def from_arrays(x: object, y: object, **options: Any) -> ClassDataset:
+        """An array of examples and one label each; see `quickstudy.data.from_arrays`."""
+        from quickstudy.data.from_arrays import from_arrays
 
-        Args:
-            x: `[M, H, W]`, `[M, H, W, C]` with C of 1, 3 or 4 in uint8, `[M, C, H, W]`, or `[M, D]`.
-            y: `[M]` labels of any hashable kind.
-            names: the class names, in the order of the sorted labels; by default the labels themselves.
-
-        Raises:
-            DataError: lengths that differ, NaN or infinity, an unusable shape, duplicate names.
-        """
-        array = x.numpy() if isinstance(x, Tensor) else np.asarray(x)
-        marks = np.asarray(y.numpy() if isinstance(y, Tensor) else y)
-        if marks.ndim != 1 or len(marks) != len(array):
-            raise DataError(f"{name}: {len(array)} examples but labels of shape {marks.shape}")
-        if len(array) == 0:
-            raise DataError(f"{name}: no examples")
-        if array.dtype != np.uint8:
-            if array.dtype.kind not in "fiub":
-                raise DataError(f"{name}: examples of type {array.dtype} are not numbers")
-            array = array.astype(np.float32)
-            bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))
-            if len(bad):
-                raise DataError(f"{name}: example {bad[0]} holds NaN or infinity ({len(bad)} such examples)")
-        if array.ndim == 3:
-            array = array[:, None]
-        elif array.ndim == 4 and array.shape[-1] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
-            array = array.transpose(0, 3, 1, 2)
-        elif array.ndim not in (2, 4):
-            raise DataError(f"{name}: examples of shape {array.shape[1:]} are neither pictures nor vectors")
-        values, codes = np.unique(marks, return_inverse=True)
-        order = np.argsort(codes, kind="stable")
-        counts = np.bincount(codes, minlength=len(values))
-        if names is not None and len(names) != len(values):
-            raise DataError(f"{name}: {len(names)} names for {len(values)} classes")
-        extra = {k: torch.as_tensor(np.asarray(v))[order].long() for k, v in (attributes or {}).items()}
-        return ClassDataset(
-            x=torch.from_numpy(np.ascontiguousarray(array[order])),
-            offsets=torch.from_numpy(np.concatenate([[0], counts.cumsum()]).astype(np.int64)),
-            names=tuple(map(str, values if names is None else names)),
-            attributes=extra,
-            name=name,
-        )
+        return from_arrays(x, y, **options)
 
     @staticmethod
     def from_folder(path: str | Path, **options: Any) -> ClassDataset:
