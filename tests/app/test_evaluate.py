@@ -88,6 +88,21 @@ def test_a_run_that_cannot_be_written_to_is_measured_all_the_same(run, capsys, m
     assert "nothing kept: cannot write" in captured.err
 
 
+def test_the_learner_is_searched_as_the_controls_are(tmp_path, capsys):
+    words = "train --data digits --learner maml --way 3 --body mlp --channels 4 --iterations 2 --steps 2"
+    assert main([*words.split(), "--validation-tasks", "2", "--threads", "1", "--out", str(tmp_path)]) == 0
+    plain, searched = (evaluate(capsys, tmp_path, "--tasks", 4, *word) for word in ([], ["--search"]))
+    assert plain["chosen"] == {}
+    assert set(searched["chosen"]) >= {"inner_lr"}
+    assert main(["evaluate", str(tmp_path), "--tasks", "4", "--search"]) == 0
+    assert "chosen on meta-validation: " in capsys.readouterr().out
+
+
+def test_every_mode_leaves_no_choice_of_one(run, capsys):
+    assert main(["evaluate", str(run), "--modes", "--statistics", "batch"]) == 2
+    assert "leave --statistics away" in capsys.readouterr().err
+
+
 def test_the_hardest_classes_are_named(run, capsys):
     assert main(["evaluate", str(run), "--tasks", "10"]) == 0
     assert "hardest classes:" in capsys.readouterr().out

@@ -106,7 +106,7 @@ def test_saved_tasks_score_as_the_drawn_ones(blobs: ClassDataset, tmp_path: Path
     assert saved.json() == {**drawn.json(), "way": [2, 4]}
     assert str(saved) == str(drawn)
     assert saved.confusion == drawn.confusion
-    with pytest.raises(TaskError, match="holds 6 tasks"):
+    with pytest.raises(TaskError, match="7 tasks are asked for, but there are 6"):
         evaluate(learner, frozen, 7)
 
 

@@ -29,7 +29,7 @@ def test_json_and_back() -> None:
 
 
 def test_keys_of_json_are_the_options() -> None:
-    machine = {"data_dir", "threads"}
+    machine = {"data_dir", "threads", "device"}
     assert set(TrainConfig().json()) == {f.name for f in fields(TrainConfig)} - machine
 
 

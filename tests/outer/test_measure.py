@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 
 from quickstudy.data import ClassDataset
 from quickstudy.errors import TaskError
+from quickstudy.inner.mapping import Strategy
 from quickstudy.learners import ProtoNet
 from quickstudy.nets import mlp
 from quickstudy.outer import Measurement, measure
-from quickstudy.tasks import ClassTasks
+from quickstudy.outer.measure import collect
+from quickstudy.tasks import ClassTasks, FrozenTasks
 
 
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=50))
@@ -53,17 +56,26 @@ def learner() -> ProtoNet:
 @pytest.mark.parametrize("strategy", ["loop", "vmap"])
 @pytest.mark.parametrize("chunk", [1, 3, 20])
 def test_it_is_the_plain_loop_over_the_first_tasks(
-    strategy: str, chunk: int, problem: ClassTasks, learner: ProtoNet
+    strategy: Strategy, chunk: int, problem: ClassTasks, learner: ProtoNet
 ) -> None:
     expected = []
     for i in range(7):
         task = problem.task(i)
         logits = learner.adapt(task.support)(task.query.x)
         expected.append(float((logits.argmax(-1) == task.query.y).float().mean()))
-    ticks: list[int] = []
-    found = measure(learner, problem, 7, strategy=strategy, chunk=chunk, tick=ticks.append)  # type: ignore[arg-type]
+    found = measure(learner, problem, 7, strategy=strategy, chunk=chunk)
     assert found.values["accuracy"].tolist() == pytest.approx(expected)
-    assert ticks == [min(7, i + chunk) for i in range(0, 7, chunk)]
+    sizes: list[int] = []
+    collect(
+        learner,
+        problem,
+        7,
+        lambda task: {"n": task.query.y.sum()},
+        lambda batch, found: sizes.append(len(found["n"])),
+        strategy=strategy,
+        chunk=chunk,
+    )
+    assert sizes == [min(chunk, 7 - i) for i in range(0, 7, chunk)]
 
 
 def test_the_learner_stays_as_it_is(problem: ClassTasks, learner: ProtoNet) -> None:
@@ -76,7 +88,7 @@ def test_the_learner_stays_as_it_is(problem: ClassTasks, learner: ProtoNet) -> N
             seen.append(learner.training or torch.is_grad_enabled())
             return {"a": torch.zeros(())}
 
-        measure(learner, problem, 2, function=judge, strategy="loop")
+        collect(learner, problem, 2, judge, lambda batch, found: None, strategy="loop")
         assert seen == [False, False]
         assert learner.training is training
     assert all(torch.equal(before[k], v) for k, v in learner.state_dict().items())
@@ -88,10 +100,20 @@ def test_the_mode_is_put_back_after_an_error(problem: ClassTasks, learner: Proto
 
     learner.train()
     with pytest.raises(ZeroDivisionError):
-        measure(learner, problem, 2, function=fail)
+        collect(learner, problem, 2, fail, lambda batch, found: None)
     assert learner.training
 
 
 def test_no_task_is_no_measurement(problem: ClassTasks, learner: ProtoNet) -> None:
     with pytest.raises(TaskError, match="at least 1 task"):
         measure(learner, problem, 0)
+
+
+def test_a_saved_set_is_not_asked_for_more_than_it_holds(
+    problem: ClassTasks, learner: ProtoNet, tmp_path: Path
+) -> None:
+    problem.save(tmp_path / "tasks", 3)
+    saved = FrozenTasks(problem.data, tmp_path / "tasks")
+    assert measure(learner, saved, 3).tasks == 3
+    with pytest.raises(TaskError, match="4 tasks are asked for, but there are 3"):
+        measure(learner, saved, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from quickstudy.errors import NonFiniteError
+from quickstudy.errors import NonFiniteError, TaskError
+from quickstudy.inner.mapping import map_tasks
 from quickstudy.inner.outcome import Outcome
 from quickstudy.learners import Learner, PixelNN, Predictor
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.session import train
+from quickstudy.tasks import SupervisedBatches
 from quickstudy.tasks.regression import Lines
 from quickstudy.tasks.task import Support, Task
 
@@ -138,6 +141,30 @@ def test_records_hold_the_mean_since_the_last() -> None:
 
 def test_what_has_nothing_to_train_is_left() -> None:
     assert meta_train(PixelNN(), Lines(), iterations=5).iteration == 0
+
+
+def test_tasks_and_ordinary_batches_are_not_taken_for_each_other(quick: Quick) -> None:
+    parts = quick().splits()
+    batches, tasks = SupervisedBatches(parts.train), quick().training_tasks(parts.train)
+    pretrained = quick(learner="pretrain-centroid").make_learner(parts.train.image_shape, 4)
+    with pytest.raises(TaskError, match=r"PretrainCentroid .* give it SupervisedBatches"):
+        meta_train(pretrained, tasks, iterations=1)
+    learner = quick().make_learner(parts.train.image_shape, 4)
+    with pytest.raises(TaskError, match="ProtoNet learns from tasks, but these have no support set"):
+        meta_train(learner, batches, iterations=1)
+
+
+def test_validation_maps_tasks_as_training_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def noted(function: Any, batch: Task, strategy: str) -> Any:
+        seen.append(strategy)
+        return map_tasks(function, batch, strategy)  # type: ignore[arg-type]
+
+    for room in ("outer.measure", "inner.unrolled"):
+        monkeypatch.setattr(sys.modules[f"quickstudy.{room}"], "map_tasks", noted)
+    go(Slope(), validation=Lines(), validation_tasks=3, strategy="vmap")
+    assert seen == ["vmap", "vmap"]
 
 
 def test_same_seed_same_weights_and_no_trace(quick: Quick, tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
-from quickstudy.outer.progress import Bar, NoProgress, Progress
+import pytest
+from rich.console import Console
+from rich.progress import Progress as RichProgress
+
+from quickstudy.outer.progress import Bar, NoProgress, Progress, columns
 
 RECORD = {
     "iteration": 20,
@@ -32,11 +36,27 @@ def test_a_bar_writes_to_standard_error_only(capsys: pytest.CaptureFixture[str])
     assert " ".join(line.split()) == expected
 
 
-def test_a_folder_with_brackets_in_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_in_a_terminal_shows_how_it_goes_and_how_long_it_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     bar = Bar("maml on my[/red]pictures[bold]")
-    show(bar)
-    assert bar.bar.get_renderable() is not None
-    assert "MarkupError" not in capsys.readouterr().err
+    screen = io.StringIO()
+    bar.bar = RichProgress(*columns(), console=Console(file=screen, force_terminal=True, width=200))
+    bar.begin(100, 10)
+    for done in (11, 12):
+        bar.step(done, {"loss": 1.0, "accuracy": 0.5}, 4)
+    bar.bar.refresh()
+    bar.end()
+    shown = screen.getvalue()
+    for part in (
+        "maml on my[/red]pictures[bold]",
+        "12/100",
+        "loss 1.000",
+        "accuracy 0.500",
+        "tasks/s",
+        "left",
+    ):
+        assert part in shown, part
 
 
 def test_regression_has_no_accuracy(capsys: pytest.CaptureFixture[str]) -> None:

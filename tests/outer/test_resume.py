@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.optim import lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from quickstudy.app.cli import main
 from quickstudy.errors import RunError
@@ -145,16 +147,29 @@ OPTIONS = (
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize(("kill", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("kill", "code", "seed", "kills"),
+    [
+        (signal.SIGKILL, -9, 9, 6),
+        (signal.SIGINT, 130, 2, 6),
+        *(pytest.param(signal.SIGKILL, -9, seed, 20, marks=pytest.mark.slow) for seed in range(100, 105)),
+    ],
+)
 def test_a_process_killed_at_random(
-    kill: signal.Signals, code: int, every_step: None, tmp_path: Path, outcome: Outcome
+    kill: signal.Signals,
+    code: int,
+    seed: int,
+    kills: int,
+    every_step: None,
+    tmp_path: Path,
+    outcome: Outcome,
 ) -> None:
     """Real processes; forked, since Python and torch take seconds to start."""
     begun = time.monotonic()
     assert main([*OPTIONS.split(), str(tmp_path / "unbroken")]) == 0
     duration = time.monotonic() - begun
     stops = 0
-    for delay in np.random.default_rng(int(kill)).uniform(0.1, 0.6, 6) * duration:
+    for delay in np.random.default_rng(seed).uniform(0.1, 0.6, kills) * duration:
         child = os.fork()
         if child == 0:
             os._exit(main([*OPTIONS.split(), str(tmp_path / "killed")]))
@@ -301,6 +316,15 @@ def test_an_option_of_the_learner_that_changed_is_refused(quick: Quick, tmp_path
         train(quick(**options, settings={"steps": 3, "inner_batch": 2}), tmp_path, resume=True)
 
 
+def test_an_option_that_is_left_away_is_its_default_and_refused(quick: Quick, tmp_path: Path) -> None:
+    options = {"learner": "reptile", "iterations": 2}
+    train(quick(**options, settings={"steps": 2, "inner_batch": 2}), tmp_path)
+    with pytest.raises(RunError, match="steps=2, not 5"):
+        train(quick(**options, settings={"inner_batch": 2}), tmp_path, resume=True)
+    again = quick(**options, settings={"steps": 2, "inner_batch": 2, "inner_lr": 1e-3})
+    assert train(again, tmp_path, resume=True).iteration == 2
+
+
 def test_threads_and_strategy_are_replayed(
     quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,30 +354,57 @@ def test_data_that_changed_are_refused(quick: Quick, tmp_path: Path, monkeypatch
         train(quick(iterations=4), tmp_path, resume=True)
 
 
-def test_an_optimiser_beyond_json_goes_on(quick: Quick, tmp_path: Path) -> None:
-    """Given as functions: momentum SGD and milestones, whose table JSON would turn into words."""
+def milestones(optimizer: torch.optim.Optimizer) -> LRScheduler:
+    return lr_scheduler.MultiStepLR(optimizer, [2, 5], 0.5)
+
+
+def warmed_up(optimizer: torch.optim.Optimizer) -> LRScheduler:
+    warm = lr_scheduler.LinearLR(optimizer, 0.25, total_iters=2)
+    return lr_scheduler.SequentialLR(optimizer, [warm, milestones(optimizer)], [2])
+
+
+def one_cycle(optimizer: torch.optim.Optimizer) -> LRScheduler:
+    return lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=12)
+
+
+@pytest.mark.parametrize("schedule", [milestones, warmed_up, one_cycle])
+def test_an_optimiser_and_a_schedule_given_as_functions_go_on(
+    schedule: Callable[[torch.optim.Optimizer], LRScheduler], quick: Quick, tmp_path: Path
+) -> None:
+    """Their states hold tables and nested states that JSON would turn into words."""
     from quickstudy.outer import RunFolder, meta_train
+
+    rates: dict[str, list[float]] = {}
 
     def begin(name: str) -> dict[str, Any]:
         config = quick()
         splits = config.splits()
-        learner = config.make_learner(splits.train.image_shape, 4)
         path = tmp_path / name
         exists = (path / "config.json").exists()
+
+        def noted(optimizer: torch.optim.Optimizer) -> LRScheduler:
+            optimizer.register_step_pre_hook(
+                lambda o, *_: rates.setdefault(name, []).append(o.param_groups[0]["lr"])
+            )
+            return schedule(optimizer)
+
         return {
-            "learner": learner,
+            "learner": config.make_learner(splits.train.image_shape, 4),
             "tasks": config.training_tasks(splits.train),
             "optimizer": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
-            "schedule": lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [2, 5], 0.5),
+            "schedule": noted,
             "meta_batch": 2,
             "run": RunFolder.open(path) if exists else RunFolder.create(path, {}),
         }
 
     whole = begin("a")
-    meta_train(**whole, iterations=6)
-    meta_train(**begin("b"), iterations=3)
+    meta_train(**whole, iterations=10)
+    for until in (3, 6):
+        meta_train(**begin("b"), iterations=until)
     rest = begin("b")
-    meta_train(**rest, iterations=6)
+    meta_train(**rest, iterations=10)
+    assert len(set(rates["a"])) > 2
+    assert rates["b"] == rates["a"]
     for name, value in whole["learner"].state_dict().items():
         assert torch.equal(rest["learner"].state_dict()[name], value), name
     assert json.loads(RunFolder(tmp_path / "b").path.joinpath("config.json").read_text()) == {"version": 1}

@@ -212,3 +212,26 @@ def test_damage_anywhere_in_a_run_ends_in_one_clear_error(quick: Quick, tmp_path
                 train(config, tmp_path, resume=True)
         path.write_bytes(raw)
     load_run(tmp_path)
+
+
+def test_tied_weights_are_kept_under_both_names(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "a", {})
+    whole = torch.arange(6.0)
+    run.save("w.safetensors", {"a": whole, "b": whole, "c": whole[2:4]}, {})
+    tensors, _ = run.load("w.safetensors")
+    assert torch.equal(tensors["a"], whole)
+    assert torch.equal(tensors["b"], whole)
+    assert torch.equal(tensors["c"], whole[2:4])
+
+
+def test_a_users_own_temporary_file_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tmp").write_text("two years")
+    with pytest.raises(RunError, match="exists already"):
+        RunFolder.create(tmp_path, {})
+    assert (tmp_path / "thesis.tmp").read_text() == "two years"
+    run = RunFolder.create(tmp_path / "a", {})
+    for name in ("thesis.tmp", "checkpoint.safetensors.4711.tmp"):
+        (run.path / name).write_text("half")
+    run.rewind(0)
+    assert (run.path / "thesis.tmp").exists()
+    assert not (run.path / "checkpoint.safetensors.4711.tmp").exists()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from quickstudy.errors import RunError, TaskError
+from quickstudy.data import ClassDataset
+from quickstudy.errors import RunError, TaskError, UserError
 from quickstudy.outer.config import TrainConfig
-from quickstudy.outer.session import load_run, train
+from quickstudy.outer.session import load_run, load_splits, train
 
 Quick = Callable[..., TrainConfig]
 
@@ -103,3 +105,49 @@ def test_a_config_without_the_pictures_is_told(quick: Quick, tmp_path: Path) -> 
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"config\.json does not hold a training run's options: no 'pictures'"):
         load_run(tmp_path)
+
+
+def test_splits_of_a_run_are_those_it_was_trained_on(
+    quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more class, and classes that were trained on would be among the unseen ones."""
+    config = quick()
+    train(config, tmp_path / "a")
+    _, saved, run = load_run(tmp_path / "a")
+    data = load_data_of(config)
+    names = [part.names for part in load_splits(saved, run)]
+    assert names == [part.names for part in data.split()]
+    fewer = data.subset([0, 1, 2, 3, 4, 5, 6, 7, 8])
+    painted = replace(data, x=data.x.clone())
+    painted.x[-1] ^= 1
+    for changed in (fewer, painted):
+        monkeypatch.setattr("quickstudy.outer.config.load_data", lambda *a, changed=changed, **k: changed)
+        with pytest.raises(RunError, match=r"digits has changed since .* was begun \(other \w+ "):
+            load_splits(saved, run)
+    with pytest.raises(RunError, match=r"digits has changed since .* \(other val classes or pictures\)"):
+        train(quick(iterations=8), tmp_path / "a", resume=True)
+
+
+def load_data_of(config: TrainConfig) -> ClassDataset:
+    from quickstudy.outer import config as module
+
+    return module.load_data(config.data)
+
+
+def test_a_run_of_before_there_were_fingerprints_is_read(quick: Quick, tmp_path: Path) -> None:
+    train(quick(iterations=2), tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["splits"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    _, config, run = load_run(tmp_path)
+    assert len(load_splits(config, run).test) == 3
+    assert train(quick(iterations=4), tmp_path, resume=True).iteration == 4
+
+
+def test_a_device_that_is_not_there(quick: Quick, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no device 'warp:9' here"):
+        train(quick(device="warp:9"), tmp_path)
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="there is no device 'cuda' here: leave --device away"):
+            train(quick(device="cuda"), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ from quickstudy.evaluation.floors import floors, floors_table
 from quickstudy.evaluation.plots import task_picture
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar
-from quickstudy.outer.session import load_run, train
+from quickstudy.outer.session import load_run, load_splits, train
 
 NEXT = """
 Next, type one of these:
@@ -67,7 +67,7 @@ def main(args: Sequence[str]) -> int:
     )
     train(config, given.out, resume=True, progress=Bar("meta-training prototypical networks"))
     learner, config, run = load_run(given.out)
-    splits = config.splits()
+    splits = load_splits(config, run)
     source = config.problem(splits.test, seed=2)
     meta = evaluate(learner, source, given.tasks, progress=True)
     rows = floors(

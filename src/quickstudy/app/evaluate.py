@@ -15,13 +15,14 @@ from rich.console import Console
 from quickstudy.app.cli import parse
 from quickstudy.app.pictures import draw_curve, draw_evaluation
 from quickstudy.errors import RunError, UserError
-from quickstudy.evaluation.evaluate import Evaluation, count, evaluate, evaluate_modes
+from quickstudy.evaluation.evaluate import Evaluation, count, evaluate, evaluate_modes, normalising
 from quickstudy.evaluation.floors import floors, floors_table
 from quickstudy.evaluation.scores import hardest
+from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
 from quickstudy.learners import Learner
 from quickstudy.outer.run_folder import RunFolder
-from quickstudy.outer.session import load_run
+from quickstudy.outer.session import load_run, load_splits
 from quickstudy.tasks import ClassTasks
 
 EXAMPLES = """Measure a run on classes it has never seen: accuracy with its 95 % interval.
@@ -29,8 +30,13 @@ EXAMPLES = """Measure a run on classes it has never seen: accuracy with its 95 %
 Examples:
   quickstudy evaluate runs/a                            the way and shot it was trained for, 1000 tasks
   quickstudy evaluate runs/a --way 20 --shot 5          any way and shot its learner allows
-  quickstudy evaluate runs/a --modes --floors           every normalisation mode, and the controls
+  quickstudy evaluate runs/a --modes                    every normalisation mode that applies
+  quickstudy evaluate runs/a --floors --search          the controls on the same tasks, all equally tuned
   quickstudy evaluate runs/a --json > result.json       one JSON object"""
+
+
+SEARCH = 50
+"""Meta-validation tasks for each setting tried, the learner's as the controls'."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,9 @@ class Evaluate:
         statistics: normalise by support, running or batch statistics instead of the run's own way.
         modes: measure every normalisation mode that applies.
         floors: measure the controls on the same tasks (they are trained now: minutes).
+        search: first choose inner steps and rate on meta-validation, as the controls do.
         json: print one JSON object on standard output.
+        device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
         data_dir: where data lies.
     """
 
@@ -62,7 +70,9 @@ class Evaluate:
     statistics: Literal["support", "running", "batch"] | None = None
     modes: Annotated[bool, tyro.conf.arg()] = False
     floors: bool = False
+    search: bool = False
     json: bool = False
+    device: str | None = None
     data_dir: Path | None = None
 
 
@@ -71,21 +81,43 @@ def main(args: Sequence[str]) -> int:
     given = parse(Evaluate, args, "evaluate", EXAMPLES)
     if given.tasks < 2:
         raise UserError(f"tasks must be at least 2 for an interval, not {given.tasks}")
-    learner, config, run = load_run(given.run, given.data_dir)
-    splits = config.splits()
+    if given.modes and given.statistics:
+        raise UserError("--modes measures every mode: leave --statistics away")
+    learner, config, run = load_run(given.run, given.data_dir, given.device)
+    splits = load_splits(config, run)
     asked = {"way": given.way, "shot": given.shot, "query": given.query}
     data = getattr(splits, given.split)
-    source = config.problem(data, seed=given.seed, **{k: v for k, v in asked.items() if v is not None})
+    changes = {k: v for k, v in asked.items() if v is not None}
+    source = config.problem(data, seed=given.seed, **changes)
     shown = not given.json
+    chosen: dict[str, Any] = {}
+    if given.search:
+        validation = config.problem(splits.val, **changes)
+        with normalising(learner, given.statistics):
+            chosen, _ = choose_settings(learner, validation, SEARCH, progress=True)
+        if shown:
+            words = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in chosen.items())
+            print(f"chosen on meta-validation: {words or 'nothing: this learner has no such settings'}")
+    strategy = run.config.get("strategy")
     if given.modes:
-        results = evaluate_modes(learner, source, given.tasks, progress=True)
+        results = evaluate_modes(learner, source, given.tasks, strategy=strategy, progress=True)
     else:
-        results = [evaluate(learner, source, given.tasks, statistics=given.statistics, progress=True)]
+        results = [
+            evaluate(
+                learner,
+                source,
+                given.tasks,
+                statistics=given.statistics,
+                strategy=strategy,
+                progress=True,
+            )
+        ]
     result = results[0]
     report: dict[str, Any] = {
         **result.json(),
         "split": given.split,
         "learner": config.learner,
+        "chosen": chosen,
         "run": str(given.run),
     }
     if given.modes:
@@ -98,7 +130,14 @@ def main(args: Sequence[str]) -> int:
             print(f"{title:16} {100 * right:3.0f} %  {name}, most often taken for {other}")
     if given.floors:
         rows = floors(
-            config, splits, source=source, n_tasks=given.tasks, cache=run.path / "floors", progress=True
+            config,
+            splits,
+            source=source,
+            n_tasks=given.tasks,
+            statistics=given.statistics,
+            search_tasks=SEARCH,
+            cache=run.path / "floors",
+            progress=True,
         )
         report["floors"] = [row.json() for row in rows]
         if shown:

@@ -9,17 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from quickstudy.errors import TaskError, UserError
+from quickstudy.errors import UserError
 from quickstudy.evaluation.scores import Calibration, Confusion, calibration, confusion, macro_precision
-from quickstudy.inner.mapping import Strategy, map_tasks
+from quickstudy.inner.mapping import Strategy
 from quickstudy.learners.base import Learner
-from quickstudy.outer.measure import Measurement
+from quickstudy.outer.measure import Measurement, collect
 from quickstudy.outer.progress import columns
 from quickstudy.tasks.task import Task, TaskSource
 
@@ -107,15 +106,14 @@ def progress_bar(wanted: bool) -> Progress:
 
 @contextmanager
 def normalising(learner: Learner, statistics: str | None) -> Iterator[None]:
-    """The learner in evaluation, normalising by `statistics`; afterwards it is as it was."""
+    """The learner normalising by `statistics`; afterwards it is as it was."""
     before = learner.statistics
     if statistics is not None and statistics not in learner.modes:
         known = ", ".join(learner.modes) or "none: it has no batch normalisation"
         raise UserError(f"this learner cannot normalise by {statistics} statistics (it can by: {known})")
     try:
         learner.statistics = statistics or before
-        with learner.in_use(), torch.no_grad():
-            yield
+        yield
     finally:
         learner.statistics = before
 
@@ -127,15 +125,6 @@ def scores(learner: Learner, task: Task) -> dict[str, Tensor]:
     output = learner.learn(task.support)(task.query.x)  # [q, N]
     confidence, predicted = output.softmax(-1).max(-1)
     return {**learner.judged(output, task).metrics, "confidence": confidence, "predicted": predicted}
-
-
-def stackable(batch: Task) -> Iterator[Task]:
-    """The batch; or, where it is padded and so its tasks differ in size, batches of one."""
-    if not batch.padded:
-        yield batch
-        return
-    for task in batch.unbatch():
-        yield task.with_tensors({k: v[None] for k, v in task.tensors().items()})
 
 
 def evaluate(
@@ -167,8 +156,6 @@ def evaluate(
         >>> print(evaluate(learner, qs.tasks(test, way=5, shot=1)))  # doctest: +SKIP
         98.31 ± 0.17 % (1000 tasks, 5-way 1-shot, 15 queries a class, non-transductive: support statistics); …
     """
-    if n_tasks < 1:
-        raise TaskError(f"at least 1 task is needed to evaluate, not {n_tasks}")
     tally = Tally()
     with progress_bar(progress) as bar, normalising(learner, statistics):
         shown = bar.add_task("evaluating", total=n_tasks, note="")
@@ -176,12 +163,12 @@ def evaluate(
             "statistics": learner.statistics if learner.modes else None,
             "transductive": learner.transductive,
         }
-        for start in range(0, n_tasks, chunk):
-            end = min(start + chunk, n_tasks)
-            for part in stackable(source.batch(np.arange(start, end))):
-                found = map_tasks(lambda t: scores(learner, t), part, strategy or learner.outer.strategy)
-                tally.add(part, found)
-            bar.update(shown, completed=end, note=tally.note() if progress else "")
+
+        def take(batch: Task, found: dict[str, Tensor]) -> None:
+            tally.add(batch, found)
+            bar.update(shown, advance=len(batch.support.x), note=tally.note() if progress else "")
+
+        collect(learner, source, n_tasks, lambda t: scores(learner, t), take, strategy=strategy, chunk=chunk)
     told = source.describe()
     about = {k: told.get(k) for k in ("data", "way", "shot", "query", "seed")}
     names = getattr(getattr(source, "data", None), "names", None)
@@ -206,9 +193,9 @@ class Tally:
             if batch.classes is not None:
                 queries |= {"true": batch.classes.gather(1, y), "guess": batch.classes.gather(1, predicted)}
             for name, value in queries.items():
-                self.queries.setdefault(name, []).append(value.flatten())
+                self.queries.setdefault(name, []).append(value.flatten().cpu())
         for name, value in found.items():
-            self.tasks.setdefault(name, []).append(value)
+            self.tasks.setdefault(name, []).append(value.cpu())
 
     def note(self) -> str:
         """The mean so far, for a progress bar."""
@@ -235,10 +222,18 @@ class Tally:
 
 
 def evaluate_modes(
-    learner: Learner, source: TaskSource, n_tasks: int = 1000, *, progress: bool = False
+    learner: Learner,
+    source: TaskSource,
+    n_tasks: int = 1000,
+    *,
+    strategy: Strategy | None = None,
+    progress: bool = False,
 ) -> list[Evaluation]:
     """An `Evaluation` for each normalisation mode that applies, the learner's own first."""
     own = learner.statistics
     # A net without batch normalisation has no modes: it is measured once, as it is.
     modes: list[str | None] = [*sorted(learner.modes, key=lambda mode: mode != own)] or [None]
-    return [evaluate(learner, source, n_tasks, statistics=mode, progress=progress) for mode in modes]
+    return [
+        evaluate(learner, source, n_tasks, statistics=mode, strategy=strategy, progress=progress)
+        for mode in modes
+    ]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from quickstudy.data import Splits
 from quickstudy.errors import RunError, TaskError
-from quickstudy.evaluation.evaluate import Evaluation, evaluate
+from quickstudy.evaluation.evaluate import Evaluation, evaluate, normalising
 from quickstudy.evaluation.scores import Calibration
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
@@ -30,6 +30,7 @@ from quickstudy.outer.progress import Bar
 from quickstudy.outer.run_folder import RunFolder, checksum
 from quickstudy.tasks import ClassTasks
 from quickstudy.tasks.sampler import FrozenTasks
+from quickstudy.version import __version__
 
 SIZES = ("way", "shot", "query")
 MATTERS = ("body", "channels", "norm", "seed", *SIZES, "validate_every", "validation_tasks")
@@ -64,6 +65,7 @@ def floors(
     source: ClassTasks | FrozenTasks,
     names: Sequence[str] = tuple(CONTROLS),
     n_tasks: int = 1000,
+    statistics: str | None = None,
     search_tasks: int = 50,
     pretrain_iterations: int | None = None,
     cache: Path | None = None,
@@ -80,6 +82,7 @@ def floors(
         source: meta-test tasks.
         names: which controls.
         n_tasks: meta-test tasks.
+        statistics: normalise by "support", "running" or "batch" statistics instead of the run's own way.
         search_tasks: meta-validation tasks for each setting tried.
         pretrain_iterations: steps of pretraining on batches of 32; by default four for each meta-step.
         cache: a folder where rows and the pretrained body are kept: a second call is quick, and one that was
@@ -109,8 +112,7 @@ def floors(
     pretraining = Pretraining(
         config, splits, iterations, cache and cache / f"body-{digest(base, iterations)}"
     )
-    key = digest(base, iterations, told, asked, n_tasks, search_tasks)
-    control = dataclasses.replace(config, settings={}, way=most(told["way"]))
+    key = digest(base, iterations, told, asked, n_tasks, search_tasks, statistics, __version__)
     rows: list[Floor] = []
     for name in names:
         kept = None if cache is None else read(cache / f"{name}-{key}.json")
@@ -118,15 +120,16 @@ def floors(
             rows.append(kept)
             continue
         begun, seconds = time.monotonic(), 0.0
-        learner = dataclasses.replace(control, learner=name).make_learner(
-            splits.train.image_shape, len(splits.train)
-        )
+        control = dataclasses.replace(config, learner=name, settings={}, way=most(told["way"]))
+        learner = control.make_learner(splits.train.image_shape, len(splits.train))
         if learner.trains_on == "batches":
             weights, seconds = pretraining.body(progress)
             begun = time.monotonic()
             body(learner).load_state_dict(weights)
-        chosen, _ = choose_settings(learner, as_solved(config, splits, told), search_tasks, progress=progress)
-        result = evaluate(learner, source, n_tasks, progress=progress)
+        with normalising(learner, statistics if learner.modes else None):
+            validation = as_solved(config, splits, told)
+            chosen, _ = choose_settings(learner, validation, search_tasks, progress=progress)
+            result = evaluate(learner, source, n_tasks, progress=progress)
         row = Floor(name, result, chosen, seconds + time.monotonic() - begun)
         rows.append(row)
         if cache is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,66 +59,62 @@ class Window:
         return means
 
 
-def checkpoint(
-    run: RunFolder,
-    learner: Learner,
-    optimizer: Optimizer,
-    plan: LRScheduler,
-    history: History,
-    window: Window,
-) -> None:
-    """Write everything training needs to go on."""
-    tensors, rest = state_tensors(optimizer)
-    run.save(
-        CHECKPOINT,
-        {f"learner.{k}": v for k, v in learner.state_dict().items()}
-        | {f"optimizer.{k}": v for k, v in tensors.items()},
-        {
-            "iteration": history.iteration,
-            "records": len(history.records),
-            "best": history.best,
-            "best_iteration": history.best_iteration,
-            "stopped_early": history.stopped_early,
-            "seconds": history.seconds,
-            "optimizer": rest,
-            # Functions and tables are made again with the schedule.
-            "schedule": {
-                k: v for k, v in plan.state_dict().items() if k != "lr_lambdas" and not isinstance(v, dict)
+@dataclass(eq=False)
+class State:
+    """What training changes from step to step."""
+
+    learner: Learner
+    optimizer: Optimizer
+    schedule: LRScheduler
+    history: History = field(default_factory=History)
+    window: Window = field(default_factory=Window)
+
+    def save(self, run: RunFolder) -> None:
+        """Write everything training needs to go on."""
+        tensors, rest = state_tensors(self.optimizer)
+        history = self.history
+        run.save(
+            CHECKPOINT,
+            {f"learner.{k}": v for k, v in self.learner.state_dict().items()}
+            | {f"optimizer.{k}": v for k, v in tensors.items()},
+            {
+                "iteration": history.iteration,
+                "records": len(history.records),
+                "best": history.best,
+                "best_iteration": history.best_iteration,
+                "stopped_early": history.stopped_early,
+                "seconds": history.seconds,
+                "optimizer": rest,
+                "window": {"sums": self.window.sums, "count": self.window.count},
             },
-            "window": {"sums": window.sums, "count": window.count},
-        },
-    )
+        )
 
+    def restore(self, run: RunFolder) -> None:
+        """Go back to the last checkpoint of a run.
 
-def restore(
-    run: RunFolder,
-    learner: Learner,
-    optimizer: Optimizer,
-    plan: LRScheduler,
-    history: History,
-    window: Window,
-) -> None:
-    """Go back to the last checkpoint of a run.
-
-    Raises:
-        RunError: it is damaged, or of another learner.
-    """
-    tensors, meta = run.load(CHECKPOINT)
-    try:
-        learner.load_state_dict(_part(tensors, "learner."))
-        load_state(optimizer, _part(tensors, "optimizer."), meta["optimizer"])
-        plan.load_state_dict({**plan.state_dict(), **meta["schedule"]})
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise RunError(f"{run.path / CHECKPOINT} does not fit this learner: {error}") from error
-    history.records = [r for r in run.records() if r["iteration"] <= meta["iteration"]]
-    if len(history.records) < meta.get("records", 0):
-        found = f"{len(history.records)} of {meta['records']} records"
-        raise RunError(f"{run.path / 'metrics.jsonl'} is damaged: it holds {found}")
-    run.rewind(meta["iteration"])
-    history.iteration, history.best = meta["iteration"], meta["best"]
-    history.best_iteration, history.stopped_early = meta["best_iteration"], meta["stopped_early"]
-    history.seconds = meta.get("seconds", 0.0)
-    window.sums, window.count = meta["window"]["sums"], meta["window"]["count"]
+        Raises:
+            RunError: it is damaged, or of another learner.
+        """
+        tensors, meta = run.load(CHECKPOINT)
+        history = self.history
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            for _ in range(meta["iteration"]):
+                self.schedule.step()  # a schedule is a function of the step: walked again, not stored
+        try:
+            self.learner.load_state_dict(_part(tensors, "learner."))
+            load_state(self.optimizer, _part(tensors, "optimizer."), meta["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise RunError(f"{run.path / CHECKPOINT} does not fit this learner: {error}") from error
+        history.records = [r for r in run.records() if r["iteration"] <= meta["iteration"]]
+        if len(history.records) < meta.get("records", 0):
+            found = f"{len(history.records)} of {meta['records']} records"
+            raise RunError(f"{run.path / 'metrics.jsonl'} is damaged: it holds {found}")
+        run.rewind(meta["iteration"])
+        history.iteration, history.best = meta["iteration"], meta["best"]
+        history.best_iteration, history.stopped_early = meta["best_iteration"], meta["stopped_early"]
+        history.seconds = meta.get("seconds", 0.0)
+        self.window.sums, self.window.count = meta["window"]["sums"], meta["window"]["count"]
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -14,10 +14,12 @@ from quickstudy.data import ClassDataset, Splits
 from quickstudy.data import load as load_data
 from quickstudy.errors import RunError, TaskError, UserError
 from quickstudy.learners import Learner, build, learner_class
+from quickstudy.learners.registry import options
+from quickstudy.outer.device import find_device
 from quickstudy.outer.seeds import seeded
 from quickstudy.tasks import ClassTasks, SupervisedBatches, TaskSource
 
-Norm = Literal["support", "batch", "running", "group", "layer"]
+Norm = Literal["support", "batch", "running", "group", "layer", "none"]
 LEAST: dict[str, float] = {
     **dict.fromkeys(("way", "train_way"), 2),
     **dict.fromkeys(("shot", "query", "train_shot", "train_query", "samples_per_class"), 1),
@@ -53,7 +55,8 @@ class TrainConfig:
         patience: stop after this many validations without a better one.
         body: conv4, resnet or mlp.
         channels: filters a block of conv4 (and the first of resnet), or hidden units of mlp.
-        norm: whose statistics normalise a query: support, batch (transductive), running, group or layer.
+        norm: whose statistics normalise a query: support, batch (transductive), running; or group, layer,
+            none. By default support, for an mlp none.
         size: pictures are brought to this height and width.
         split: which classes are meta-train, meta-validation, meta-test; by default the data set's own.
         split_seed: of a random split.
@@ -61,6 +64,7 @@ class TrainConfig:
         rotations: turned pictures as further classes; by default on Omniglot's character splits only.
         strategy: how tasks are mapped on this machine: loop or vmap.
         threads: processor threads; by default torch's choice.
+        device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
         data_dir: where data lies; by default $QUICKSTUDY_DATA, then the cache folder.
     """
 
@@ -84,7 +88,7 @@ class TrainConfig:
     patience: int | None = None
     body: Literal["conv4", "resnet", "mlp"] = "conv4"
     channels: int = 64
-    norm: Norm = "support"
+    norm: Norm | None = None
     size: int = 28
     split: str | None = None
     split_seed: int = 0
@@ -92,11 +96,13 @@ class TrainConfig:
     rotations: bool | None = None
     strategy: Literal["loop", "vmap"] | None = None
     threads: int | None = None
+    device: str | None = None
     data_dir: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        learner_class(self.learner)  # there is one
+        own = {name: option.default for name, option in options(learner_class(self.learner)).items()}
+        object.__setattr__(self, "settings", {**own, **self.settings})
         for name, least in LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -109,22 +115,25 @@ class TrainConfig:
             raise UserError(f"clip must be above 0, not {self.clip}")
 
     def json(self) -> dict[str, Any]:
-        """The options as JSON, without where this machine keeps its data."""
+        """The options as JSON, without what is this machine's: data folder, threads, device."""
         values = asdict(self)
-        values.pop("data_dir")
-        values.pop("threads")
+        for name in ("data_dir", "threads", "device"):
+            del values[name]
         return values | {"settings": dict(self.settings)}
 
     @staticmethod
-    def from_json(values: Mapping[str, Any], data_dir: Path | None = None) -> TrainConfig:
+    def from_json(
+        values: Mapping[str, Any], data_dir: Path | None = None, device: str | None = None
+    ) -> TrainConfig:
         """The options that `json` wrote.
 
         Raises:
             RunError: they are not those of a training run.
         """
         known = {f.name for f in fields(TrainConfig)}
+        given = {k: v for k, v in values.items() if k in known}
         try:
-            return TrainConfig(**{k: v for k, v in values.items() if k in known}, data_dir=data_dir)
+            return TrainConfig(**{**given, "data_dir": data_dir, "device": device})
         except TypeError as error:
             raise RunError(f"these are not a training run's options: {error}") from error
 
@@ -170,20 +179,18 @@ class TrainConfig:
         """A fresh learner for such pictures; initial weights are a function of `seed`."""
         with seeded(self.seed):
             body = self.make_body(image_shape)
-            return build(self.learner, body, way=self.way, classes=classes, settings=self.settings)
+            learner = build(self.learner, body, way=self.way, classes=classes, settings=self.settings)
+        return learner.to(find_device(self.device))
 
     def make_body(self, image_shape: tuple[int, ...]) -> Any:
         """The net."""
         if self.body == "mlp":
-            inputs = 1
-            for side in image_shape:
-                inputs *= side
-            norm = "none" if self.norm == "support" else self.norm
-            return nets.mlp(inputs, (self.channels, self.channels), norm=norm)
+            hidden = (self.channels, self.channels)
+            return nets.mlp(math.prod(image_shape), hidden, norm=self.norm or "none")
         if len(image_shape) != 3:
             raise UserError(f"examples of shape {image_shape} are not pictures: use --body mlp")
-        channels, size = image_shape[0], min(image_shape[1:])
+        channels, size, norm = image_shape[0], min(image_shape[1:]), self.norm or "support"
         if self.body == "resnet":
             widths = [self.channels * 2**i for i in range(4)]
-            return nets.resnet(widths, in_channels=channels, norm=self.norm)
-        return nets.conv4(self.channels, in_channels=channels, size=size, norm=self.norm)
+            return nets.resnet(widths, in_channels=channels, norm=norm)
+        return nets.conv4(self.channels, in_channels=channels, size=size, norm=norm)

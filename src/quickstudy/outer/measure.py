@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from quickstudy.errors import TaskError
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.learners.base import Learner
+from quickstudy.outer.device import device_of
 from quickstudy.tasks.task import Task, TaskSource
 
 
@@ -44,9 +45,44 @@ class Measurement:
         return 1.96 * float(self.values[name].double().std()) / math.sqrt(self.tasks)
 
 
-def judge(learner: Learner) -> Callable[[Task], dict[str, Tensor]]:
-    """The function that is mapped: a task's metrics."""
-    return lambda task: learner.judge(task).metrics
+def collect(
+    learner: Learner,
+    source: TaskSource,
+    n_tasks: int,
+    function: Callable[[Task], dict[str, Tensor]],
+    take: Callable[[Task, dict[str, Tensor]], None],
+    *,
+    strategy: Strategy | None = None,
+    chunk: int = 20,
+) -> None:
+    """Map a function over tasks 0 … n_tasks - 1, the learner in evaluation; no second-order graph is built.
+
+    Args:
+        function: from one task to named tensors.
+        take: is given each batch of tasks with what the function made of them; tasks that differ in size
+            come one by one.
+
+    Raises:
+        TaskError: fewer than one task is asked for, or more than there are.
+    """
+    if n_tasks < 1:
+        raise TaskError(f"at least 1 task is needed to measure, not {n_tasks}")
+    if isinstance(source, Sized) and n_tasks > len(source):
+        raise TaskError(f"{n_tasks} tasks are asked for, but there are {len(source)}")
+    with learner.in_use(), torch.no_grad():
+        for start in range(0, n_tasks, chunk):
+            batch = source.batch(np.arange(start, min(start + chunk, n_tasks))).to(device_of(learner))
+            for part in stackable(batch):
+                take(part, map_tasks(function, part, strategy or learner.outer.strategy))
+
+
+def stackable(batch: Task) -> Iterator[Task]:
+    """The batch; or, where it is padded and so its tasks differ in size, batches of one."""
+    if not batch.padded:
+        yield batch
+        return
+    for task in batch.unbatch():
+        yield task.with_tensors({k: v[None] for k, v in task.tensors().items()})
 
 
 def measure(
@@ -56,31 +92,23 @@ def measure(
     *,
     strategy: Strategy | None = None,
     chunk: int = 20,
-    function: Callable[[Task], dict[str, Tensor]] | None = None,
-    tick: Callable[[int], None] = lambda done: None,
 ) -> Measurement:
-    """Adapt to tasks 0 … n_tasks - 1 and collect their metrics; no second-order graph is ever built.
+    """Adapt to tasks 0 … n_tasks - 1 and collect their metrics.
 
     Args:
         strategy: how tasks are mapped; by default as the learner states in `outer`.
         chunk: tasks that are mapped at once.
-        function: what to collect from a task instead of its metrics.
-        tick: called with the number of tasks done, for a progress display.
 
     Raises:
-        TaskError: fewer than one task is asked for.
+        TaskError: fewer than one task is asked for, or more than there are.
     """
-    if n_tasks < 1:
-        raise TaskError(f"at least 1 task is needed to measure, not {n_tasks}")
-    was_training = learner.training
-    learner.eval()
     parts: list[dict[str, Tensor]] = []
-    try:
-        with torch.no_grad():
-            for start in range(0, n_tasks, chunk):
-                batch = source.batch(np.arange(start, min(start + chunk, n_tasks)))
-                parts.append(map_tasks(function or judge(learner), batch, strategy or learner.outer.strategy))
-                tick(min(start + chunk, n_tasks))
-    finally:
-        learner.train(was_training)
+
+    def judge(task: Task) -> dict[str, Tensor]:
+        return dict(learner.judge(task).metrics)
+
+    def take(batch: Task, metrics: dict[str, Tensor]) -> None:
+        parts.append({k: v.cpu() for k, v in metrics.items()})
+
+    collect(learner, source, n_tasks, judge, take, strategy=strategy, chunk=chunk)
     return Measurement({k: torch.cat([p[k] for p in parts]) for k in parts[0]})

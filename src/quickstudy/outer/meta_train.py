@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quickstudy.errors import NonFiniteError
+from quickstudy.errors import NonFiniteError, TaskError
 from quickstudy.inner.mapping import Strategy
 from quickstudy.inner.unrolled import estimate
 from quickstudy.learners.base import Learner
-from quickstudy.outer.checkpoint import BEST, CHECKPOINT, History, Window, checkpoint, restore
+from quickstudy.outer.checkpoint import BEST, CHECKPOINT, History, State
+from quickstudy.outer.device import device_of
 from quickstudy.outer.measure import measure
 from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimizer, make_schedule
 from quickstudy.outer.progress import NoProgress, Progress
 from quickstudy.outer.run_folder import RunFolder
-from quickstudy.tasks.task import TaskSource
+from quickstudy.tasks.task import Task, TaskSource
 
 CHECKPOINT_SECONDS = 20.0
 """A checkpoint is written after every validation, and after this long without one."""
@@ -62,40 +63,31 @@ def meta_train(
         log: called with each record.
 
     Raises:
+        TaskError: the learner is trained on ordinary batches and these are tasks, or the other way round.
         NonFiniteError: the outer loss or the meta-gradient is not a number; it names the meta-step, and the
             state before it is kept.
     """
     outer = learner.outer
-    size = meta_batch or outer.meta_batch
-    every = validate_every or max(1, min(500, iterations // 20))
     params = {k: p for k, p in learner.named_parameters() if p.requires_grad}
-    history = History()
     if not params or learner.trains_on == "nothing":
-        return history
+        return History()
+    size, how = meta_batch or outer.meta_batch, strategy or outer.strategy
+    every = validate_every or max(1, min(500, iterations // 20))
     opt = make_optimizer(
         optimizer or outer.optimizer, params.values(), outer.outer_lr if outer_lr is None else outer_lr
     )
-    plan = make_schedule(schedule or outer.schedule, opt, iterations)
-    window = Window()
-    if run is not None and (run.path / CHECKPOINT).exists():
-        restore(run, learner, opt, plan, history, window)
-    elif run is not None:
-        run.rewind(0)
-    show = progress or NoProgress()
-    best = copied(learner)
-    if run is not None and history.best is not None:
-        if history.best_iteration == history.iteration:  # a crash may have come before they were saved
-            run.save(BEST, best, {"iteration": history.iteration})
-        else:
-            best = run.load(BEST)[0]
+    state = State(learner, opt, make_schedule(schedule or outer.schedule, opt, iterations))
+    best = go_on(state, run)
+    history, window = state.history, state.window
     saved_at = clock = time.monotonic()
     worse = validations_since_best(history)
+    show = progress or NoProgress()
 
     def keep() -> None:
         nonlocal saved_at, clock
         history.seconds, clock = history.seconds + time.monotonic() - clock, time.monotonic()
         if run is not None:
-            checkpoint(run, learner, opt, plan, history, window)
+            state.save(run)
         saved_at = time.monotonic()
 
     learner.train()
@@ -105,8 +97,11 @@ def meta_train(
         while history.iteration < iterations and not history.stopped_early:
             whole, i = True, history.iteration
             generator = torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
-            batch = learner.prepare(tasks.batch(np.arange(i * size, (i + 1) * size)), generator)
-            outcome, gradient = estimate(learner, batch, strategy or outer.strategy)
+            batch = tasks.batch(np.arange(i * size, (i + 1) * size))
+            check_source(learner, batch)
+            outcome, gradient = estimate(
+                learner, learner.prepare(batch.to(device_of(learner)), generator), how
+            )
             loss, norm = float(outcome.loss.mean()), global_norm(gradient)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 keep()
@@ -115,12 +110,12 @@ def meta_train(
                     f"the {what} is not a finite number at meta-step {i + 1}; the state after meta-step {i} "
                     "is kept. Try a lower outer or inner rate, or --clip 1"
                 )
-            whole = False
             scale = min(1.0, clip / (norm + 1e-12)) if clip else 1.0
+            whole = False
             for name, p in params.items():
                 p.grad = gradient[name] * scale if scale != 1.0 else gradient[name]
             opt.step()
-            plan.step()
+            state.schedule.step()
             learner.after_step({k: v.mean(0) for k, v in outcome.stats.items()}, gradient, i / iterations)
             history.iteration = i + 1
             window.add({k: float(v.mean()) for k, v in outcome.metrics.items()})
@@ -128,7 +123,7 @@ def meta_train(
             if history.iteration % every == 0 or history.iteration == iterations:
                 record = {"iteration": history.iteration, **window.take("train_")}
                 if validation is not None:
-                    record |= validate(learner, validation, validation_tasks)
+                    record |= validate(learner, validation, validation_tasks, how)
                     value = record.get("val_accuracy", -record["val_loss"])
                     worse += 1
                     if math.isfinite(value) and (history.best is None or value > history.best):
@@ -161,6 +156,33 @@ def meta_train(
     return history
 
 
+def go_on(state: State, run: RunFolder | None) -> dict[str, Tensor]:
+    """Bring the state to a run's last checkpoint, if there is one; returns the best weights so far."""
+    history = state.history
+    if run is not None and (run.path / CHECKPOINT).exists():
+        state.restore(run)
+    elif run is not None:
+        run.rewind(0)
+    best = copied(state.learner)
+    if run is not None and history.best is not None:
+        if history.best_iteration == history.iteration:  # a crash may have come before they were saved
+            run.save(BEST, best, {"iteration": history.iteration})
+        else:
+            best = run.load(BEST)[0]
+    return best
+
+
+def check_source(learner: Learner, batch: Task) -> None:
+    """Refuse tasks to a learner that is trained on ordinary batches, and batches to one that is not."""
+    batches = batch.support.x.shape[1] == 0
+    if batches and learner.trains_on == "tasks":
+        raise TaskError(f"{type(learner).__name__} learns from tasks, but these have no support set")
+    if not batches and learner.trains_on == "batches":
+        raise TaskError(
+            f"{type(learner).__name__} is pretrained on ordinary batches: give it SupervisedBatches(data)"
+        )
+
+
 def copied(learner: Learner) -> dict[str, Tensor]:
     """The learner's weights, which later steps do not change."""
     return {k: v.clone() for k, v in learner.state_dict().items()}
@@ -171,9 +193,9 @@ def global_norm(gradient: dict[str, Tensor]) -> float:
     return float(torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt())
 
 
-def validate(learner: Learner, source: TaskSource, n_tasks: int) -> dict[str, float]:
+def validate(learner: Learner, source: TaskSource, n_tasks: int, strategy: Strategy) -> dict[str, float]:
     """Mean and interval of every metric on meta-validation."""
-    measured = measure(learner, source, n_tasks)
+    measured = measure(learner, source, n_tasks, strategy=strategy)
     result = {f"val_{k}": measured.mean(k) for k in measured.values}
     if "accuracy" in measured.values:
         result["val_accuracy_ci95"] = measured.ci95("accuracy")

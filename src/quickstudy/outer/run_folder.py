@@ -19,6 +19,7 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from quickstudy.files import append, write_bytes, write_json
 from quickstudy.version import __version__
 
 VERSION = 1
+TEMPORARY = re.compile(r"(config|environment|summary|curve|best|checkpoint|metrics)\.\w+\.\d+\.tmp")
+"""What `files.write_bytes` leaves when the power goes."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,9 @@ class RunFolder:
     def vacant(self) -> bool:
         """Whether nothing is here, or only what a crash within `create` left."""
         try:
-            return all(p.name == "environment.json" or p.suffix == ".tmp" for p in self.path.iterdir())
+            return all(
+                p.name == "environment.json" or TEMPORARY.fullmatch(p.name) for p in self.path.iterdir()
+            )
         except FileNotFoundError:
             return True
         except NotADirectoryError:
@@ -127,7 +132,13 @@ class RunFolder:
 
     def save(self, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Tensors and a JSON header in one file, atomically, with checksums over both."""
-        content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        content: dict[str, Tensor] = {}
+        places: set[int] = set()
+        for name_, tensor in tensors.items():
+            kept = tensor.detach().cpu().contiguous()
+            # Tied weights are one tensor under two names, which safetensors refuses.
+            content[name_] = kept.clone() if kept.untyped_storage().data_ptr() in places else kept
+            places.add(kept.untyped_storage().data_ptr())
         header = {"version": VERSION, "sum": checksum(content), "meta_sum": meta_checksum(meta), **meta}
         write_bytes(self.path / name, save_tensors(content, {"quickstudy": json.dumps(header)}))
 
@@ -183,8 +194,9 @@ class RunFolder:
 
     def rewind(self, iteration: int) -> None:
         """Drop what a crash left: half-written files, and records after the checkpoint's iteration."""
-        for left in self.path.glob("*.tmp"):
-            left.unlink(missing_ok=True)
+        for left in self.path.iterdir():
+            if TEMPORARY.fullmatch(left.name):
+                left.unlink(missing_ok=True)
         if (self.path / "metrics.jsonl").exists():
             kept = [json.dumps(r) + "\n" for r in self.records() if r["iteration"] <= iteration]
             write_bytes(self.path / "metrics.jsonl", "".join(kept).encode())

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from quickstudy.data import polarity
+from quickstudy.data import Splits, polarity
 from quickstudy.errors import RunError
 from quickstudy.learners import Learner
 from quickstudy.outer.checkpoint import BEST, History
@@ -80,6 +80,7 @@ def train(
                 "polarity": polarity(splits.train.x[:2000]) if len(shape) == 3 else None,
             },
             "classes": len(splits.train),
+            "splits": fingerprints(splits),
             "query_used": problem.query,
             "training": tasks.describe(),
         }
@@ -87,7 +88,7 @@ def train(
         if not there:
             run = RunFolder.create(out, {**config.json(), **facts})
         else:
-            check_same(out, saved, facts)
+            check_same(config, run, facts)
             if config.iterations != saved["iterations"]:
                 (run.path / SUMMARY).unlink(missing_ok=True)  # not finished any more
                 run.write_json("config.json", {**saved, "iterations": config.iterations})
@@ -127,11 +128,44 @@ def train(
         torch.set_num_threads(before)
 
 
-def check_same(out: Path, saved: dict[str, Any], facts: dict[str, Any]) -> None:
+def check_same(config: TrainConfig, run: RunFolder, facts: dict[str, Any]) -> None:
     """Refuse to go on with a run on data that changed since it was begun."""
+    saved = run.config
     for name, new in json.loads(json.dumps(facts)).items():
-        if new != saved.get(name):
-            raise RunError(f"{out} was begun on other data: {name} was {saved.get(name)}, now it is {new}")
+        if name in saved and new != saved[name] and name != "splits":
+            raise RunError(f"{run.path} was begun on other data: {name} was {saved[name]}, now it is {new}")
+    check_splits(config, run, facts["splits"])
+
+
+def check_splits(config: TrainConfig, run: RunFolder, now: dict[str, str]) -> None:
+    """Refuse data whose classes or pictures are not those of the run."""
+    then = run.config.get("splits", now)  # the first runs did not note them
+    if then != now:
+        parts = " and ".join(name for name in now if now[name] != then.get(name))
+        raise RunError(
+            f"{config.data} has changed since {run.path} was begun (other {parts} classes or pictures), so "
+            "classes it was trained on may be among the unseen ones: bring the data back, or train anew"
+        )
+
+
+def fingerprints(splits: Splits) -> dict[str, str]:
+    """What tells these classes and pictures apart from others, for each part."""
+    return {name: part.fingerprint() for name, part in splits._asdict().items()}
+
+
+def load_splits(config: TrainConfig, run: RunFolder) -> Splits:
+    """The classes of a run, parted as they were when it was trained.
+
+    Raises:
+        RunError: the data changed since then.
+
+    Example:
+        >>> learner, config, run = load_run("runs/a")  # doctest: +SKIP
+        >>> splits = load_splits(config, run)  # doctest: +SKIP
+    """
+    splits = config.splits()
+    check_splits(config, run, fingerprints(splits))
+    return splits
 
 
 def finished(run: RunFolder) -> History | None:
@@ -152,7 +186,7 @@ def finished(run: RunFolder) -> History | None:
 def changed(saved: dict[str, Any], config: TrainConfig) -> list[tuple[str, Any, Any]]:
     """Options in which a saved run differs, more iterations aside."""
     new = config.json()
-    settings, old_settings = new.pop("settings"), saved.get("settings", {})
+    settings, old_settings = new.pop("settings"), TrainConfig.from_json(saved).settings
     if config.strategy is None:  # the one that was chosen is replayed, as are the threads
         del new["strategy"]
     if config.threads is not None:
@@ -162,7 +196,9 @@ def changed(saved: dict[str, Any], config: TrainConfig) -> list[tuple[str, Any, 
     return [(k, old, v) for k, old, v in pairs if old != v and not (k == "iterations" and (old or 0) < v)]
 
 
-def load_run(path: str | Path, data_dir: Path | None = None) -> tuple[Learner, TrainConfig, RunFolder]:
+def load_run(
+    path: str | Path, data_dir: Path | None = None, device: str | None = None
+) -> tuple[Learner, TrainConfig, RunFolder]:
     """The learner of a run, with its best weights, and the options it was trained with.
 
     >>> learner, config, run = load_run("runs/demo")  # doctest: +SKIP
@@ -170,7 +206,7 @@ def load_run(path: str | Path, data_dir: Path | None = None) -> tuple[Learner, T
     run = RunFolder.open(path)
     saved = run.config
     try:
-        config = TrainConfig.from_json(saved, data_dir)
+        config = TrainConfig.from_json(saved, data_dir, device)
         learner = config.make_learner(tuple(saved["pictures"]["shape"]), saved["classes"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else error

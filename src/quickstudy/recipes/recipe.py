@@ -13,7 +13,7 @@ from quickstudy.evaluation.floors import floors
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.run_folder import environment
-from quickstudy.outer.session import load_run, train
+from quickstudy.outer.session import load_run, load_splits, train
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Recipe:
             train(config, out, resume=True, progress=Bar(f"{setting.name}, seed {seed}"))
             learner, config, run = load_run(out, setting.data_dir)
             seconds += run.read_json("summary.json")["seconds"]
-            splits = config.splits()
+            splits = load_splits(config, run)
             for m in self.measures:
                 asked = {"way": m.way, "shot": m.shot, "query": m.query}
                 changes = {k: v for k, v in asked.items() if v is not None}

@@ -43,8 +43,10 @@ class SinusoidRecipe:
         """Train both, measure both; mean squared errors with intervals."""
         torch.set_num_threads(1)  # nets this small only wait for each other on more
         n_tasks = setting.tasks or 1000
-        test = Sinusoids(shot=10, query=100, seed=2)
-        validation = Sinusoids(shot=10, query=100, seed=1)
+        # Three streams of tasks for each seed, none of them another seed's.
+        training, validation, test = (
+            Sinusoids(shot=10, query=query, seed=3 * self.seed + i) for i, query in enumerate((10, 100, 100))
+        )
         rows, seconds = [], 0.0
         for name, steps in (("maml", 1), ("pretrained", 0)):
             learner = sinusoid_maml(steps, self.seed)
@@ -55,7 +57,7 @@ class SinusoidRecipe:
                 raise RunError(f"{path} holds another run: remove it, or choose another folder with --runs")
             history = meta_train(
                 learner,
-                Sinusoids(shot=10, query=10, seed=self.seed),
+                training,
                 validation=validation,
                 iterations=self.iterations,
                 meta_batch=25,
