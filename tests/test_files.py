@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from quickstudy.errors import RunError
-from quickstudy.files import append, write_bytes, write_json
+from quickstudy.files import Writer, append, write_bytes, write_json, write_whole
 
 
 def test_the_old_content_is_replaced(tmp_path: Path) -> None:
@@ -75,6 +78,46 @@ def test_content_is_on_the_disk_before_it_has_its_name(
         monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])
     write_bytes(tmp_path / "a", b"content")
     assert calls == ["write", "fsync", "rename", "fsync"]
+
+
+def test_large_content_comes_in_parts_and_is_whole_or_not_there(tmp_path: Path) -> None:
+    array = np.arange(3_000_000, dtype=np.float64)
+    write_whole(tmp_path / "a.npy", lambda file: np.save(file, array))
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), array)
+
+    def half(file: Writer) -> None:
+        file.write(b"half")
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        write_whole(tmp_path / "a.npy", half)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), array)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_who_may_read_is_left_to_the_umask(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_bytes(tmp_path / "a", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    contents = [bytes([i]) * 10_000 for i in range(8)]
+    barrier = threading.Barrier(8)
+
+    def fill(file: Writer, content: bytes) -> None:
+        file.write(content[:5000])
+        barrier.wait(timeout=10)
+        file.write(content[5000:])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda c: write_whole(tmp_path / "a", lambda file: fill(file, c)), contents))
+    assert (tmp_path / "a").read_bytes() in contents
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_json(tmp_path: Path) -> None:

@@ -11,17 +11,17 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import platformdirs
 import torch
 
 from quickstudy.data.dataset import ClassDataset
+from quickstudy.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -95,21 +95,6 @@ def build(key: str, directory: str | Path, make: Callable[[], ClassDataset]) -> 
     return _load(directory / f"{key}.npy", directory / f"{key}.json") or made
 
 
-def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that a reader sees the old one or the whole new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(number, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def _writable(folder: Path) -> bool:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -133,8 +118,9 @@ def _save(data: ClassDataset, array_path: Path, header_path: Path) -> None:
         "note": data.note,
     }
     header["crc32"] = _checksum(array, header)
-    write(array_path, lambda file: np.save(file, array, allow_pickle=False))
-    write(header_path, lambda file: file.write(json.dumps(header).encode()))
+    array_path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(array_path, lambda file: np.save(file, array, allow_pickle=False))
+    write_whole(header_path, lambda file: file.write(json.dumps(header).encode()))
 
 
 def _load(array_path: Path, header_path: Path) -> ClassDataset | None:

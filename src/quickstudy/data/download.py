@@ -18,9 +18,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from quickstudy.data.cache import write
 from quickstudy.data.npy import LONGEST, npy_header
 from quickstudy.errors import DataError
+from quickstudy.files import write_whole
 
 BACKOFF = 0.3  # seconds before the second attempt; twice as long before each later one
 HEADER = 128  # an .npy header's usual length: asked for together with the rows
@@ -149,7 +149,7 @@ def fetch_rows(
                 return end
             file.seek(start)
             array = np.frombuffer(file.read(count * width), np.uint8).reshape(count, width)
-        write(dest, lambda file: np.save(file, array, allow_pickle=False))
+        write_whole(dest, lambda file: np.save(file, array, allow_pickle=False))
         return None
 
     guess = HEADER + rows * width
