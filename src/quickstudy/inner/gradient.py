@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-Params = dict[str, Tensor]
+from quickstudy.inner.rules import Params
 
 _inside_map: ContextVar[bool] = ContextVar("inside_map", default=False)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 Params = dict[str, Tensor]
+"""Parameters, their gradients or updates, by name."""
 Rate = float | Tensor | Mapping[str, Tensor | float]
 
 
@@ -42,7 +43,13 @@ def sgd(lr: Rate) -> Rule:
 
 
 def momentum(lr: Rate, decay: float = 0.9) -> Rule:
-    """Heavy-ball momentum as torch.optim.SGD's: v ← decay · v + g, θ ← θ − lr · v."""
+    """Heavy-ball momentum as torch.optim.SGD's: v ← decay · v + g, θ ← θ − lr · v.
+
+    >>> rule, params, grads = momentum(0.5, decay=0.5), {"w": torch.zeros(1)}, {"w": torch.ones(1)}
+    >>> first, state = rule.update(grads, rule.init(params), params)
+    >>> first, rule.update(grads, state, params)[0]
+    ({'w': tensor([-0.5000])}, {'w': tensor([-0.7500])})
+    """
 
     def update(grads: Params, state: Params, params: Params) -> tuple[Params, Params]:
         state = {k: decay * state[k] + g for k, g in grads.items()}
@@ -60,7 +67,12 @@ class AdamState(NamedTuple):
 
 
 def adam(lr: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Rule:
-    """Adam (Kingma and Ba 2015, 1412.6980), with finite meta-gradients where a gradient is zero."""
+    """Adam (Kingma and Ba 2015, 1412.6980), with finite meta-gradients where a gradient is zero.
+
+    >>> rule, params = adam(0.1), {"w": torch.zeros(2)}
+    >>> rule.update({"w": torch.tensor([3.0, -0.2])}, rule.init(params), params)[0]
+    {'w': tensor([-0.1000,  0.1000])}
+    """
 
     def init(params: Params) -> AdamState:
         zeros = {k: torch.zeros_like(p) for k, p in params.items()}

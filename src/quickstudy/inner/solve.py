@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quickstudy.inner.gradient import Params, gradient
-from quickstudy.inner.rules import Rule
+from quickstudy.inner.gradient import gradient
+from quickstudy.inner.rules import Params, Rule
 
 
 @dataclass(frozen=True, eq=False)

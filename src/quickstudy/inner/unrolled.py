@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.rules import Params
 from quickstudy.tasks.task import Task
-
-Gradient = dict[str, Tensor]
 
 
 def _flat(outcome: Outcome) -> dict[str, Tensor]:
@@ -27,7 +26,7 @@ def _outcome(flat: dict[str, Tensor]) -> Outcome:
     return Outcome(flat["loss"].detach(), part("metric."), part("stat."))
 
 
-def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tuple[Outcome, Gradient]:
+def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tuple[Outcome, Params]:
     """The outcome `[T]` of each task, and the gradient of their mean loss with respect to ω.
 
     In a loop, each task's graph is freed before the next is built, so memory holds one task at a time.
