@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.data.dataset import ClassDataset
@@ -125,6 +127,8 @@ def test_a_predictor_is_the_same_from_tensors_and_from_a_support_set(
     close(a.probabilities(task.query.x), output.softmax(-1), "probabilities")
     with torch.no_grad():
         close(learner.eval().learn(task.support)(task.query.x), output, "learn")
+        judged = learner.judge(task)
+    close(judged.loss, F.cross_entropy(output, task.query.y), "loss")
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -188,6 +192,64 @@ def test_dropout_is_off_in_use() -> None:
 def test_a_bad_support_set_is_refused(name: str, make: Make, x: Tensor, y: Tensor, message: str) -> None:
     with pytest.raises(DataError, match=message):
         make(name).adapt(x, y)
+
+
+def test_queries_of_another_shape_are_refused(make: Make) -> None:
+    predictor = make("maml").adapt(torch.rand(3, 1, 16, 16), torch.arange(3))
+    for shape in ((2, 3, 16, 16), (2, 1, 28, 28), (1, 16, 16)):
+        message = f"inputs of shape {shape}, but .* of shape (1, 16, 16): give [q, 1, 16, 16]"
+        pattern = re.escape(message).replace(r"\.\*", ".*")
+        with pytest.raises(DataError, match=pattern):
+            predictor(torch.rand(shape))
+    with pytest.raises(DataError, match="not numbers"):
+        predictor("a picture")
+
+
+def test_a_regression_has_no_probabilities() -> None:
+    predictor = MAML(mlp(1), way=1).adapt([[0.0], [1.0]], [0.5, 1.5])
+    assert predictor([[0.5]]).shape == (1, 1)
+    with pytest.raises(DataError, match="no class probabilities"):
+        predictor.probabilities([[0.5]])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_arrays_of_any_number_are_taken_in_the_learners_type(name: str, make: Make) -> None:
+    rng = np.random.default_rng(0)
+    pixels, y = rng.integers(0, 256, (6, 1, 16, 16)), np.arange(6) % 3
+    learner = few_steps(name, make).float()
+    wanted = learner.adapt(torch.from_numpy(pixels).float() / 255, torch.from_numpy(y))
+    x = torch.rand(2, 1, 16, 16, dtype=torch.float64)
+    for given in (pixels, pixels.astype(np.uint8), pixels / 255, torch.from_numpy(pixels / 255)):
+        predictor = learner.adapt(given, y)
+        torch.testing.assert_close(predictor(x.numpy()), wanted(x.float()), rtol=2e-3, atol=2e-3)
+        assert predictor(x).dtype == torch.float32 or name == "pixel-nn"  # which has no type of its own
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("norm", ["support", "running"])
+def test_a_predictor_keeps_nothing_of_the_callers(name: str, norm: str, make: Make) -> None:
+    learner = make(name, norm, **({"blur": 0.0} if name == "pixel-nn" else {}))
+    x, y, q = torch.rand(6, 1, 16, 16), torch.arange(6) % 3, torch.rand(4, 1, 16, 16)
+    predictors = learner.adapt(x, y), learner.adapt(Support(x, y, 3))
+    wanted = predictors[0](q)
+    x.zero_()
+    y.zero_()
+    for predictor in predictors:
+        assert torch.equal(predictor(q), wanted)
+
+
+@pytest.mark.parametrize("name", [k for k in ALL if k != "pixel-nn"])
+def test_inputs_go_to_the_learners_device(name: str, make: Make) -> None:
+    """On torch's device without memory, where anything left on the CPU is an error."""
+    learner = few_steps(name, make).to("meta")
+    predictor = learner.adapt(torch.rand(6, 1, 16, 16), torch.arange(6) % 3)
+    assert predictor(np.zeros((2, 1, 16, 16))).device.type == "meta"
+
+
+def test_rows_are_drawn_on_the_cpu_and_moved(make: Make, batch: Task) -> None:
+    learner = make("reptile")
+    moved = learner.prepare(batch.to(torch.device("meta")), torch.Generator())
+    assert moved.extra["rows"].device.type == "meta"
 
 
 def test_labels_are_needed(make: Make) -> None:
@@ -289,7 +351,7 @@ def counting() -> Iterator[type[Saved]]:
 def test_evaluations_memory_does_not_depend_on_the_steps(name: str, make: Make, batch: Task) -> None:
     task, peaks = next(batch.unbatch()), []
     for steps in (1, 6):
-        learner = make(name, **({"test_steps": steps} if name == "reptile" else {"steps": steps})).eval()
+        learner = make(name, **{"test_steps" if name == "reptile" else "steps": steps}).eval()
         with counting() as saved:
             with torch.no_grad():
                 learner.judge(task)

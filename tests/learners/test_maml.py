@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import nn
 
 from quickstudy.errors import DataError, UserError
 from quickstudy.inner import estimate
-from quickstudy.learners import FOMAML, MAML, Learner
-from quickstudy.nets import mlp, resnet
+from quickstudy.learners import FOMAML, MAML, Learner, ProtoMAML
+from quickstudy.nets import convert_batch_norm, mlp, resnet
 from quickstudy.tasks import Sinusoids, Task
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -22,11 +23,11 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.mark.parametrize("steps", [1, 5])
-@pytest.mark.parametrize("adapt", ["all", "head", "body", "filters", r"^body\.0\.|bias$"])
+@pytest.mark.parametrize("inner_params", ["all", "head", "body", "filters", r"^body\.0\.|bias$"])
 def test_meta_gradient_by_finite_differences(
-    steps: int, adapt: str, smooth: type[nn.Module], batch: Task, agrees: Callable[..., None]
+    steps: int, inner_params: str, smooth: type[nn.Module], batch: Task, agrees: Callable[..., None]
 ) -> None:
-    agrees(MAML(smooth(), way=3, inner_lr=0.3, steps=steps, adapt=adapt), batch)
+    agrees(MAML(smooth(), way=3, inner_lr=0.3, steps=steps, inner_params=inner_params), batch)
 
 
 @pytest.mark.parametrize("norm", ["batch", "running"])
@@ -101,12 +102,12 @@ def test_first_order_is_the_query_gradient_at_the_adapted_weights(
 # -- what adapts ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("adapt", ["all", "head", "body", "filters"])
-def test_only_the_named_parameters_move(adapt: str, make: Callable[..., MAML], batch: Task) -> None:
-    learner = make("maml", adapt=adapt, steps=1)
+@pytest.mark.parametrize("inner_params", ["all", "head", "body", "filters"])
+def test_only_the_named_parameters_move(inner_params: str, make: Callable[..., MAML], batch: Task) -> None:
+    learner = make("maml", inner_params=inner_params, steps=1)
     task = next(batch.unbatch())
     before = learner.weights(learner.net)
-    after, _ = learner.descend(task.support)
+    after, _, _ = learner.descend(task.support)
     moved = {k for k in before if not torch.equal(before[k], after[k])}
     expected = {
         "all": {k for k, _ in learner.net.named_parameters()},
@@ -114,7 +115,7 @@ def test_only_the_named_parameters_move(adapt: str, make: Callable[..., MAML], b
         "body": {k for k, _ in learner.net.named_parameters() if k.startswith("body.")},
         "filters": {"head.weight", "head.bias"}
         | {f"body.{i}.conv.{p}" for i in (0, 1) for p in ("weight", "bias")},
-    }[adapt]
+    }[inner_params]
     # A bias before batch normalisation has no influence, whatever moves.
     assert moved - {"body.0.conv.bias", "body.1.conv.bias"} == expected - {
         "body.0.conv.bias",
@@ -125,22 +126,22 @@ def test_only_the_named_parameters_move(adapt: str, make: Callable[..., MAML], b
 @pytest.mark.parametrize("norm", ["support", "group"])
 def test_filters_are_told_from_norms_by_kind_not_by_name(norm: str) -> None:
     """In an MLP the norms are numbered, and in a residual net one is called skip_norm."""
-    still = MAML(mlp(4, (8, 8), norm=norm), way=2, adapt="filters")
-    names = {k for k, _ in still.net.named_parameters()}
-    assert names - still._moving == {f"body.{i}.{p}" for i in (2, 5) for p in ("weight", "bias")}
-    residual = MAML(resnet((8,), norm=norm), way=2, adapt="filters")
+    plain = MAML(mlp(4, (8, 8), norm=norm), way=2, inner_params="filters")
+    names = {k for k, _ in plain.net.named_parameters()}
+    assert names - plain.inner_names() == {f"body.{i}.{p}" for i in (2, 5) for p in ("weight", "bias")}
+    residual = MAML(resnet((8,), norm=norm), way=2, inner_params="filters")
     names = {k for k, _ in residual.net.named_parameters()}
-    assert {k for k in residual._moving if k.startswith("body")} == {
+    assert {k for k in residual.inner_names() if k.startswith("body")} == {
         *(f"body.0.convs.{i}.weight" for i in range(3)),
         "body.0.skip.weight",
     }
 
 
 def test_errors_of_options() -> None:
-    with pytest.raises(UserError, match="no parameter is named by adapt='tail'"):
-        MAML(mlp(2), way=2, adapt="tail")
+    with pytest.raises(UserError, match="no trainable parameter is named by inner_params='tail'"):
+        MAML(mlp(2), way=2, inner_params="tail")
     with pytest.raises(UserError, match="no regular expression"):
-        MAML(mlp(2), way=2, adapt="(")
+        MAML(mlp(2), way=2, inner_params="(")
     with pytest.raises(UserError, match="steps must be at least 0, not -1"):
         MAML(mlp(2), way=2, steps=-1)
     with pytest.raises(UserError, match="Identity does not say how many features"):
@@ -185,6 +186,65 @@ def test_zero_steps_answer_with_the_initialisation(make: Callable[..., MAML]) ->
 
 def test_settings_can_be_set(make: Callable[..., MAML]) -> None:
     learner = make("maml", steps=2, inner_lr=0.4)
-    assert {"steps": 2, "inner_lr": 0.4} in learner.settings()
+    assert learner.settings()[0] == {"test_steps": None, "inner_lr": 0.4}  # as trained
+    assert len(learner.settings()) == 6
     for setting in learner.settings():
         assert set(setting) <= set(vars(learner))
+
+
+def test_steps_in_use_may_differ_from_those_of_training(make: Callable[..., MAML], batch: Task) -> None:
+    learner, task = make("maml", steps=2, test_steps=5), next(batch.unbatch())
+    assert len(learner.learn(task.support).losses) == 2
+    assert len(learner.adapt(task.support).losses) == 5
+    assert len(learner.eval().learn(task.support).losses) == 5
+    learner.test_steps = None
+    assert len(learner.adapt(task.support).losses) == 2
+
+
+def test_only_trainable_parameters_move(batch: Task) -> None:
+    """Torch's layers without scale and shift stay without; so does what a user froze, also later."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(256, 4), nn.BatchNorm1d(4, affine=False), nn.ReLU())
+    body.features = 4  # type: ignore[assignment]
+    for learner in (MAML(convert_batch_norm(body), way=3, steps=2), ProtoMAML(body, steps=2)):
+        learner.embedding[1].bias.requires_grad_(False)
+        support = next(batch.unbatch()).support
+        start, (end, _, _) = learner.start(support), learner.descend(support)
+        moved = {k for k in start if not torch.equal(start[k], end[k])}
+        assert moved == {"body.1.weight", "head.weight", "head.bias"}
+
+
+# -- where only the head moves ----------------------------------------------------------------------------
+
+
+class Counted(nn.Module):
+    """A body that counts its calls, and has a parameter that changes nothing."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.inside, self.unused, self.calls = body, nn.Parameter(torch.ones(1)), 0
+        self.features, self.norm = body.features, body.norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.inside(x)
+
+
+@pytest.mark.parametrize("kind", [MAML, FOMAML])
+@pytest.mark.parametrize("norm", ["support", "batch", "running"])
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_a_body_that_does_not_move_is_computed_once(
+    kind: type[MAML], norm: str, strategy: str, smooth: Callable[[str], nn.Module], batch: Task
+) -> None:
+    head = kind(Counted(smooth(norm)), way=3, steps=4, inner_lr=0.3, inner_params="head")
+    general = kind(Counted(smooth(norm)), way=3, steps=4, inner_lr=0.3, inner_params="^head|unused")
+    general.load_state_dict(head.state_dict())
+    (ours, gradient), (theirs, wanted) = (estimate(m, batch, strategy) for m in (head, general))  # type: ignore[arg-type]
+    tasks = 1 if strategy == "vmap" else len(batch.support.x)
+    assert head.net.body.calls == 2 * tasks  # the support set and the queries
+    assert general.net.body.calls == 6 * tasks
+    close = functools.partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
+    close(ours.loss, theirs.loss)
+    close(ours.stats, theirs.stats)
+    close(gradient, wanted)
+    for task in batch.unbatch():
+        close(head.adapt(task.support)(task.query.x), general.adapt(task.support)(task.query.x))

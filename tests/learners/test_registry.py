@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import inspect
 import re
+import types
 
 import pytest
 import torch
+from torch import nn
 
 import quickstudy.learners as room
 from quickstudy.errors import UserError
@@ -36,18 +38,25 @@ def test_a_learner_made_by_name_solves_a_task(name: str) -> None:
 def test_every_option_has_a_default_and_is_explained(name: str) -> None:
     kind = ALL[name]
     help_ = option_help(kind)
+    assert set(help_) == set(options(kind))
     for option, parameter in options(kind).items():
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
         assert parameter.default is not inspect.Parameter.empty, option
+        assert isinstance(parameter.annotation, (type, types.UnionType)), option
         assert help_[option], option
         assert "\n" not in help_[option]
-    explained = set(help_) - set(inspect.signature(kind).parameters)
-    assert not explained, f"explained, but no argument: {explained}"
     assert kind.__doc__
     assert re.search(r"\d{4}|control|floor|scratch|[Pp]retrain", inspect.getmodule(kind).__doc__ or "")
 
 
-def test_help_spans_lines_and_ends_with_the_section() -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_an_option_is_an_attribute_of_its_name(name: str) -> None:
+    learner = build(name, conv4(4), way=3, classes=10)
+    for option, parameter in options(ALL[name]).items():
+        assert getattr(learner, option) == parameter.default, option
+
+
+def test_help_spans_lines_ends_with_the_section_and_is_inherited() -> None:
     class Sample(Learner):
         """Summary.
 
@@ -62,14 +71,25 @@ def test_help_spans_lines_and_ends_with_the_section() -> None:
             1
         """
 
-    assert option_help(Sample) == {"body": "a net.", "rate": "how fast, and how far.", "steps": "how many."}
+        def __init__(self, body: nn.Module, *, rate: float = 1.0, steps: int = 2) -> None:
+            super().__init__()
+
+    class Further(Sample):
+        """Summary.
+
+        Args:
+            steps: a lot.
+        """
+
+    assert option_help(Sample) == {"rate": "how fast, and how far.", "steps": "how many."}
+    assert option_help(Further) == {"rate": "how fast, and how far.", "steps": "a lot."}
 
 
 def test_settings_reach_the_learner() -> None:
     learner = build(
-        "maml", conv4(4), way=3, classes=9, settings={"inner_lr": 0.25, "steps": 7, "adapt": "head"}
+        "maml", conv4(4), way=3, classes=9, settings={"inner_lr": 0.25, "steps": 7, "inner_params": "head"}
     )
-    assert (learner.inner_lr, learner.steps, learner.moves) == (0.25, 7, "head")  # type: ignore[attr-defined]
+    assert (learner.inner_lr, learner.steps, learner.inner_params) == (0.25, 7, "head")  # type: ignore[attr-defined]
     assert build("pretrain-centroid", conv4(4), way=3, classes=9).classes == 9  # type: ignore[attr-defined]
 
 

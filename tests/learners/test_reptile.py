@@ -60,17 +60,27 @@ def test_mini_batches_are_drawn_before_the_map(make: Callable[..., Reptile], bat
 def test_padding_is_never_drawn(blobs: ClassDataset) -> None:
     learner = Reptile(mlp(256), way=5, steps=3, inner_batch=50, inner_lr=0.1)
     source = ClassTasks(blobs, (2, 5), (1, 4), (1, 3), ragged=True)
-    padded = learner.prepare(source.batch(np.arange(12)).to(torch.float64), torch.Generator().manual_seed(0))
+    batch = source.batch(np.arange(12)).to(torch.float64)
+    padded = learner.prepare(batch, torch.Generator().manual_seed(0))
     assert padded.padded
-    sizes = []
     for task in padded.unbatch():
         n = len(task.support.x) + len(task.query.x)
         assert task.extra["rows"].max() < n
         for mini in task.extra["rows"]:
-            assert len(mini.unique()) == len(mini)
-        sizes.append(n)
-    assert padded.extra["rows"].shape[-1] == min(sizes)
+            assert sorted(mini[:n].tolist()) == list(range(n))  # fewer than a mini-batch: all of them
     assert torch.isfinite(estimate(learner, padded, "vmap")[0].loss).all()
+
+
+@pytest.mark.parametrize("inner_batch", [3, 50])
+def test_a_tasks_course_does_not_depend_on_its_neighbours(blobs: ClassDataset, inner_batch: int) -> None:
+    learner = Reptile(mlp(256), way=5, steps=3, inner_batch=inner_batch, inner_lr=0.1)
+    source = ClassTasks(blobs, (2, 5), (1, 4), (1, 3), ragged=True)
+    losses = []
+    for indices in ([0, 1], [0, 2, 3], [0]):
+        batch = source.batch(np.array(indices)).to(torch.float64)
+        prepared = learner.prepare(batch, torch.Generator().manual_seed(1))
+        losses.append(learner(next(prepared.unbatch())).loss.item())
+    assert losses[0] == losses[1] == losses[2] > 0
 
 
 def test_in_use_it_takes_test_steps_of_adam_on_the_whole_support_set(

@@ -1,10 +1,11 @@
 """The methods: one a file, its citation first; floors and controls are learners too."""
 
 from quickstudy.learners.anil import ANIL
-from quickstudy.learners.base import Learner, Predictor
+from quickstudy.learners.base import Learner
 from quickstudy.learners.fomaml import FOMAML
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.pixel_nn import PixelNN
+from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.pretrain import PretrainCentroid, PretrainFinetune
 from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.protonet import ProtoNet

@@ -1,4 +1,4 @@
-"""`Learner`: a meta-learning method, written for one task. `Predictor`: what adapting returns.
+"""`Learner`: a meta-learning method, written for one task.
 
 Learners and predictors may be shared between threads: a net has one set of weights at a time, so that
 adapting and predicting wait for each other. Only meta-training needs its learner to itself.
@@ -7,7 +7,7 @@ adapting and predicting wait for each other. Only meta-training needs its learne
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
@@ -19,38 +19,13 @@ from torch import Tensor, nn
 from quickstudy.errors import DataError, UserError
 from quickstudy.inner.gradient import inside_map
 from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.rules import Params
+from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.norm import BatchNorm, Moments, Statistics, normalised_by
-from quickstudy.tasks.task import Support, Task, as_float
+from quickstudy.tasks.task import Support, Task, as_input
 
-Weights = dict[str, Tensor]
 TrainsOn = Literal["tasks", "batches", "nothing"]
 _ONE_AT_A_TIME = threading.RLock()  # functional_call and `in_use` change the live modules for a while
-
-
-@dataclass(frozen=True, eq=False)
-class Predictor:
-    """What a learner made of a support set: a function of inputs that never changes.
-
-    Args:
-        function: `[q, …]` inputs → `[q, way]` logits, or `[q, D]` values for regression.
-        way: number of classes; None for regression.
-        transductive: whether a prediction depends on the other inputs of the same call.
-        losses: the support loss before each inner step, for learners that descend.
-    """
-
-    function: Callable[[Tensor], Tensor]
-    way: int | None
-    transductive: bool = False
-    losses: tuple[Tensor, ...] = ()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits `[q, way]` (or values) of inputs `[q, …]`, uint8 or float."""
-        return self.function(as_float(x))
-
-    def probabilities(self, x: Tensor) -> Tensor:
-        """Class probabilities `[q, way]` of inputs `[q, …]`."""
-        with torch.no_grad():
-            return self(x).softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -91,8 +66,18 @@ class Learner(nn.Module):
         """The inner learning, for one task."""
         raise NotImplementedError
 
-    def adapt(self, x: Tensor | Support, y: Tensor | None = None) -> Predictor:
-        """Learn a new task from examples `x` `[n, …]` and labels `y` `[n]`; the learner stays as it is.
+    def adapt(self, x: object, y: object = None) -> Predictor:
+        """Learn a new task; the learner stays as it is, and the predictor keeps no tensor of the caller's.
+
+        Args:
+            x: examples `[n, …]` (tensor, array or list, of any type of number), or a `Support`.
+            y: their labels `[n]`, whole numbers from 0, or real targets.
+
+        Returns:
+            A predictor whose answers are on the learner's device.
+
+        Raises:
+            DataError: what cannot be learned from: see `Support.of`.
 
         >>> from quickstudy.nets import conv4
         >>> from quickstudy.learners.protonet import ProtoNet
@@ -100,16 +85,26 @@ class Learner(nn.Module):
         >>> ProtoNet(conv4(8)).adapt(x, y)(torch.rand(3, 1, 28, 28)).shape
         torch.Size([3, 2])
         """
-        if not isinstance(x, Support):
-            if y is None:
-                raise UserError("adapt needs labels beside the examples: adapt(x, y)")
-            x = Support.of(x, y)
+        if isinstance(x, Support):
+            support = x
+        elif y is None:
+            raise UserError("adapt needs labels beside the examples: adapt(x, y)")
+        else:
+            support = Support.of(x, y)
+        like = next(self.parameters(), as_input(support.x))
+        device, dtype, shape = like.device, like.dtype, support.x.shape[1:]  # the learner's, as it is now
+        support = copied(support, device, dtype)
         with self.in_use(), torch.no_grad():
-            predictor = self.learn(x)
+            predictor = self.learn(support)
 
         def predict(x: Tensor) -> Tensor:
+            if x.shape[1:] != shape:
+                raise DataError(
+                    f"inputs of shape {tuple(x.shape)}, but this predictor learned from examples of shape "
+                    f"{tuple(shape)}: give [q, {', '.join(map(str, shape))}]"
+                )
             with self.in_use():
-                return predictor.function(x)
+                return predictor.function(x.to(device, dtype))
 
         return replace(predictor, function=predict)
 
@@ -130,7 +125,8 @@ class Learner(nn.Module):
     def judge(self, task: Task) -> Outcome:
         """Adapt on the support set; loss and accuracy on the query set."""
         predictor = self.learn(task.support)
-        return self.judged(predictor(task.query.x), task)
+        outcome = self.judged(predictor(task.query.x), task)
+        return replace(outcome, stats=self.stats(predictor.moments))
 
     def judged(self, output: Tensor, task: Task) -> Outcome:
         """Loss and metrics of outputs `[q, …]` for the task's query set."""
@@ -149,7 +145,7 @@ class Learner(nn.Module):
         """Draw all chance a batch of tasks needs (into `extra`) before it is mapped over."""
         return batch
 
-    def after_step(self, stats: Mapping[str, Tensor], gradient: Weights, progress: float) -> None:
+    def after_step(self, stats: Mapping[str, Tensor], gradient: Params, progress: float) -> None:
         """What changes between meta-steps besides ω: here the running averages of `BatchNorm`."""
         with torch.no_grad():
             for name, module in self.named_modules():
@@ -174,7 +170,7 @@ class Learner(nn.Module):
 
     # -- how a net is called: explicit weights, explicit statistics -------------------------------------
 
-    def use(self, body: nn.Module) -> nn.Module:
+    def accept(self, body: nn.Module) -> nn.Module:
         """Take a body: note how it normalises, refuse what cannot run inside an inner loop."""
         for name, module in body.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -188,7 +184,7 @@ class Learner(nn.Module):
             self.statistics = "support"  # a net that is never trained has no averages
         return body
 
-    def weights(self, net: nn.Module) -> Weights:
+    def weights(self, net: nn.Module) -> Params:
         """The net's parameters and buffers by name; copies where no gradient is wanted, so that a predictor
         does not change when its learner is trained on."""
         tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
@@ -196,18 +192,18 @@ class Learner(nn.Module):
             return tensors
         return {k: v.detach().clone() for k, v in tensors.items()}
 
-    def on_support(self) -> Moments:
+    def support_moments(self) -> Moments:
         """The statistics for a call on the support set."""
         running = self.statistics == "running" and not self.training
         if running:
             return Moments("running")
         return Moments("batch", fused=self.statistics != "support" and not inside_map())
 
-    def on_query(self, support: Moments) -> Moments:
+    def query_moments(self, support: Moments) -> Moments:
         """The statistics for a call on queries, after the call on the support set."""
         if self.statistics == "support":
             return Moments("given", support.seen)
-        return self.on_support()
+        return self.support_moments()
 
     def stats(self, support: Moments) -> dict[str, Tensor]:
         """The support set's moments by layer name, for the running averages; the mean of a layer's uses."""
@@ -219,7 +215,17 @@ class Learner(nn.Module):
         }
 
 
-def call(net: nn.Module, weights: Weights, x: Tensor, moments: Moments) -> Tensor:
+def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Support:
+    """A support set in memory of its own, its floats in `dtype`."""
+
+    def copy(v: Tensor | None) -> Tensor | None:
+        return None if v is None else v.to(device, dtype if v.is_floating_point() else v.dtype, copy=True)
+
+    parts = {"x": as_input(support.x), "y": support.y, "mask": support.mask, "unlabelled": support.unlabelled}
+    return replace(support, **{k: copy(v) for k, v in parts.items()})  # type: ignore[arg-type]
+
+
+def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments) -> Tensor:
     """`net(x)` with these weights and statistics instead of its own."""
     with normalised_by(moments):
         return torch.func.functional_call(net, weights, (x,))

@@ -1,130 +1,181 @@
-"""What learners that descend share: a net of body and linear head, whose weights a task's loss moves."""
+"""What learners that descend share: a body and a linear head, whose weights a task's support loss moves."""
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import TaskError, UserError
-from quickstudy.inner.outcome import Outcome
-from quickstudy.inner.rules import Rule, sgd
+from quickstudy.inner.rules import Params, Rule, sgd
 from quickstudy.inner.solve import InnerProblem, Solution, solve
-from quickstudy.learners.base import Learner, Predictor, Weights, call, task_loss, width
+from quickstudy.learners.base import Learner, call, task_loss, width
+from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.norm import BatchNorm, Moments
-from quickstudy.tasks.task import Support, Task
+from quickstudy.tasks.task import Support
 
 PARTS = {"all": "", "filters": "", "head": r"^head\.", "body": r"^body\."}
 NORMS = (BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 class DescentLearner(Learner):
-    """Descends the support loss from learned weights. Subclasses say what the meta-gradient sees.
+    """Descends the support loss. A subclass says which net embeds, from which weights, and which move.
+
+    Weights are named `body.…`, `head.weight` and `head.bias`.
 
     Args:
-        body: any module with a `features` attribute: input → `[n, features]`.
-        way: classes the head answers, or output dimensions of a regression.
         inner_lr: the inner loop's rate.
-        steps: inner steps S.
-        adapt: what the inner loop moves: "all", "head", "body", "filters" (all but normalisation scales and
-            shifts), or a regular expression over parameter names.
+        steps: S, inner steps in meta-training.
+        test_steps: inner steps in use; None takes as many as in meta-training.
     """
 
     first_order = False
 
-    def __init__(self, body: nn.Module, *, way: int, inner_lr: float, steps: int, adapt: str = "all") -> None:
+    def __init__(self, *, inner_lr: float, steps: int, test_steps: int | None) -> None:
         super().__init__()
-        if steps < 0:
-            raise UserError(f"steps must be at least 0, not {steps}")
-        head = nn.Linear(width(body), way)
-        self.net = nn.Sequential(OrderedDict(body=self.use(body), head=head))
-        self.way, self.inner_lr, self.steps, self.moves = way, inner_lr, steps, adapt
-        self._moving = moving(self.net, adapt)
+        for name, value in (("steps", steps), ("test_steps", test_steps)):
+            if value is not None and value < 0:
+                raise UserError(f"{name} must be at least 0, not {value}")
+        self.inner_lr, self.steps, self.test_steps = inner_lr, steps, test_steps
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The net whose weights are named `body.…`."""
+        raise NotImplementedError
+
+    def start(self, support: Support) -> Params:
+        """The weights the inner loop starts from."""
+        raise NotImplementedError
+
+    def inner_names(self) -> set[str]:
+        """The names of the weights that the inner loop moves."""
+        raise NotImplementedError
 
     def rule(self) -> Rule:
         """The inner update rule."""
         return sgd(self.inner_lr)
 
-    def start(self, support: Support) -> Weights:
-        """The weights the inner loop starts from."""
-        return self.weights(self.net)
+    def embed(self, weights: Params, x: Tensor, moments: Moments) -> Tensor:
+        """Features `[n, D]` of inputs `[n, …]`."""
+        body = {k.removeprefix("body."): v for k, v in weights.items() if k.startswith("body.")}
+        return call(self.embedding, body, x, moments)
 
-    def descend(self, support: Support) -> tuple[Weights, Solution]:
-        """The weights after the inner loop, and its course."""
-        start = self.start(support)
-        still = {k: v for k, v in start.items() if k not in self._moving}
+    def outputs(self, weights: Params, x: Tensor, moments: Moments) -> Tensor:
+        """What the head makes of the features `[n, N]`."""
+        return headed(weights, self.embed(weights, x, moments))
 
-        def loss(params: Weights, step: int) -> Tensor:
-            output = call(self.net, {**still, **params}, support.x, self.on_support())
-            return task_loss(self.answered(output, support.way), support.y)
+    def descend(self, support: Support) -> tuple[Params, Solution, Moments]:
+        """The weights after the inner loop, its course, and the support set's moments under these weights."""
+        start, inner = self.start(support), self.inner_names()
+        params = {k: v for k, v in start.items() if k in inner}
+        fixed = {k: v for k, v in start.items() if k not in inner}
+        moments = self.support_moments()
+        head_only = all(k.startswith("head.") for k in params)
+        features = self.embed(fixed, support.x, moments) if head_only else None
 
-        params = {k: start[k] for k in self._moving_in(start)}
-        solution = solve(InnerProblem(params, loss, self.rule(), self.steps), first_order=self.first_order)
-        return {**still, **solution.params}, solution
+        def loss(params: Params, step: int) -> Tensor:
+            weights = {**fixed, **params}
+            z = self.embed(weights, support.x, self.support_moments()) if features is None else features
+            return task_loss(headed(weights, z), support.y)
 
-    def _moving_in(self, start: Weights) -> list[str]:
-        return [k for k in start if k in self._moving]
-
-    def support_moments(self, weights: Weights, support: Support) -> Moments:
-        """The statistics of the support set under the adapted weights, where anything needs them."""
-        moments = self.on_support()
-        if self.modes and (self.statistics == "support" or self.training):
-            call(self.net, weights, support.x, moments)
-        return moments
+        steps = self.steps if self.training or self.test_steps is None else self.test_steps
+        solution = solve(InnerProblem(params, loss, self.rule(), steps), first_order=self.first_order)
+        weights = {**fixed, **solution.params}
+        if not head_only and self.modes and (self.statistics == "support" or self.training):
+            self.embed(weights, support.x, moments)
+        return weights, solution, moments
 
     def learn(self, support: Support) -> Predictor:
-        return self.learned(support)[0]
-
-    def learned(self, support: Support) -> tuple[Predictor, Moments]:
-        weights, solution = self.descend(support)
-        moments = self.support_moments(weights, support)
-        on_query = self.on_query(moments)
+        weights, solution, moments = self.descend(support)
+        for_query = self.query_moments(moments)
 
         def predict(x: Tensor) -> Tensor:
-            return self.answered(call(self.net, weights, x, on_query), support.way)
+            return self.outputs(weights, x, for_query)
 
-        return Predictor(predict, support.way, self.transductive, solution.losses), moments
+        return Predictor(predict, support.way, self.transductive, solution.losses, moments)
 
-    def forward(self, task: Task) -> Outcome:
-        predictor, moments = self.learned(task.support)
-        outcome = self.judged(predictor(task.query.x), task)
-        return Outcome(outcome.loss, outcome.metrics, self.stats(moments))
+    def settings(self) -> list[dict[str, Any]]:
+        """As it is and twice as long, each at the same, half and double the rate."""
+        steps, lr = self.test_steps, self.inner_lr
+        longer = max(1, 2 * (self.steps if steps is None else steps))
+        return [{"test_steps": n, "inner_lr": r} for n in (steps, longer) for r in (lr, lr / 2, lr * 2)]
 
-    def answered(self, output: Tensor, way: int | None) -> Tensor:
-        """The first `way` outputs of the head; a fixed head cannot answer more ways than it has."""
+
+class Net(nn.Module):
+    """A body and a linear head: `[n, …]` → `[n, way]`."""
+
+    def __init__(self, body: nn.Module, way: int) -> None:
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(width(body), way)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+class HeadLearner(DescentLearner):
+    """Descends from a learned body and a learned head of fixed size.
+
+    Args:
+        body: any module with a `features` attribute: input → `[n, features]`.
+        way: classes the head answers, or output dimensions of a regression.
+        inner_params: what the inner loop moves: "all", "head", "body", "filters" (all but normalisation
+            scales and shifts), or a regular expression over parameter names; never what needs no gradient.
+    """
+
+    def __init__(self, body: nn.Module, *, way: int, inner_params: str = "all", **descent: Any) -> None:
+        super().__init__(**descent)
+        self.net = Net(self.accept(body), way)
+        self.way, self.inner_params = way, inner_params
+        self.inner_names()  # there are some
+
+    @property
+    def embedding(self) -> nn.Module:
+        return self.net.body
+
+    def inner_names(self) -> set[str]:
+        return matching(self.net, self.inner_params)
+
+    def start(self, support: Support) -> Params:
+        weights, way = self.weights(self.net), support.way
         if way is None:
-            return output
+            return weights
         if way > self.way:
             raise TaskError(
                 f"this learner's head answers {self.way} ways, not {way}; "
                 "the learner proto-maml answers any number"
             )
-        return output[..., :way]
-
-    def settings(self) -> list[dict[str, Any]]:
-        """As trained and twice as long, each at half, the same and double the rate."""
-        s, lr = self.steps, self.inner_lr
-        return [{"steps": n, "inner_lr": r} for n in (s, max(1, 2 * s)) for r in (lr, lr / 2, lr * 2)]
+        return {k: v[:way] if k.startswith("head.") else v for k, v in weights.items()}
 
 
-def moving(net: nn.Module, adapt: str) -> set[str]:
-    """The names of the parameters that the inner loop moves; see `DescentLearner`."""
+def headed(weights: Params, z: Tensor) -> Tensor:
+    """The linear head's outputs `[n, N]` for features `[n, D]`."""
+    return F.linear(z, weights["head.weight"], weights["head.bias"])
+
+
+def matching(net: nn.Module, inner_params: str) -> set[str]:
+    """The names of a net's trainable parameters that `inner_params` means; see `HeadLearner`.
+
+    >>> from quickstudy.nets import mlp
+    >>> sorted(matching(Net(mlp(1), way=2), "head"))
+    ['head.bias', 'head.weight']
+    """
     try:
-        pattern = re.compile(PARTS.get(adapt, adapt))
+        pattern = re.compile(PARTS.get(inner_params, inner_params))
     except re.error as error:
-        raise UserError(f"adapt={adapt!r} is no regular expression: {error}") from error
-    found = {k for k, _ in net.named_parameters() if pattern.search(k)}
-    if adapt == "filters":
+        raise UserError(f"inner_params={inner_params!r} is no regular expression: {error}") from error
+    found = {k for k, p in net.named_parameters() if p.requires_grad and pattern.search(k)}
+    if inner_params == "filters":
         norms = ((name, module) for name, module in net.named_modules() if isinstance(module, NORMS))
         found -= {f"{name}.{k}" for name, module in norms for k, _ in module.named_parameters()}
     if not found:
-        raise UserError(f"no parameter is named by adapt={adapt!r}")
+        raise UserError(f"no trainable parameter is named by inner_params={inner_params!r}")
     return found
 
 
-def zeros_head(weights: Weights) -> Weights:
+def zeros_head(weights: Params) -> Params:
     """The same weights with a head that answers nothing yet."""
     return {k: torch.zeros_like(v) if k.startswith("head.") else v for k, v in weights.items()}

@@ -11,12 +11,13 @@ from quickstudy.learners.maml import MAML
 class FOMAML(MAML):
     """First-order MAML: the query gradient at the adapted weights is applied to the initialisation.
 
-    Args:
-        body: any module with a `features` attribute.
-        way: classes the head answers.
-        inner_lr: α, the inner loop's rate.
-        steps: S, inner steps in meta-training and in use.
-        adapt: what the inner loop moves: all, head, body, filters, or a regular expression.
+    Its arguments are MAML's.
+
+    Example:
+        >>> from quickstudy.nets import mlp
+        >>> learner, x, y = FOMAML(mlp(2), way=2, steps=3), torch.rand(4, 2), [0, 0, 1, 1]
+        >>> len(learner.adapt(x, y).losses)
+        3
     """
 
     first_order = True

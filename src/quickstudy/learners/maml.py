@@ -12,19 +12,20 @@ from __future__ import annotations
 from torch import nn
 
 from quickstudy.learners.base import Outer
-from quickstudy.learners.descent import DescentLearner
+from quickstudy.learners.descent import HeadLearner
 
 
-class MAML(DescentLearner):
+class MAML(HeadLearner):
     """MAML (Finn et al. 2017): learn an initialisation from which few gradient steps solve a task.
 
     Args:
         body: any module with a `features` attribute.
         way: classes the head answers, or output dimensions of a regression.
         inner_lr: α, the inner loop's rate.
-        steps: S, inner steps in meta-training and in use.
-        adapt: what the inner loop moves: all, head, body, filters (all but normalisation scales and shifts),
-            or a regular expression over parameter names.
+        steps: S, inner steps in meta-training.
+        test_steps: inner steps in use; by default as many as in meta-training.
+        inner_params: what the inner loop moves: all, head, body, filters (all but normalisation scales and
+            shifts), or a regular expression over parameter names; never parameters that need no gradient.
 
     Example:
         >>> from quickstudy.nets import conv4
@@ -35,6 +36,15 @@ class MAML(DescentLearner):
     outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5, strategy="vmap")
 
     def __init__(
-        self, body: nn.Module, *, way: int, inner_lr: float = 0.4, steps: int = 1, adapt: str = "all"
+        self,
+        body: nn.Module,
+        *,
+        way: int,
+        inner_lr: float = 0.4,
+        steps: int = 1,
+        test_steps: int | None = None,
+        inner_params: str = "all",
     ) -> None:
-        super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, adapt=adapt)
+        super().__init__(
+            body, way=way, inner_params=inner_params, inner_lr=inner_lr, steps=steps, test_steps=test_steps
+        )

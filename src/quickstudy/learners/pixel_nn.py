@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quickstudy.learners.base import Learner, Predictor
+from quickstudy.learners.base import Learner
+from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.protonet import squared_distances
 from quickstudy.tasks.task import Support
 
@@ -18,6 +19,11 @@ class PixelNN(Learner):
 
     Args:
         blur: standard deviation in pixels; 0 compares the pixels as they are.
+
+    Example:
+        >>> predictor = PixelNN(blur=0.0).adapt([[[[0.0]]], [[[1.0]]]], [0, 1])  # two pictures of one pixel
+        >>> predictor([[[[0.75]]]]).argmax(-1)
+        tensor([1])
     """
 
     trains_on = "nothing"

@@ -22,7 +22,7 @@ PRETRAINING = Outer(meta_batch=1, outer_lr=1e-3, schedule="cosine")
 
 def classified(learner: Learner, body: nn.Module, head: nn.Linear, task: Task) -> Outcome:
     """Cross-entropy of one supervised batch over all meta-train classes."""
-    moments = learner.on_support()
+    moments = learner.support_moments()
     weights = learner.weights(body)
     logits = head(call(body, weights, task.query.x, moments))
     loss = F.cross_entropy(logits, task.query.y)
@@ -52,7 +52,7 @@ class PretrainFinetune(Scratch):
         self.pretraining_head = nn.Linear(width(body), classes)
 
     def forward(self, task: Task) -> Outcome:
-        return classified(self, self.net.body, self.pretraining_head, task)  # type: ignore[arg-type]
+        return classified(self, self.net.body, self.pretraining_head, task)
 
     def settings(self) -> list[dict[str, Any]]:
         return [{"inner_lr": lr, "steps": n} for lr in (0.001, 0.003, 0.01) for n in (10, 50)]

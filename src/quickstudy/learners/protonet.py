@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.base import Learner, Outer, Predictor, call
-from quickstudy.nets.norm import Moments
-from quickstudy.tasks.task import Support, Task
+from quickstudy.learners.base import Learner, Outer, call
+from quickstudy.learners.predictor import Predictor
+from quickstudy.tasks.task import Support
 
 
 def prototypes(z: Tensor, y: Tensor, way: int) -> Tensor:
@@ -47,22 +46,14 @@ class ProtoNet(Learner):
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
-        self.body = self.use(body)
+        self.body = self.accept(body)
 
     def learn(self, support: Support) -> Predictor:
-        return self.learned(support)[0]
-
-    def learned(self, support: Support) -> tuple[Predictor, Moments]:
-        weights, moments, way = self.weights(self.body), self.on_support(), support.ways
+        weights, moments, way = self.weights(self.body), self.support_moments(), support.ways
         c = prototypes(call(self.body, weights, support.x, moments), support.y, way)  # [N, D]
-        on_query = self.on_query(moments)
+        for_query = self.query_moments(moments)
 
         def predict(x: Tensor) -> Tensor:
-            return -squared_distances(call(self.body, weights, x, on_query), c)
+            return -squared_distances(call(self.body, weights, x, for_query), c)
 
-        return Predictor(predict, way, self.transductive), moments
-
-    def forward(self, task: Task) -> Outcome:
-        predictor, moments = self.learned(task.support)
-        outcome = self.judged(predictor(task.query.x), task)
-        return Outcome(outcome.loss, outcome.metrics, self.stats(moments))
+        return Predictor(predict, way, self.transductive, moments=moments)

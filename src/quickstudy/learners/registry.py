@@ -53,16 +53,23 @@ def learner_class(name: str) -> type[Learner]:
 
 
 def options(kind: type[Learner]) -> dict[str, inspect.Parameter]:
-    """The options of a learner: its keyword arguments besides body, way and classes."""
-    given = inspect.signature(kind).parameters
+    """The options of a learner: its keyword arguments besides body, way and classes.
+
+    >>> options(ANIL)["test_steps"].annotation, options(ANIL)["steps"].default
+    (int | None, 5)
+    """
+    given = inspect.signature(kind, eval_str=True).parameters
     return {k: p for k, p in given.items() if k not in _GIVEN}
 
 
 def option_help(kind: type[Learner]) -> dict[str, str]:
-    """What each option means, from the `Args:` of the class's docstring."""
-    text = inspect.cleandoc(kind.__doc__ or "").partition("Args:")[2].partition("\n\n")[0]
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", text, re.MULTILINE)
-    return {name: " ".join(words.split()) for name, words in entries}
+    """What each option means, from the `Args:` of the docstrings of the class and of those it builds on."""
+    helps: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        text = inspect.cleandoc(base.__dict__.get("__doc__") or "").partition("Args:")[2].partition("\n\n")[0]
+        entries = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", text, re.MULTILINE)
+        helps |= {name: " ".join(words.split()) for name, words in entries}
+    return {name: helps[name] for name in options(kind) if name in helps}
 
 
 def build(

@@ -6,6 +6,7 @@ the meta-gradient is θ − θ', whose step of size ε moves θ to θ + ε (θ' 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,14 +14,14 @@ from torch import Tensor, nn
 
 from quickstudy.errors import UserError
 from quickstudy.inner.outcome import Outcome
-from quickstudy.inner.rules import Rule, adam
+from quickstudy.inner.rules import Params, Rule, adam
 from quickstudy.inner.solve import InnerProblem, solve
-from quickstudy.learners.base import Outer, Weights, call, task_loss
-from quickstudy.learners.descent import DescentLearner
+from quickstudy.learners.base import Outer, task_loss
+from quickstudy.learners.descent import HeadLearner
 from quickstudy.tasks.task import Task
 
 
-class Reptile(DescentLearner):
+class Reptile(HeadLearner):
     """Reptile: move the initialisation towards the weights that each task ends at.
 
     Args:
@@ -30,6 +31,12 @@ class Reptile(DescentLearner):
         steps: inner steps in meta-training.
         inner_batch: examples a mini-batch in meta-training.
         test_steps: inner steps, each on the whole support set, in use.
+
+    Example:
+        >>> from quickstudy.nets import mlp
+        >>> learner, x, y = Reptile(mlp(2), way=2, test_steps=3), torch.rand(4, 2), [0, 0, 1, 1]
+        >>> len(learner.adapt(x, y).losses)
+        3
     """
 
     outer = Outer(optimizer="sgd", outer_lr=1.0, schedule="linear", meta_batch=5, strategy="vmap")
@@ -43,46 +50,51 @@ class Reptile(DescentLearner):
         inner_lr: float = 1e-3,
         steps: int = 5,
         inner_batch: int = 10,
-        test_steps: int = 50,
+        test_steps: int | None = 50,
     ) -> None:
-        super().__init__(body, way=way, inner_lr=inner_lr, steps=test_steps)
+        super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, test_steps=test_steps)
         if steps < 1 or inner_batch < 1:
             raise UserError(f"steps and inner_batch must be at least 1, not {steps} and {inner_batch}")
-        self.inner_batch, self.test_steps, self.train_steps = inner_batch, test_steps, steps
+        self.inner_batch = inner_batch
 
     def rule(self) -> Rule:
         return adam(self.inner_lr, b1=0.0)
 
     def prepare(self, batch: Task, generator: torch.Generator) -> Task:
-        """Draw the mini-batches of the inner loop: row numbers `[T, S, B]` into support and query set."""
-        t, k, q = len(batch.support.x), batch.support.x.shape[1], batch.query.x.shape[1]
-        lots = torch.rand(t, self.train_steps, k + q, generator=generator)
-        counts = torch.full((t,), k + q)  # examples of each task, which come first once padding is out
-        for mask in (batch.support.mask, batch.query.mask):
-            counts -= 0 if mask is None else (~mask.cpu()).sum(-1)
-        lots[(torch.arange(k + q) >= counts[:, None, None]).expand_as(lots)] = 2.0
-        rows = lots.argsort(-1)[..., : min(self.inner_batch, int(counts.min()))]
-        return Task(batch.support, batch.query, batch.classes, {**batch.extra, "rows": rows})
+        """Draw the mini-batches of the inner loop: row numbers `[T, S, B]` into support and query set.
+
+        Each task has a stream of its own, so that its rows do not depend on its neighbours; a task of n < B
+        examples has n rows a mini-batch, then zeros.
+        """
+        x, masks = batch.support.x, (batch.support.mask, batch.query.mask)
+        most = x.shape[1] + batch.query.x.shape[1]
+        rows = torch.zeros(len(x), self.steps, min(self.inner_batch, most), dtype=torch.long)
+        seeds = torch.randint(2**62, (len(x),), generator=generator).tolist()
+        for t, seed in enumerate(seeds):
+            stream = torch.Generator().manual_seed(seed)
+            # A task's examples come first once its padding is out.
+            n = most - sum(int((~mask[t]).sum()) for mask in masks if mask is not None)
+            for mini in rows[t]:
+                mini[:n] = torch.randperm(n, generator=stream)[: len(mini)]
+        return replace(batch, extra={**batch.extra, "rows": rows.to(x.device)})
 
     def forward(self, task: Task) -> Outcome:
         """An objective whose gradient is θ − θ': ½ ‖θ − θ'‖² with θ' held constant."""
         x = torch.cat([task.support.x, task.query.x])
         y = torch.cat([task.support.y, task.query.y])
-        start = self.weights(self.net)
-        still = {k: v for k, v in start.items() if k not in self._moving}
+        rows = task.extra["rows"][:, : len(x)]
+        start, inner = self.start(task.support), self.inner_names()
+        params = {k: v for k, v in start.items() if k in inner}
+        fixed = {k: v for k, v in start.items() if k not in inner}
+        noted = [self.support_moments() for _ in rows]
 
-        def loss(params: Weights, step: int) -> Tensor:
-            rows = task.extra["rows"][step]
-            output = call(self.net, {**still, **params}, x[rows], moments := self.on_support())
-            seen.append(moments)
-            return task_loss(self.answered(output, task.support.way), y[rows])
+        def loss(params: Params, step: int) -> Tensor:
+            output = self.outputs({**fixed, **params}, x[rows[step]], noted[step])
+            return task_loss(output, y[rows[step]])
 
-        seen: list[Any] = []
-        params = {k: start[k] for k in self._moving_in(start)}
-        end = solve(InnerProblem(params, loss, self.rule(), self.train_steps), first_order=True)
+        end = solve(InnerProblem(params, loss, self.rule(), self.steps), first_order=True)
         distance = torch.stack([(params[k] - end.params[k].detach()).square().sum() for k in params]).sum()
-        metrics = {"loss": end.losses[-1]}
-        return Outcome(0.5 * distance, metrics, self.stats(seen[-1]))
+        return Outcome(0.5 * distance, {"loss": end.losses[-1]}, self.stats(noted[-1]))
 
     def settings(self) -> list[dict[str, Any]]:
-        return [{"steps": n, "inner_lr": lr * self.inner_lr} for lr in (1, 3) for n in (10, 50, 100)]
+        return [{"test_steps": n, "inner_lr": lr * self.inner_lr} for lr in (1, 3) for n in (10, 50, 100)]

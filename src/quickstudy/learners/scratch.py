@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from quickstudy.inner.rules import Rule, adam
-from quickstudy.learners.base import Outer, TrainsOn, Weights
-from quickstudy.learners.descent import DescentLearner, zeros_head
+from quickstudy.inner.rules import Params, Rule, adam
+from quickstudy.learners.base import Outer, TrainsOn
+from quickstudy.learners.descent import HeadLearner, zeros_head
 from quickstudy.tasks.task import Support
 
 
-class Scratch(DescentLearner):
+class Scratch(HeadLearner):
     """A randomly initialised net trained with Adam on the support set alone.
 
     Args:
@@ -27,13 +27,13 @@ class Scratch(DescentLearner):
     first_order = True
 
     def __init__(self, body: nn.Module, *, way: int, inner_lr: float = 0.01, steps: int = 30) -> None:
-        super().__init__(body, way=way, inner_lr=inner_lr, steps=steps)
+        super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, test_steps=None)
 
     def rule(self) -> Rule:
         return adam(self.inner_lr)
 
-    def start(self, support: Support) -> Weights:
-        return zeros_head(self.weights(self.net))
+    def start(self, support: Support) -> Params:
+        return zeros_head(super().start(support))
 
     def settings(self) -> list[dict[str, Any]]:
         return [{"inner_lr": lr, "steps": n} for lr in (0.001, 0.003, 0.01) for n in (10, 50)]

@@ -1,0 +1,57 @@
+"""`Predictor`: what adapting returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from quickstudy.errors import DataError
+from quickstudy.nets.norm import Moments
+from quickstudy.tasks.task import as_input
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """What a learner made of a support set: a function of inputs that never changes.
+
+    Args:
+        function: `[q, …]` inputs → `[q, way]` logits, or `[q, D]` values for regression.
+        way: number of classes; None for regression.
+        transductive: whether a prediction depends on the other inputs of the same call.
+        losses: the support loss before each inner step, for learners that descend.
+        moments: the support set's statistics, layer by layer.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    way: int | None
+    transductive: bool = False
+    losses: tuple[Tensor, ...] = ()
+    moments: Moments = field(default_factory=Moments, repr=False)
+
+    def __call__(self, x: object) -> Tensor:
+        """Logits `[q, way]` (or values) of inputs `[q, …]`: tensor, array or list, of any type of number.
+
+        Raises:
+            DataError: no numbers; or other shapes than the examples it learned from.
+
+        >>> Predictor(lambda x: x.flatten(1), way=2)(np.array([[[0, 255]]], dtype=np.uint8))
+        tensor([[0., 1.]])
+        """
+        return self.function(as_input(x))
+
+    def probabilities(self, x: object) -> Tensor:
+        """Class probabilities `[q, way]` of inputs `[q, …]`.
+
+        Raises:
+            DataError: it predicts values, not classes.
+
+        >>> Predictor(lambda x: x, way=2).probabilities([[0.0, 0.0]])
+        tensor([[0.5000, 0.5000]])
+        """
+        if self.way is None:
+            raise DataError("a regression has no class probabilities: call the predictor for its values")
+        with torch.no_grad():
+            return self(x).softmax(-1)
