@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from scipy import stats
 
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.errors import DataError, TaskError
+from quickstudy.errors import DataError, RunError, TaskError
 from quickstudy.tasks import ClassTasks, FrozenTasks, Task, tasks
+from quickstudy.tasks.rows import Draw, Rows
 
 
 def numbered(counts: list[int], attributes: dict[str, Any] | None = None) -> ClassDataset:
@@ -215,9 +219,7 @@ def test_environment_tables_against_a_loop(values: list[list[int]], wanted: set[
         torch.zeros(len(flat), 1), torch.from_numpy(offsets), tuple(map(str, range(len(values)))),
         {"drawer": torch.tensor(flat, dtype=torch.int64)},
     )  # fmt: skip
-    whole = object.__new__(ClassTasks)
-    object.__setattr__(whole, "data", data)
-    table = whole._rows(("drawer", sorted(wanted)))
+    table = Rows.of(data, ("drawer", sorted(wanted)))
     expected = [
         [int(offsets[c]) + i for i, v in enumerate(row) if v in wanted] for c, row in enumerate(values)
     ]
@@ -249,6 +251,11 @@ def test_support_and_query_from_different_environments() -> None:
         ({"shot": 0}, "shot must be at least 1, not 0"),
         ({"query": 0}, "query must be at least 1, not 0"),
         ({"unlabelled": -1}, "unlabelled must be at least 0"),
+        ({"unlabelled": (0, 1)}, "unlabelled must be one number"),
+        ({"distractors": 2}, "distractors appear among unlabelled examples only"),
+        ({"way": 3.0}, r"way must be a whole number or .*, not 3\.0"),
+        ({"shot": "1"}, "shot must be a whole number or .*, not '1'"),
+        ({"shot": (1, 2, 3)}, r"shot must be a whole number or .*, not \(1, 2, 3\)"),
         ({"shot": (3, 1)}, "shot runs from 3 to 1"),
         ({"shot": 4}, "class '2' has 4 examples, too few for 4 shots . 1 queries"),
         ({"shot": 1, "query": 4}, "class '2' has 4 examples, too few for 1 shots . 4 queries"),
@@ -265,6 +272,25 @@ def test_errors_name_the_class_and_the_count(options: dict[str, Any], message: s
     with pytest.raises(TaskError, match=message) as caught:
         ClassTasks(data, **{"way": 3, "shot": 1, **options})
     assert "\n" not in str(caught.value)
+
+
+def test_values_of_an_environment_are_numbers() -> None:
+    data = numbered([4, 4, 4], {"drawer": np.arange(12) % 2})
+    with pytest.raises(DataError, match="values of 'drawer': values of type <U2 are not numbers"):
+        ClassTasks(data, 2, support_from=("drawer", ["US"]))
+
+
+def test_numpys_whole_numbers_are_whole_numbers(tmp_path: Path) -> None:
+    data = numbered([9] * 6)
+    count = np.array([2, 3, 4, 5])
+    source = ClassTasks(
+        data, count[1], (count[0], count[1]), query=count[0], seed=count[3], unlabelled=count[0]
+    )
+    assert (source.way, source.shot, source.query, source.unlabelled) == (3, (2, 3), 2, 2)
+    assert json.loads(json.dumps(source.describe())) == {**source.describe(), "shot": [2, 3]}
+    assert identical(source.task(7), ClassTasks(data, 3, (2, 3), query=2, seed=5, unlabelled=2).task(7))
+    source.save(tmp_path / "set", 2)
+    assert FrozenTasks(data, tmp_path / "set").describe()["way"] == 3
 
 
 def test_no_classes_at_all_is_an_error() -> None:
@@ -291,8 +317,37 @@ def test_a_saved_evaluation_set_gives_the_same_tasks(tmp_path: Path, options: di
         assert identical(a, b)
     assert identical(next(frozen.batch(np.array([7])).unbatch()), source.task(7))
     assert frozen.describe()["seed"] == 8
-    with pytest.raises(TaskError, match="holds 12 tasks; task 12"):
-        frozen.batch(np.array([3, 12]))
+    assert identical(frozen.task(7), source.task(7))
+    for index in (12, -1):
+        with pytest.raises(TaskError, match=f"holds 12 tasks; task {index}"):
+            frozen.batch(np.array([3, index]))
+    with pytest.raises(TaskError, match="0 tasks to save"):
+        source.save(tmp_path / "none", 0)
+    with pytest.raises(RunError, match="cannot write"):
+        source.save(tmp_path / "none" / "set", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("support", 54), ("query", 54), ("query", -2), ("support_y", 3), ("classes", 6), ("unlabelled", 54)],
+)
+def test_a_saved_set_that_goes_beyond_its_data(tmp_path: Path, name: str, value: int) -> None:
+    data, path = numbered([9] * 6), tmp_path / "set"
+    ClassTasks(data, 3, 1, query=2, unlabelled=1).save(path, 4)
+    with safe_open(path, "numpy") as file:
+        meta, arrays = file.metadata(), {k: file.get_tensor(k) for k in Draw._fields}
+    damaged = {k: v.copy() for k, v in arrays.items()}
+    damaged[name][2, 0] = value
+    short = arrays | {name: arrays[name][:3]}
+    for content in (damaged, short):
+        save_file(content, path, meta)
+        with pytest.raises(DataError, match=r"set: damaged, its \w+ goes beyond the data"):
+            FrozenTasks(data, path).task(0)
+    for key in ("fingerprint", "way_max"):
+        kept = {k: v for k, v in json.loads(meta["quickstudy"]).items() if k != key}
+        save_file(arrays, path, {"quickstudy": json.dumps(kept)})
+        with pytest.raises(DataError, match=f"not a saved set of tasks .*{key}"):
+            len(FrozenTasks(data, path))
 
 
 def test_a_saved_set_refuses_other_data_and_other_files(tmp_path: Path) -> None:
