@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from quickstudy.evaluation.evaluate import evaluate
+from quickstudy.evaluation.evaluate import evaluate, normalising
 from quickstudy.evaluation.floors import floors
+from quickstudy.evaluation.search import choose_settings
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.run_folder import environment
 from quickstudy.outer.session import load_run, load_splits, train
+
+
+SEARCH = 200
+"""Meta-validation tasks for each setting of a learner that is searched."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Measure:
     Args:
         way, shot, query: of the test tasks; None is the config's.
         statistics: the normalisation mode; None is the run's own.
+        search: choose inner steps and rate on meta-validation instead of taking those of meta-training.
         paper: the published accuracy in percent.
         target: what a run here should reach, in percent.
         tasks: how many test tasks.
@@ -69,6 +75,7 @@ class Measure:
     shot: int | None = None
     query: int | None = None
     statistics: str | None = None
+    search: bool = False
     paper: float | None = None
     target: float | None = None
     tasks: int = 1000
@@ -109,8 +116,22 @@ class Recipe:
                 changes = {k: v for k, v in asked.items() if v is not None}
                 source = config.problem(splits.test, seed=2, **changes)
                 count = setting.tasks or m.tasks
-                result = evaluate(learner, source, count, statistics=m.statistics, progress=True)
-                rows.append({**result.json(), "train_seed": seed, "paper": m.paper, "target": m.target})
+                learner, _, _ = load_run(out, setting.data_dir)  # with the settings of meta-training
+                chosen: dict[str, Any] = {}
+                if m.search:
+                    with normalising(learner, m.statistics):
+                        validation = config.problem(splits.val, **changes)
+                        chosen, _ = choose_settings(learner, validation, SEARCH, progress=True)
+                result = evaluate(
+                    learner,
+                    source,
+                    count,
+                    statistics=m.statistics,
+                    strategy=run.config.get("strategy"),
+                    progress=True,
+                )
+                told = {"chosen": chosen, "train_seed": seed, "paper": m.paper, "target": m.target}
+                rows.append({**result.json(), **told})
             if setting.floors and seed == self.seeds[0]:
                 floor_rows = [
                     row.json()
@@ -153,6 +174,7 @@ def commit() -> str | None:
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout
 
     try:
+        git("ls-files", "--error-unmatch", __file__)  # else this is another project's checkout
         return git("rev-parse", "--short", "HEAD").strip() + (
             "+changes" if git("status", "--porcelain", ".") else ""
         )
