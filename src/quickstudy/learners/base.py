@@ -192,12 +192,13 @@ class Learner(nn.Module):
             return tensors
         return {k: v.detach().clone() for k, v in tensors.items()}
 
-    def support_moments(self) -> Moments:
-        """The statistics for a call on the support set."""
+    def support_moments(self, *, kept: bool = True) -> Moments:
+        """The statistics for a call on the support set; `kept` where queries may be normalised by them."""
         running = self.statistics == "running" and not self.training
         if running:
             return Moments("running")
-        return Moments("batch", fused=self.statistics != "support" and not inside_map())
+        carry = kept and self.statistics == "support" and torch.is_grad_enabled()
+        return Moments("batch", fused=not (carry or inside_map()))
 
     def query_moments(self, support: Moments) -> Moments:
         """The statistics for a call on queries, after the call on the support set."""

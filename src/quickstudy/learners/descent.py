@@ -78,7 +78,9 @@ class DescentLearner(Learner):
 
         def loss(params: Params, step: int) -> Tensor:
             weights = {**fixed, **params}
-            z = self.embed(weights, support.x, self.support_moments()) if features is None else features
+            z = features
+            if z is None:
+                z = self.embed(weights, support.x, self.support_moments(kept=False))
             return task_loss(headed(weights, z), support.y)
 
         steps = self.steps if self.training or self.test_steps is None else self.test_steps

@@ -15,7 +15,7 @@ from quickstudy.tasks.task import as_input
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """What a learner made of a support set: a function of inputs that never changes.
+    """What a learner made of a support set: a function of inputs that never changes; threads take turns.
 
     Args:
         function: `[q, …]` inputs → `[q, way]` logits, or `[q, D]` values for regression.

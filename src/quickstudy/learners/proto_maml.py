@@ -47,5 +47,6 @@ class ProtoMAML(DescentLearner):
 
     def start(self, support: Support) -> Params:
         weights = {f"body.{k}": v for k, v in self.weights(self.body).items()}
-        c = prototypes(self.embed(weights, support.x, self.support_moments()), support.y, support.ways)
+        z = self.embed(weights, support.x, self.support_moments(kept=False))
+        c = prototypes(z, support.y, support.ways)
         return {**weights, "head.weight": 2 * c, "head.bias": -c.square().sum(-1)}
