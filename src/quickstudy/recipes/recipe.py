@@ -16,7 +16,6 @@ from quickstudy.outer.progress import Bar
 from quickstudy.outer.run_folder import environment
 from quickstudy.outer.session import load_run, load_splits, train
 
-
 SEARCH = 200
 """Meta-validation tasks for each setting of a learner that is searched."""
 

@@ -88,7 +88,7 @@ RECIPES: dict[str, Experiment] = {
             iterations=5000,
             norm="batch",
             validate_every=250,
-            settings={"inner_lr": 0.005, "steps": 5, "adapt": "filters"},
+            settings={"inner_lr": 0.005, "steps": 5, "inner_params": "filters"},
             threads=1,
         ),
         measures=(Measure(5, 1, 1, statistics="batch", paper=59.4, target=55.0, tasks=5000),),
