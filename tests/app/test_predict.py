@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from quickstudy.data import read_image
+from quickstudy.app.predict import as_trained
+from quickstudy.data import ClassDataset, read_image
 from quickstudy.outer.session import load_run
 
 
@@ -72,13 +74,11 @@ def test_photos_are_inverted_and_resized_and_it_says_so(
     assert said.code == 0
     err = " ".join(said.err.split())
     assert "pictures brought to 28×28 grey" in err
-    assert "examples inverted to light-on-dark" in err
-    assert "queries inverted to light-on-dark" in err
+    assert "inverted to light-on-dark, as the run was trained" in err
     assert len(json.loads(said.out)["predictions"]) == 10
-    # Examples and queries are looked at separately.
-    said = command("predict", run, "--support", drawings, "--query", query, "--json")
-    assert "examples inverted" not in said.err
-    assert "queries inverted" in said.err
+    # Examples and queries are judged together: half of them each way is neither.
+    said = command("predict", run, "--support", drawings, "--query", photos, "--json")
+    assert "not inverted: no clear polarity, though" in " ".join(said.err.split())
     same = command("predict", run, "--support", support, "--query", support, "--json")
     labels = [(Path(p["file"]).parent.name, p["label"]) for p in json.loads(same.out)["predictions"]]
     assert sum(a == b for a, b in labels) >= 8
@@ -94,6 +94,42 @@ def test_a_table_for_people(run: Path, parts: tuple[Path, Path], command: Callab
     assert "[bold]odd[red].png" in "".join(c for c in said.out if c.isalnum() or c in "[].")
 
 
+def test_examples_and_queries_are_inverted_together_or_not_at_all() -> None:
+    rng = np.random.default_rng(0)
+    light = np.zeros((8, 1, 20, 20), np.uint8)
+    light[:, :, 5:15, 9] = 255  # 2.5 % of the pixels
+    photos = np.stack([np.add.outer(*rng.normal(0, 30, (2, 20)).cumsum(1)) for _ in range(8)])
+    photos = np.clip(photos + 128, 0, 255).astype(np.uint8)[:, None]
+    for run_polarity, x, inverted, said in (
+        ("light-on-dark", 255 - light, True, "; inverted to light-on-dark"),
+        ("dark-on-light", light, True, "; inverted to dark-on-light"),
+        ("light-on-dark", light, False, ""),
+        (None, light, False, ""),
+        (None, photos, False, ""),
+        ("light-on-dark", photos, False, "; not inverted"),
+        ("light-on-dark", np.concatenate([light, 255 - light]), False, "; not inverted"),
+        ("light-on-dark", np.full_like(light, 255), False, "; not inverted"),
+    ):
+        found, done = as_trained(x, run_polarity)
+        np.testing.assert_array_equal(found, 255 - x if inverted else x)
+        assert done.startswith(said)
+        assert bool(done) == bool(said)
+
+
+def test_classes_are_named_as_in_a_folder_to_train_on(
+    run: Path, parts: tuple[Path, Path], command: Callable[..., Any]
+) -> None:
+    support, query = parts
+    (support / "greek").mkdir()
+    for name in ("sign 0", "sign 1"):
+        (support / name).rename(support / "greek" / name)
+    (query / "__MACOSX").mkdir()
+    (query / "__MACOSX" / "0.png").write_text("no picture")
+    answer = json.loads(command("predict", run, "--support", support, "--query", query, "--json").out)
+    assert list(answer["predictions"][0]["probabilities"]) == list(ClassDataset.from_folder(support).names)
+    assert len(answer["predictions"]) == 10
+
+
 def test_what_is_wrong_is_named(
     run: Path, parts: tuple[Path, Path], tmp_path: Path, refused: Callable[..., str]
 ) -> None:
@@ -104,11 +140,11 @@ def test_what_is_wrong_is_named(
     assert "none: there is no such" in refused(
         "predict", run, "--support", support, "--query", query / "none"
     )
-    (tmp_path / "one" / "only").mkdir(parents=True)
+    shutil.copytree(support / "sign 0", tmp_path / "one" / "only")
     assert "at least 2 are needed" in refused("predict", run, "--support", tmp_path / "one", "--query", query)
     (support / "empty").mkdir()
     assert refused("predict", run, "--support", support, "--query", query) == (
-        f"{support / 'empty'}: holds no pictures"
+        f"{support / 'empty'}: the class folder holds no pictures; add some or remove it"
     )
     (support / "empty" / "text.png").write_text("no picture")
     assert "text.png: not a picture" in refused("predict", run, "--support", support, "--query", query)

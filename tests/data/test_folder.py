@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from quickstudy.data import ClassDataset, from_folder, polarity, read_image
+from quickstudy.data import ClassDataset, from_folder, read_image
 from quickstudy.errors import DataError, UserError
 
 
@@ -390,30 +388,3 @@ def test_decoded_once_until_something_changes(tmp_path: Path, monkeypatch: pytes
 
 def test_static_method(tmp_path: Path) -> None:
     assert torch.equal(ClassDataset.from_folder(pets(tmp_path), size=9).x, from_folder(tmp_path, size=9).x)
-
-
-# --- polarity
-
-
-@given(
-    paper=st.integers(150, 255),
-    ink=st.integers(0, 80),
-    left=st.integers(0, 20),
-    width=st.integers(2, 5),
-    seed=st.integers(0, 9),
-    channels=st.sampled_from([1, 3]),
-)
-def test_polarity_of_a_stroke(paper: int, ink: int, left: int, width: int, seed: int, channels: int) -> None:
-    page = np.full((channels, 28, 28), paper, float)
-    page[:, 4:24, left + 2 : left + 2 + width] = ink
-    page += np.random.default_rng(seed).normal(0, 5, page.shape)
-    assert polarity(page) == "dark-on-light"
-    assert polarity(255 - page) == "light-on-dark"
-
-
-def test_polarity_goes_by_most_pictures() -> None:
-    page = np.full((1, 28, 28), 255, np.uint8)
-    page[0, 5:20, 10:13] = 0
-    blank = np.full((1, 28, 28), 255, np.uint8)
-    assert polarity(torch.from_numpy(np.stack([page, page, 255 - page, blank]))) == "dark-on-light"
-    assert polarity(np.stack([page, 255 - page, 255 - page, blank])) == "light-on-dark"

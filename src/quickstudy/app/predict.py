@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from quickstudy.app.cli import parse
 from quickstudy.data import polarity, read_image
+from quickstudy.data.folder import class_folders, ignored
 from quickstudy.data.images import SUFFIXES
 from quickstudy.errors import DataError
 from quickstudy.outer.session import load_run
@@ -49,41 +50,49 @@ class Predict:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files below a folder, in order."""
+    """The picture files below a folder, in order; a file is itself."""
     if not folder.exists():
         raise DataError(f"{folder}: there is no such file or folder")
     if folder.is_file():
         return [folder]
     try:
-        files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+        files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
-    found = [p for p in files if p.suffix.lower() in SUFFIXES]
+    found = [p for p in files if not any(map(ignored, p.relative_to(folder).parts))]
     if not found:
         raise DataError(f"{folder}: holds no pictures")
     return found
 
 
-def read_all(
-    files: Sequence[Path], shape: Sequence[int], run_polarity: str | None
-) -> tuple[torch.Tensor, bool]:
-    """Pictures as the run needs them, uint8 `[n, C, H, W]`, and whether black and white were exchanged."""
-    x = np.stack([read_image(f, shape[1], "rgb" if shape[0] == 3 else "grey") for f in files])
-    turned = run_polarity is not None and polarity(x) != run_polarity
-    return torch.from_numpy(255 - x if turned else x), turned
+def read_all(files: Sequence[Path], shape: Sequence[int]) -> np.ndarray:
+    """Pictures of the shape the run was trained on, uint8 `[n, C, H, W]`."""
+    return np.stack([read_image(f, shape[1], "rgb" if shape[0] == 3 else "grey") for f in files])
+
+
+def as_trained(x: np.ndarray, run_polarity: str | None) -> tuple[np.ndarray, str]:
+    """Examples and queries together with the run's polarity, and what was done, in words.
+
+    They are judged together: inverting one of them alone would make the same thing look different.
+    """
+    if run_polarity is None:
+        return x, ""
+    found = polarity(x)
+    if found is None:
+        return x, (
+            f"; not inverted: no clear polarity, though the run was trained on {run_polarity} pictures"
+        )
+    if found == run_polarity:
+        return x, ""
+    return 255 - x, f"; inverted to {run_polarity}, as the run was trained"
 
 
 def support_files(folder: Path) -> dict[str, list[Path]]:
-    """The pictures of each class: one folder a class."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder; it should hold one folder of pictures a class")
-    try:
-        classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
+    """The pictures of each class, found as in a folder to train on."""
+    classes = class_folders(folder)
     if len(classes) < 2:
         raise DataError(f"{folder}: holds {len(classes)} class folders; at least 2 are needed")
-    return {p.name: pictures_in(p) for p in classes}
+    return classes
 
 
 def main(args: Sequence[str]) -> int:
@@ -100,17 +109,13 @@ def main(args: Sequence[str]) -> int:
     files = [f for name in names for f in classes[name]]
     labels = torch.tensor([i for i, name in enumerate(names) for _ in classes[name]])
     queries = [f for path in given.query for f in pictures_in(path)]
-    x, turned = read_all(files, shape, facts["polarity"])
-    q, turned_q = read_all(queries, shape, facts["polarity"])
+    both, done = as_trained(read_all(files + queries, shape), facts["polarity"])
+    x, q = torch.from_numpy(both).split([len(files), len(queries)])
     counts = sorted({len(v) for v in classes.values()})
     shots = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     say(f"{len(names)} classes, {shots} examples each; {len(queries)} to classify")
     kind = "colour" if shape[0] == 3 else "grey"
-    say(f"pictures brought to {shape[1]}×{shape[2]} {kind}", end="")
-    for what, flag in (("examples", turned), ("queries", turned_q)):
-        if flag:
-            say(f"; {what} inverted to {facts['polarity']}, as the run was trained", end="")
-    say("")
+    say(f"pictures brought to {shape[1]}×{shape[2]} {kind}{done}")
     if learner.transductive:
         say("transductive: a prediction depends on the other pictures of the same call")
     p = learner.adapt(x, labels).probabilities(q)  # [q, N]

@@ -67,7 +67,7 @@ def from_folder(
     if size is not None and size < 1:
         raise DataError(f"the size is {size}; it must be at least 1 pixel")
     root = Path(path).expanduser()
-    classes = _classes(root)
+    classes = class_folders(root)
     files = [file for members in classes.values() for file in members]
 
     stats = [(file.relative_to(root).as_posix(), *_stamp(file)) for file in files]
@@ -99,7 +99,12 @@ def from_folder(
     return build(name, cache_dir or cache_root() / "sets", make)
 
 
-def _classes(root: Path) -> dict[str, list[Path]]:
+def class_folders(root: Path) -> dict[str, list[Path]]:
+    """The picture files of each class: each folder below `root` that itself holds pictures is a class.
+
+    Raises:
+        DataError: as `from_folder`.
+    """
     if not root.exists():
         raise DataError(f"{root}: there is no such folder")
     if not root.is_dir():
@@ -133,7 +138,7 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, list[Pa
     if real in above:
         raise DataError(f"{folder}: a link back to a folder it lies in; remove it")
     try:
-        entries = [e for e in sorted(folder.iterdir()) if not _ignored(e.name)]
+        entries = [e for e in sorted(folder.iterdir()) if not ignored(e.name)]
         folders = [e for e in entries if e.is_dir()]
     except PermissionError:
         raise DataError(f"{folder}: no permission to read this folder") from None
@@ -147,7 +152,8 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, list[Pa
         yield from _walk(inner, (*above, real))
 
 
-def _ignored(name: str) -> bool:
+def ignored(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left behind by a system."""
     return name.startswith(".") or name.lower() in _RUBBISH
 
 

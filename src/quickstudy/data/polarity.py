@@ -9,12 +9,19 @@ from torch import Tensor
 
 Polarity = Literal["dark-on-light", "light-on-dark"]
 
+# Chosen between drawings (glyphs, digits, Omniglot, Quick, Draw!: 99 to 100 % of pictures are clear) and
+# crops of photographs (at most 55 % one way).
+PAPER = 0.4  # of a drawing's pixels are nearer to its paper than a quarter of the way to the darkest ink
+ONE_WAY = 0.8  # how far the pixels leave the paper's grey to one side only: 1 for one side, 0 for both alike
+AGREE = 0.75  # of the pictures
 
-def polarity(x: Tensor | np.ndarray) -> Polarity:
-    """The polarity of most of these pictures.
 
-    The border is taken for background; the picture is dark on light where its darkest pixels are farther
-    from the border's median than its lightest. Two in a hundred pixels may be specks or glare.
+def polarity(x: Tensor | np.ndarray) -> Polarity | None:
+    """The polarity of most of these pictures; None where they do not clearly agree on one.
+
+    The median of the border is taken for paper. A picture is dark on light where much of it is paper and
+    the rest, by the square of its contrast, almost all darker. Blank pictures say nothing; photographs
+    and coloured pictures mostly have no clear polarity.
 
     Args:
         x: one picture `[C, H, W]` or many `[M, C, H, W]`, of any type and scale.
@@ -29,6 +36,13 @@ def polarity(x: Tensor | np.ndarray) -> Polarity:
     pictures = pictures.reshape(-1, *pictures.shape[-3:]).mean(1)  # [M, H, W]
     edges = [pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]]
     paper = np.median(np.concatenate(edges, axis=1), axis=1)
-    low, high = np.percentile(pictures.reshape(len(pictures), -1), [2, 98], axis=1)
-    votes = np.sign((paper - low) - (high - paper))  # 0 for a blank picture, which says nothing
-    return "dark-on-light" if votes.sum() > 0 else "light-on-dark"
+    darker = paper[:, None] - pictures.reshape(len(pictures), -1)
+    contrast = np.abs(darker).max(1)
+    drawn = contrast > 0.1 * contrast.max()
+    darker, contrast = darker[drawn], contrast[drawn, None]
+    is_drawing = (np.abs(darker) < contrast / 4).mean(1) >= PAPER
+    side = (darker * np.abs(darker)).sum(1) / (darker**2).sum(1)  # 1: all darker, -1: all lighter
+    least = AGREE * max(len(side), 1)
+    if (is_drawing & (side >= ONE_WAY)).sum() >= least:
+        return "dark-on-light"
+    return "light-on-dark" if (is_drawing & (side <= -ONE_WAY)).sum() >= least else None
