@@ -6,6 +6,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+import torch
+
 from quickstudy.app.cli import COMMANDS
 from quickstudy.learners import CONTROLS, LEARNERS
 
@@ -32,6 +34,25 @@ def test_commands_and_targets_exist():
         assert f"\n{target}:" in makefile
     for command in re.findall(r"^quickstudy (\w+)", README, re.MULTILINE):
         assert command in COMMANDS
+
+
+def test_the_python_example_runs():
+    """On the digits, in few steps; the words of the README otherwise."""
+    example = re.search(r"```python\n(import quickstudy.*?)```", README, re.DOTALL).group(1)
+    for old, new in {
+        'qs.data.omniglot().split("vinyals")': "qs.data.digits(size=28).limit(30).split()",
+        "way=5": "way=3",
+        "channels=64": "channels=4",
+        "iterations=3000": "iterations=2",
+        "n_tasks=1000": "n_tasks=4",
+    }.items():
+        assert old in example
+        example = example.replace(old, new)
+    x, y = torch.rand(6, 1, 28, 28), torch.arange(6) % 3
+    names = {"support_images": x, "support_labels": y, "query_images": x[:4]}
+    exec(example, names)
+    assert names["labels"].shape == (4,)
+    assert names["history"].iteration == 2
 
 
 def test_linked_files_exist():
