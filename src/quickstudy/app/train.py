@@ -37,9 +37,8 @@ def command(learner: str) -> type[TrainConfig]:
     helps = option_help(learner_class(learner))
     own: list[tuple[str, Any, Any]] = []
     for name, parameter in options(learner_class(learner)).items():
-        kind = {int: int, float: float, str: str, bool: bool}[type(parameter.default)]
         text = f"option of {learner}: {helps.get(name, '')}"
-        own.append((name, Annotated[kind, tyro.conf.arg(help=text)], parameter.default))
+        own.append((name, Annotated[parameter.annotation, tyro.conf.arg(help=text)], parameter.default))
     return dataclasses.make_dataclass(
         "Train",
         [
