@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quickstudy.data import download
+from quickstudy.data import download, transfer
 from quickstudy.data.download import fetch, fetch_rows
 from quickstudy.data.npy import npy_header
 from quickstudy.errors import DataError
@@ -36,7 +37,7 @@ def npy(array: np.ndarray) -> bytes:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "BACKOFF", 0.001)
+    monkeypatch.setattr(transfer, "BACKOFF", 0.001)
 
 
 @pytest.fixture
@@ -122,6 +123,24 @@ def test_a_killed_download_goes_on_where_it_stopped(server: Server, dest: Path) 
     assert not dest.exists()
     fetch([server.url + "a.bin"], dest, sha256=SHA256)
     assert server.asked() == [None, f"bytes={had}-"]
+    assert alone(dest)
+
+
+def test_processes_and_threads_that_want_one_file_take_turns(server: Server, dest: Path) -> None:
+    server.stall = 200_000
+    child = subprocess.Popen(
+        [sys.executable, "-c", FETCH, server.url + "a.bin", str(dest)], stderr=subprocess.PIPE
+    )
+    with ThreadPoolExecutor(2) as pool:
+        wait(60, lambda: bool(server.requests))
+        threads = [pool.submit(fetch, [server.url + "a.bin"], dest, sha256=SHA256) for _ in range(2)]
+        time.sleep(0.3)
+        server.stall = None  # the answer is cut: the child goes on with the rest
+        said = child.communicate(timeout=60)[1]
+        assert all(thread.result(timeout=60) == dest for thread in threads)
+    assert child.returncode == 0, said
+    assert server.asked()[0] is None
+    assert len(server.asked()) == 2
     assert alone(dest)
 
 

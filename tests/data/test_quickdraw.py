@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quickstudy.data import download
+from quickstudy.data import transfer
 from quickstudy.data.quickdraw import categories, quickdraw
 from quickstudy.errors import DataError, UserError
 
@@ -23,7 +24,7 @@ def nothing_elsewhere(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(download, "BACKOFF", 0.001)
+    monkeypatch.setattr(transfer, "BACKOFF", 0.001)
     if not request.node.get_closest_marker("real_data"):
         monkeypatch.delenv("QUICKSTUDY_DATA", raising=False)
         monkeypatch.setattr(MODULE, "categories", lambda: NAMES)
@@ -170,6 +171,22 @@ def test_only_what_is_missing_is_fetched(tmp_path: Path, monkeypatch: pytest.Mon
     assert data.fingerprint() == again.fingerprint()
     for c, name in list(enumerate(NAMES))[1:]:
         assert np.array_equal(data.examples(c).numpy().reshape(10, 784), drawings(name, 500)[:10])
+
+
+def test_rows_that_are_not_the_publishers_are_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered = place(tmp_path, {"cat": 9, "ant": 9}) / "quickdraw/numpy_bitmap/cat.npy"
+    np.save(rendered, 255 - drawings("cat", 3))
+    content = rendered.read_bytes()
+    buffer = io.BytesIO()
+    np.save(buffer, drawings("cat", 9))
+    with serving({"/cat.npy": buffer.getvalue()}) as server:
+        monkeypatch.setattr(MODULE, "URL", server.url)
+        with pytest.raises(DataError, match=r"cat.npy holds other rows than the first of http.*; move it"):
+            quickdraw(tmp_path, samples_per_class=4, classes=["cat"])
+    assert rendered.read_bytes() == content
+    assert sorted(p.name for p in rendered.parent.iterdir()) == ["ant.npy", "cat.npy"]
 
 
 def test_what_came_before_an_interruption_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

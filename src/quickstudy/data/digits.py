@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from quickstudy.data.dataset import ClassDataset
 
@@ -30,6 +29,8 @@ def digits(*, size: int = 28) -> ClassDataset:
         >>> [len(part) for part in digits().split()]
         [4, 3, 3]
     """
+    from sklearn.datasets import load_digits  # takes seconds to import
+
     bunch = load_digits()
     ink = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # 17 levels in the file
     shape, filter = (size, size), Image.Resampling.BOX if size < 8 else Image.Resampling.BILINEAR
