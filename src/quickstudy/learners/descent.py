@@ -100,9 +100,9 @@ class DescentLearner(Learner):
         return Predictor(predict, support.way, self.transductive, solution.losses, moments)
 
     def settings(self) -> list[dict[str, Any]]:
-        """As it is and twice as long, each at the same, half and double the rate."""
+        """As it is and twice as long (at least five steps), each at the same, half and double the rate."""
         steps, lr = self.test_steps, self.inner_lr
-        longer = max(1, 2 * (self.steps if steps is None else steps))
+        longer = max(5, 2 * (self.steps if steps is None else steps))
         return [{"test_steps": n, "inner_lr": r} for n in (steps, longer) for r in (lr, lr / 2, lr * 2)]
 
 
