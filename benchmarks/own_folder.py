@@ -57,7 +57,8 @@ def main() -> None:
     if RunFolder.open(given.run).config["split"] != "authors":
         raise SystemExit("a run on the authors' split is needed: others have seen some of these characters")
     path = find(["omniglot/images_evaluation.zip", "images_evaluation.zip"])
-    assert path is not None, "images_evaluation.zip is not here"
+    if path is None:
+        raise SystemExit("images_evaluation.zip is not here: set QUICKSTUDY_DATA to the folder of data")
     begun = time.monotonic()
     with zipfile.ZipFile(path) as archive:
         classes: dict[str, list[str]] = {}
@@ -69,7 +70,7 @@ def main() -> None:
     ci95 = 1.96 * statistics.stdev(accuracies) / math.sqrt(len(accuracies))
     result = {
         **provenance(Setting("own-folder")),
-        "command": f"QUICKSTUDY_DATA=DIR python benchmarks/own_folder.py {given.run} --out {given.out}",
+        "command": f"QUICKSTUDY_DATA=DIR python benchmarks/own_folder.py {given.run}",
         "title": "five unseen characters as PNG, three examples each, `predict` on the other 17 of each",
         "draws": given.draws,
         "accuracy": mean,

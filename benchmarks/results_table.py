@@ -19,29 +19,43 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
+def measured(r: dict[str, Any]) -> str:
+    """What one accuracy was measured on: tasks, normalisation, settings that were searched."""
+    parts = [f"{r['way']}-way {r['shot']}-shot"]
+    if r["query"] == 1:
+        parts.append("1 query a class")
+    parts.append(f"{r['statistics']} statistics" + ", transductive" * r["transductive"])
+    parts += [f"{name} {value:g} by meta-validation" for name, value in r.get("chosen", {}).items()]
+    return ", ".join(parts)
+
+
 def rows_of(result: dict[str, Any], file: str) -> list[list[str]]:
-    """The table rows of one result file."""
-    link = f"[{result['title']}](results/{file})"
-    minutes = result.get("training_seconds", 0) / 60
-    spent = f"{minutes:.0f} min" if minutes else ""
+    """The table rows of one result file: what was measured, result, aim, published, minutes of training."""
     rows: list[list[str]] = []
-    for r in result.get("results", [result]):
+    results = result.get("results", [result])
+    seeds = len(result.get("seeds", [0]))
+    count = len(results) // seeds  # measurements of each seed, one seed after the other
+    for same in (results[i::count] for i in range(count)):
+        r = same[0]
+        known = f"{r['paper']} %" if r.get("paper") else ""
         if "mse" in r:
             what = f"{r['learner']}, after {r['steps']} steps"
             ours = f"{r['mse']:.3f} ± {r['ci95']:.3f} mean squared error"
             goal = f"below {r['target']}" if r.get("target") else ""
         elif "draws" in r:
-            what, goal = f"{r['draws']} draws, `predict`", f"{100 * r['target']:.0f} %"
+            what, goal = f"{r['draws']} draws, `predict`", f"above {100 * r['target']:.0f} %"
             ours = f"{percent(r['accuracy'])} ± {percent(r['ci95'])} %"
         else:
-            mode = f"{r['statistics']} statistics" + (", transductive" if r["transductive"] else "")
-            seed = f", seed {r['train_seed']}" if len(result["seeds"]) > 1 else ""
-            what = f"{r['way']}-way {r['shot']}-shot, {mode}{seed}"
+            what, goal = measured(r), f"{r['target']} %" if r.get("target") else ""
             ours = f"{percent(r['accuracy'], 2)} ± {percent(r['ci95'], 2)} %"
-            goal = f"{r['target']} %" if r.get("target") else ""
-        known = f"{r['paper']} %" if r.get("paper") else ""
-        rows.append([link, what, ours, goal, known, spent])
-        link, spent = "", ""
+            if seeds > 1:
+                each = ", ".join(f"{percent(s['accuracy'], 2)} ± {percent(s['ci95'], 2)}" for s in same)
+                mean = sum(s["accuracy"] for s in same) / seeds
+                ours = f"{percent(mean, 2)} %, the mean of {seeds} seeds ({each})"
+        rows.append(["", what, ours, goal, known, ""])
+    minutes = result.get("training_seconds", 0) / 60
+    rows[0][0] = f"[{result['title']}](results/{file})"
+    rows[0][5] = f"{minutes:.0f} min" if minutes else ""
     floors = result.get("floors") or []
     if floors:
         text = ", ".join(f"{f['name']} {percent(f['accuracy'])}" for f in floors)

@@ -188,7 +188,7 @@ def test_a_place_that_cannot_be_made(train: list[object], tmp_path: Path, refuse
 
 
 def test_labels_of_wrong_length() -> None:
-    with pytest.raises(DataError, match=r"arrays: 4 examples but labels of shape \(3,\)"):
+    with pytest.raises(DataError, match="arrays: 4 examples but 3 labels"):
         ClassDataset.from_arrays(np.zeros((4, 8, 8)), [0, 1, 2])
 
 

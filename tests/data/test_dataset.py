@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from quickstudy.data import ClassDataset, describe, load, names
+from quickstudy.data.quickdraw import categories
 from quickstudy.errors import DataError, UserError
 
 
@@ -264,7 +266,7 @@ def test_describe(name: str) -> None:
         assert {k: "/".join(str(len(p)) for p in v) for k, v in data.splits.items()} == info.splits
 
 
-def test_describe_finds_what_is_here(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_describe_finds_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("QUICKSTUDY_DATA", raising=False)
     info = describe("omniglot")
@@ -277,3 +279,18 @@ def test_describe_finds_what_is_here(tmp_path, monkeypatch) -> None:  # type: ig
     assert info.ready(tmp_path / "mine")
     with pytest.raises(UserError, match="did you mean 'omniglot'"):
         describe("omniglott")
+
+
+def test_an_empty_folder_is_not_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("QUICKSTUDY_DATA", raising=False)
+    bitmaps = tmp_path / "quickdraw/numpy_bitmap"
+    bitmaps.mkdir(parents=True)
+    info = describe("quickdraw")
+    assert not info.ready(tmp_path)
+    for name in categories()[1:]:
+        (bitmaps / f"{name}.npy").touch()
+    assert len(info.present(tmp_path)) == 344
+    assert not info.ready(tmp_path)
+    (bitmaps / f"{categories()[0]}.npy").touch()
+    assert info.ready(tmp_path)

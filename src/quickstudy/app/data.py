@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,9 @@ def main(args: Sequence[str]) -> int:
         out.print(f"  {label}: {value}", soft_wrap=True)
     if info.files:
         out.print(f"  looked for in: {', '.join(map(str, info.places(given.data_dir)))}", soft_wrap=True)
-        for path in info.present(given.data_dir):
-            out.print(f"  here: {path}", soft_wrap=True)
+        found = Counter(path.parent for path in info.present(given.data_dir))
+        for folder, count in found.items():
+            out.print(f"  here: {count} of {len(info.files)} files, in {folder}", soft_wrap=True)
         if not info.ready(given.data_dir):
             out.print(
                 f"  would download {info.bytes / 1e6:.1f} MB to {info.target(given.data_dir)}:",

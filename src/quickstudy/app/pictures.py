@@ -12,12 +12,13 @@ from quickstudy.tasks import ClassTasks
 
 
 def draw_curve(run: RunFolder) -> Path | None:
-    """Draw the training curve of a run into its folder; None where nothing was validated yet."""
+    """Draw the training curve of a run into its folder, unless it is there; None for no records yet."""
     records = list(run.records())
     if not records:
         return None
-    path = run.path / "curve.png"
-    training_curve(records, path)
+    path, metrics = run.path / "curve.png", run.path / "metrics.jsonl"
+    if not path.exists() or path.stat().st_mtime_ns < metrics.stat().st_mtime_ns:
+        training_curve(records, path)
     return path
 
 

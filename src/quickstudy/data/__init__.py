@@ -9,12 +9,13 @@ from quickstudy.data.glyphs import glyphs
 from quickstudy.data.images import read_image
 from quickstudy.data.omniglot import omniglot
 from quickstudy.data.polarity import polarity
-from quickstudy.data.quickdraw import quickdraw
+from quickstudy.data.quickdraw import country, quickdraw
 from quickstudy.data.sources import describe, load, names
 
 __all__ = [
     "ClassDataset",
     "Splits",
+    "country",
     "describe",
     "digits",
     "from_arrays",

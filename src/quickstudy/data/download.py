@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from quickstudy.data.npy import LONGEST, npy_header
+from quickstudy.data.npy import LONGEST, npy_header, read_rows
 from quickstudy.data.transfer import Failed, claimed, drop, transfer
 from quickstudy.errors import DataError
 from quickstudy.files import write_whole
@@ -147,8 +147,8 @@ def fetch_rows(
                 return end
             file.seek(start)
             array = np.frombuffer(file.read(count * width), np.uint8).reshape(count, width)
-        old = _rows(dest)
-        if len(old) and not np.array_equal(old, array[: len(old)]):
+        old = _rows(dest, width)
+        if not np.array_equal(old, array[: len(old)]):
             drop(part)
             raise DataError(
                 f"{dest} holds other rows than the first of {urls[0]}, which would replace them; move it "
@@ -160,18 +160,14 @@ def fetch_rows(
     guess = HEADER + rows * width
     size = f"its first {_bytes(guess)}"
     with claimed(dest), nullcontext(client) if client else session() as connection:
-        if len(_rows(dest)) >= rows:  # fetched by another while this one waited
+        if len(_rows(dest, width)) >= rows:  # fetched by another while this one waited
             return dest
         transfer(connection, urls, dest, guess, finish, retries, size)
     return dest
 
 
-def _rows(path: Path) -> np.ndarray:
-    """What a file holds, mapped into memory; nothing where there is no such file, or a damaged one."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
-        return np.zeros((0, 0), np.uint8)
+def _rows(path: Path, width: int) -> np.ndarray:
+    return read_rows(path, width) if path.exists() else np.zeros((0, width), np.uint8)
 
 
 def _bytes(size: int | None) -> str:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+from pathlib import Path
+
+import numpy as np
+
+from quickstudy.errors import DataError
 
 LONGEST = 10_000  # bytes of a header that are still read
 # Just what numpy writes, under Python 2 with an L behind long numbers; its own reader also mends, with a
@@ -51,3 +57,22 @@ def npy_header(content: bytes) -> tuple[int, tuple[int, ...] | None]:
         by = " by columns" * (header["columns"] == b"True")
         raise ValueError(f"it holds {header['kind'].decode()} {list(shape)}{by}, not uint8 by rows")
     return offset, shape
+
+
+def read_rows(path: Path, width: int) -> np.ndarray:
+    """The rows of a uint8 `.npy` file, `[n, width]`, mapped into memory.
+
+    Raises:
+        DataError: the file is damaged, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            start, shape = npy_header(file.read(LONGEST))
+        size = path.stat().st_size
+        if shape is None or size < start + math.prod(shape):
+            raise ValueError(f"it ends after {size} bytes")
+        if shape[1:] != (width,):
+            raise ValueError(f"it holds {list(shape)}, not [n, {width}]")
+        return np.memmap(path, np.uint8, "r", start, shape) if shape[0] else np.zeros(shape, np.uint8)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be used: {error}; remove it, try again") from None

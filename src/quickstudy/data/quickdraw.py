@@ -6,7 +6,6 @@ Licence CC BY 4.0, attribution: "Quick, Draw! Dataset, Google"; a data set's `no
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib import resources
@@ -21,7 +20,7 @@ from rich.progress import Progress
 
 from quickstudy.data.cache import build, cache_root, data_root, data_roots, find, key
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.data.npy import LONGEST, npy_header
+from quickstudy.data.npy import read_rows
 from quickstudy.data.parallel import parallel_map
 from quickstudy.data.strokes import rasterise, read_strokes
 from quickstudy.errors import DataError, unknown
@@ -57,10 +56,10 @@ def quickdraw(
         source: "bitmap" for the publisher's pixels; "strokes" to draw them anew, nearly the same, from
             `FOLDER/simplified/CATEGORY.ndjson`, which are not fetched, and keep them in the cache folder.
             These have the attributes "recognized", 1 where the publisher's program guessed the drawing,
-            and "country", a code that `country` reads.
+            and "country", a code that `quickstudy.data.country` reads.
         folder: "quickdraw" holds the 345 categories; of any other folder the categories are its files.
         download: whether to fetch the first `samples_per_class` drawings of categories with fewer here
-            (some 800 bytes a drawing); never done for None.
+            (some 800 bytes a drawing); never done for None, nor over drawings that are not the publisher's.
         classes: only these categories, in this order; by default all.
 
     Returns:
@@ -114,25 +113,6 @@ def country(code: int) -> str:
     'US'
     """
     return int(code).to_bytes(2, "big").decode("ascii")
-
-
-def read_bitmaps(path: Path) -> np.ndarray:
-    """The drawings in one of the publisher's .npy files, uint8 `[n, 784]`, mapped into memory.
-
-    Raises:
-        DataError: the file is damaged, or holds something else.
-    """
-    try:
-        with path.open("rb") as file:
-            start, shape = npy_header(file.read(LONGEST))
-        size = path.stat().st_size
-        if shape is None or size < start + math.prod(shape):
-            raise ValueError(f"it ends after {size} bytes")
-        if shape[1:] != (SIDE * SIDE,):
-            raise ValueError(f"it holds {list(shape)}, not [n, {SIDE * SIDE}]")
-        return np.memmap(path, np.uint8, "r", start, shape) if shape[0] else np.zeros(shape, np.uint8)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be used: {error}; remove it, try again") from None
 
 
 def _assemble(
@@ -209,7 +189,7 @@ def _find(name: str, root: str | Path | None, folder: str, wanted: int) -> np.nd
     best = np.zeros((0, SIDE * SIDE), np.uint8)
     for file in files:
         if len(best) < wanted and file.exists():
-            best = max(best, read_bitmaps(file), key=len)
+            best = max(best, read_rows(file, SIDE * SIDE), key=len)
     return best
 
 

@@ -14,7 +14,7 @@ from quickstudy.data.digits import digits
 from quickstudy.data.folder import from_folder
 from quickstudy.data.glyphs import glyphs
 from quickstudy.data.omniglot import PARTS, URLS, omniglot
-from quickstudy.data.quickdraw import quickdraw
+from quickstudy.data.quickdraw import categories, quickdraw
 from quickstudy.errors import DataError, unknown
 
 
@@ -80,7 +80,7 @@ _INFO = {
         licence="CC BY 4.0, Quick, Draw! Dataset, Google",
         citation="Ha and Eck (2018), A neural representation of sketch drawings, ICLR",
         splits={"random": "207/69/69"},
-        files=("quickdraw/numpy_bitmap",),
+        files=tuple(f"quickdraw/numpy_bitmap/{name}.npy" for name in categories()),
         urls=("https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap/",),
         bytes=345 * (20 * 784 + 80),
     ),

@@ -71,7 +71,14 @@ class Sinusoids(FunctionTasks):
 
 
 class Harmonics(FunctionTasks):
-    """y = a₁ sin(ωx + b₁) + a₂ sin(2ωx + b₂), ω in 5…7, aᵢ in 0…1, bᵢ in 0…2π, x in −1…1 scaled to −5…5."""
+    """y = a₁ sin(ωx + b₁) + a₂ sin(2ωx + b₂), ω in 5…7, aᵢ in 0…1, bᵢ in 0…2π, x in −1…1 scaled to −5…5.
+
+    After Lacoste et al. 2018, Uncertainty in multitask transfer learning, whose amplitudes are normal and
+    whose points lie around a centre of each task's own.
+
+    >>> Harmonics(shot=5, query=3).batch(np.arange(4)).query.y.shape
+    torch.Size([4, 3, 1])
+    """
 
     parameters = 5
 
@@ -84,7 +91,13 @@ class Harmonics(FunctionTasks):
 
 
 class Lines(FunctionTasks):
-    """y = m x + c, m and c in −3…3."""
+    """y = m x + c, m and c in −3…3: two points tell the rest.
+
+    >>> task = Lines(shot=2, query=1).task(0)
+    >>> (x0, x1), (y0, y1) = task.support.x[:, 0], task.support.y[:, 0]
+    >>> bool(torch.isclose(y0 + (y1 - y0) / (x1 - x0) * (task.query.x - x0), task.query.y, atol=1e-4))
+    True
+    """
 
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
         return (6 * u[:, :1] - 3) * x + (6 * u[:, 1:] - 3)
