@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import os
-import re
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
-
-import tyro
+from typing import Any
 
 from quickstudy.errors import UserError, unknown
 from quickstudy.inner.allocator import keep_freed_memory
@@ -37,29 +32,6 @@ A first session:
   quickstudy evaluate runs/a --shot 5                              accuracy on unseen classes, ± 95 % interval
   quickstudy predict runs/a --support my/classes --query my/new    your own pictures, one folder a class
 """
-Options = TypeVar("Options")
-
-
-def parse(kind: type[Options], args: Sequence[str], command: str, description: str = "") -> Options:
-    """Options of a dataclass from arguments; a mistake becomes a one-line `UserError`."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                kind,
-                args=list(args),
-                prog=f"quickstudy {command}",
-                description=description or None,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-            )
-    except SystemExit as end:
-        if not end.code:
-            raise
-        text = re.sub(r"\x1b\[[0-9;]*m|╭.*╮|[│─╰╯]+", " ", said.getvalue())  # colours, the frame, its title
-        text = re.split(r"For full helptext|Full helptext|Argument helptext", text)[0]
-        text = " ".join(text.split()).removeprefix(f"Error parsing {kind.__name__}: ")
-        text = text.replace(f"Missing from quickstudy {command}", "missing")
-        raise UserError(f"{text.rstrip('. ')} (quickstudy {command} --help)") from None
 
 
 def overview() -> str:

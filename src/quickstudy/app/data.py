@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from quickstudy.app.cli import parse
+from quickstudy.app.options import parse
 from quickstudy.data import describe, load, names
 from quickstudy.errors import UserError
 
@@ -31,7 +31,7 @@ class Data:
     Args:
         action: list, info or prepare.
         name: the data set, for info and prepare.
-        data_dir: where data lies.
+        data_dir: where data lies; by default $QUICKSTUDY_DATA, then the cache folder.
     """
 
     action: tyro.conf.Positional[Literal["list", "info", "prepare"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from quickstudy.app.cli import parse
+from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve
 from quickstudy.evaluation.evaluate import evaluate
 from quickstudy.evaluation.floors import floors, floors_table

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from quickstudy.app.cli import parse
+from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve, draw_evaluation
 from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation.evaluate import Evaluation, count, evaluate, evaluate_modes, normalising
@@ -57,7 +57,7 @@ class Evaluate:
         search: first choose inner steps and rate on meta-validation, as the controls do.
         json: print one JSON object on standard output.
         device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
-        data_dir: where data lies.
+        data_dir: where data lies; by default $QUICKSTUDY_DATA, then the cache folder.
     """
 
     run: tyro.conf.Positional[Path]

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from quickstudy.app.cli import parse
+from quickstudy.app.options import parse
 from quickstudy.data import polarity, read_image
 from quickstudy.data.folder import class_folders, ignored
 from quickstudy.data.images import SUFFIXES

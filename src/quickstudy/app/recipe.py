@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from quickstudy.app.cli import parse
+from quickstudy.app.options import parse
 from quickstudy.errors import UserError
 from quickstudy.files import write_json
 from quickstudy.recipes import RECIPES, Setting, recipe
@@ -21,6 +21,7 @@ EXAMPLES = """Published experiments: train as the paper says, measure, write the
 Examples:
   quickstudy recipe list
   quickstudy recipe run omniglot-protonet        trains into runs/, writes results/omniglot-protonet.json
+
 An interrupted recipe goes on where it stopped."""
 
 
@@ -49,8 +50,8 @@ class RecipeOptions:
         runs: where run folders go.
         results: where the JSON goes.
         tasks: test tasks instead of the recipe's own number.
-        floors: measure the controls too.
-        data_dir: where data lies.
+        no_floors: leave the controls out: they take as long again.
+        data_dir: where data lies; by default $QUICKSTUDY_DATA, then the cache folder.
     """
 
     action: tyro.conf.Positional[Literal["list", "run"]]
@@ -58,7 +59,7 @@ class RecipeOptions:
     runs: Path = Path("runs")
     results: Path = Path("results")
     tasks: int | None = None
-    floors: bool = True
+    no_floors: bool = False
     data_dir: Path | None = None
 
 
@@ -74,7 +75,7 @@ def main(args: Sequence[str]) -> int:
         return 0
     if not given.name:
         raise UserError(f"recipe run needs a name (known: {', '.join(RECIPES)})")
-    setting = Setting(given.name, given.runs, given.tasks, given.floors, given.data_dir)
+    setting = Setting(given.name, given.runs, given.tasks, not given.no_floors, given.data_dir)
     result = recipe(given.name).run(setting)
     try:
         given.results.mkdir(parents=True, exist_ok=True)

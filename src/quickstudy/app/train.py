@@ -6,11 +6,11 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from quickstudy.app.cli import parse
+from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve
 from quickstudy.errors import UserError
 from quickstudy.learners import CONTROLS, LEARNERS, learner_class
@@ -34,9 +34,14 @@ Name a learner before --help to see its own options: quickstudy train --learner 
 
 def command(learner: str) -> type[TrainConfig]:
     """The options of `train` with those of a learner, as one dataclass."""
-    helps = option_help(learner_class(learner))
+    kind, kinds = learner_class(learner), get_type_hints(TrainConfig)
+    helps = option_help(kind)
     own: list[tuple[str, Any, Any]] = []
-    for name, parameter in options(learner_class(learner)).items():
+    for name, usual in dataclasses.asdict(kind.outer).items():
+        told = f"{usual}, usual for {learner}" if usual is not None else name.replace("train_", "--")
+        hint = tyro.conf.arg(help_behavior_hint=f"(default: {told})")
+        own.append((name, Annotated[kinds[name], hint], None))
+    for name, parameter in options(kind).items():
         text = f"option of {learner}: {helps.get(name, '')}"
         own.append((name, Annotated[parameter.annotation, tyro.conf.arg(help=text)], parameter.default))
     return dataclasses.make_dataclass(

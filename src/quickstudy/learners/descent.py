@@ -29,7 +29,7 @@ class DescentLearner(Learner):
     Args:
         inner_lr: the inner loop's rate.
         steps: S, inner steps in meta-training.
-        test_steps: inner steps in use; None takes as many as in meta-training.
+        test_steps: inner steps in use; by default as many as in meta-training.
     """
 
     first_order = False

@@ -40,29 +40,29 @@ class TrainConfig:
         way: classes of a task to solve (validation, and what evaluate does by default).
         shot: support examples a class.
         query: query examples a class; by default 15, or what the classes have left.
-        train_way: classes of a meta-training task; by default what the learner trains on.
-        train_shot: support examples a class in meta-training.
+        train_way: classes of a meta-training task.
+        train_shot: support examples a class in meta-training; by default --shot.
         train_query: query examples a class in meta-training.
         iterations: meta-steps.
         seed: of initial weights and all tasks.
         meta_batch: tasks a meta-step.
-        optimizer: adam, adamw or sgd.
+        optimizer: the meta-optimiser.
         outer_lr: the meta-optimiser's rate.
-        schedule: constant, linear, cosine or halving.
-        clip: largest norm of the meta-gradient.
-        validate_every: meta-steps between validations.
+        schedule: of that rate; linear and cosine end at zero, halving halves it every fifth of the run.
+        clip: largest norm of the meta-gradient; by default any.
+        validate_every: meta-steps between validations; by default a twentieth of the run, at most 500.
         validation_tasks: meta-validation tasks a validation.
-        patience: stop after this many validations without a better one.
-        body: conv4, resnet or mlp.
+        patience: stop after this many validations without a better one; by default never.
+        body: the net that looks at an example.
         channels: filters a block of conv4 (and the first of resnet), or hidden units of mlp.
         norm: whose statistics normalise a query: support, batch (transductive), running; or group, layer,
             none. By default support, for an mlp none.
         size: pictures are brought to this height and width.
         split: which classes are meta-train, meta-validation, meta-test; by default the data set's own.
         split_seed: of a random split.
-        samples_per_class: use only this many examples of each class.
+        samples_per_class: use only this many examples of each class; by default all.
         rotations: turned pictures as further classes; by default on Omniglot's character splits only.
-        strategy: how tasks are mapped on this machine: loop or vmap.
+        strategy: how tasks are mapped on this machine.
         threads: processor threads; by default torch's choice.
         device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
         data_dir: where data lies; by default $QUICKSTUDY_DATA, then the cache folder.
