@@ -41,12 +41,13 @@ def write_whole(path: Path, fill: Callable[[Writer], object]) -> None:
     try:
         with _opened(temporary, os.O_EXCL) as file:
             fill(file)
-        os.rename(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        os.replace(temporary, path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -100,7 +101,7 @@ class _Descriptor:
 @contextlib.contextmanager
 def _opened(path: Path, how: int) -> Iterator[Writer]:
     """A file to write to, on the disk when the block ends."""
-    number = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o666)
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | how, 0o666)
     try:
         yield _Descriptor(number)
         os.fsync(number)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from quickstudy.app.predict import as_trained
 from quickstudy.data import ClassDataset, read_image
@@ -76,9 +77,8 @@ def test_photos_are_inverted_and_resized_and_it_says_so(
     assert "pictures brought to 28×28 grey" in err
     assert "inverted to light-on-dark, as the run was trained" in err
     assert len(json.loads(said.out)["predictions"]) == 10
-    # Examples and queries are judged together: half of them each way is neither.
     said = command("predict", run, "--support", drawings, "--query", photos, "--json")
-    assert "not inverted: no clear polarity, though" in " ".join(said.err.split())
+    assert "careful: examples are light-on-dark, queries dark-on-light" in " ".join(said.err.split())
     same = command("predict", run, "--support", support, "--query", support, "--json")
     labels = [(Path(p["file"]).parent.name, p["label"]) for p in json.loads(same.out)["predictions"]]
     assert sum(a == b for a, b in labels) >= 8
@@ -94,13 +94,32 @@ def test_a_table_for_people(run: Path, parts: tuple[Path, Path], command: Callab
     assert "[bold]odd[red].png" in "".join(c for c in said.out if c.isalnum() or c in "[].")
 
 
-def test_examples_and_queries_are_inverted_together_or_not_at_all() -> None:
+def test_the_other_queries_change_no_prediction(
+    run: Path, photos: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    support, query = divide(photos, tmp_path)
+    one = next(query.rglob("*.png"))
+    rng = np.random.default_rng(0)
+    (tmp_path / "noise").mkdir()
+    for i in range(30):
+        Image.fromarray(rng.integers(0, 256, (30, 30), np.uint8)).save(tmp_path / "noise" / f"{i}.png")
+
+    def first(*queries: Path) -> dict[str, float]:
+        said = command("predict", run, "--support", support, "--query", *queries, "--json")
+        found = json.loads(said.out)["predictions"][0]["probabilities"]
+        assert isinstance(found, dict)
+        return found
+
+    assert first(one, tmp_path / "noise") == pytest.approx(first(one), abs=1e-5)
+
+
+def test_the_examples_decide_what_is_inverted() -> None:
     rng = np.random.default_rng(0)
     light = np.zeros((8, 1, 20, 20), np.uint8)
     light[:, :, 5:15, 9] = 255  # 2.5 % of the pixels
     photos = np.stack([np.add.outer(*rng.normal(0, 30, (2, 20)).cumsum(1)) for _ in range(8)])
     photos = np.clip(photos + 128, 0, 255).astype(np.uint8)[:, None]
-    for run_polarity, x, inverted, said in (
+    for run_polarity, x, inverted, told in (
         ("light-on-dark", 255 - light, True, "; inverted to light-on-dark"),
         ("dark-on-light", light, True, "; inverted to dark-on-light"),
         ("light-on-dark", light, False, ""),
@@ -110,10 +129,13 @@ def test_examples_and_queries_are_inverted_together_or_not_at_all() -> None:
         ("light-on-dark", np.concatenate([light, 255 - light]), False, "; not inverted"),
         ("light-on-dark", np.full_like(light, 255), False, "; not inverted"),
     ):
-        found, done = as_trained(x, run_polarity)
-        np.testing.assert_array_equal(found, 255 - x if inverted else x)
-        assert done.startswith(said)
-        assert bool(done) == bool(said)
+        for queries, careful in ((x, False), (photos, False), (light, told.endswith("light-on-dark"))):
+            found, asked, done = as_trained(x, queries, run_polarity)
+            np.testing.assert_array_equal(found, 255 - x if inverted else x)
+            np.testing.assert_array_equal(asked, 255 - queries if inverted else queries)
+            assert done.startswith(told)
+            assert bool(done) == bool(told)
+            assert ("careful" in done) == careful
 
 
 def test_classes_are_named_as_in_a_folder_to_train_on(

@@ -94,9 +94,11 @@ def test_every_setting_sees_the_same_tasks(blobs: ClassDataset) -> None:
 
 
 @pytest.mark.parametrize("name", [*LEARNERS, *CONTROLS])
-def test_all_are_searched_with_the_same_budget(name: str) -> None:
+def test_all_are_searched_with_the_same_budget(blobs: ClassDataset, name: str) -> None:
     learner = build(name, conv4(4, size=16, blocks=2), way=3, classes=8)
     settings = learner.settings()
+    _, tried = choose_settings(learner, ClassTasks(blobs, 3, 1, query=2), 2)
+    assert len(tried) == len(settings)
     assert len(settings) in (0, 6)
     assert len({tuple(s.items()) for s in settings}) == len(settings)
     assert all(hasattr(learner, key) for s in settings for key in s)

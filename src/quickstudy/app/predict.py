@@ -70,21 +70,25 @@ def read_all(files: Sequence[Path], shape: Sequence[int]) -> np.ndarray:
     return np.stack([read_image(f, shape[1], "rgb" if shape[0] == 3 else "grey") for f in files])
 
 
-def as_trained(x: np.ndarray, run_polarity: str | None) -> tuple[np.ndarray, str]:
-    """Examples and queries together with the run's polarity, and what was done, in words.
+def as_trained(
+    x: np.ndarray, queries: np.ndarray, run_polarity: str | None
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Examples and queries with the run's polarity, and what was done, in words.
 
-    They are judged together: inverting one of them alone would make the same thing look different.
+    The examples decide for both: inverting one of them alone would make the same thing look different, and
+    a prediction would depend on the other queries if these were asked.
     """
-    if run_polarity is None:
-        return x, ""
-    found = polarity(x)
-    if found is None:
-        return x, (
-            f"; not inverted: no clear polarity, though the run was trained on {run_polarity} pictures"
+    found = run_polarity and polarity(x)
+    if found is None or run_polarity is None:
+        unclear = (
+            f"; not inverted: the examples have no clear polarity, the run's pictures are {run_polarity}"
         )
+        return x, queries, unclear if run_polarity else ""
+    other = polarity(queries)
+    careful = "" if other in (found, None) else f"; careful: examples are {found}, queries {other}"
     if found == run_polarity:
-        return x, ""
-    return 255 - x, f"; inverted to {run_polarity}, as the run was trained"
+        return x, queries, careful
+    return 255 - x, 255 - queries, f"; inverted to {run_polarity}, as the run was trained{careful}"
 
 
 def support_files(folder: Path) -> dict[str, list[Path]]:
@@ -109,8 +113,7 @@ def main(args: Sequence[str]) -> int:
     files = [f for name in names for f in classes[name]]
     labels = torch.tensor([i for i, name in enumerate(names) for _ in classes[name]])
     queries = [f for path in given.query for f in pictures_in(path)]
-    both, done = as_trained(read_all(files + queries, shape), facts["polarity"])
-    x, q = torch.from_numpy(both).split([len(files), len(queries)])
+    x, q, done = as_trained(read_all(files, shape), read_all(queries, shape), facts["polarity"])
     counts = sorted({len(v) for v in classes.values()})
     shots = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     say(f"{len(names)} classes, {shots} examples each; {len(queries)} to classify")
@@ -118,7 +121,7 @@ def main(args: Sequence[str]) -> int:
     say(f"pictures brought to {shape[1]}×{shape[2]} {kind}{done}")
     if learner.transductive:
         say("transductive: a prediction depends on the other pictures of the same call")
-    p = learner.adapt(x, labels).probabilities(q)  # [q, N]
+    p = learner.adapt(torch.from_numpy(x), labels).probabilities(torch.from_numpy(q))  # [q, N]
     best = p.argmax(-1).tolist()
     if given.json:
         rows = [

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.data.images import convert
+from quickstudy.data.images import convert, plain
 from quickstudy.errors import DataError
 
 
@@ -34,7 +34,8 @@ def from_torch(dataset: Any, *, name: str | None = None) -> ClassDataset:
     for i in range(len(dataset)):
         x, label = dataset[i]
         if isinstance(x, Image.Image):
-            x = convert(x, "grey" if x.mode in ("1", "L", "I;16") else "rgb")
+            x = plain(x)
+            x = convert(x, "grey" if x.mode == "L" else "rgb")
         examples.append(np.asarray(x))
         labels.append(label.item() if hasattr(label, "item") else label)
         if examples[i].shape != examples[0].shape:

@@ -31,12 +31,12 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from quickstudy.data.dataset import ClassDataset
+from quickstudy.data.dataset import FAMILY, ClassDataset
 from quickstudy.errors import DataError
 
 STROKES, CONTROLS, POINTS = 4, 5, 32  # strokes at most; control points and points of the path in each
 CHARACTER, HAND, MOMENT = range(3)  # the streams of chance
-FAMILY = 4  # classes that share all but one stroke
+RELATIVES = 4  # classes that share all but one stroke
 
 # Standard deviations of what a hand does; half of the variance is the hand's, half the moment's.
 ROTATION, SLANT, ASPECT, SCALE, SHIFT = 0.28, 0.28, 0.15, 0.12, 0.06
@@ -94,7 +94,7 @@ def _skeletons(classes: ndarray, seed: int) -> Skeletons:
     """The characters of these classes; those of a family differ in one stroke."""
     per = CONTROLS + 9
     family = np.stack(
-        [_chance(seed, CHARACTER, 2 * (c // FAMILY)).random(STROKES * per + 1) for c in classes]
+        [_chance(seed, CHARACTER, 2 * (c // RELATIVES)).random(STROKES * per + 1) for c in classes]
     )
     own = np.stack([_chance(seed, CHARACTER, 2 * c + 1).random(STROKES * per + 1) for c in classes])
     count = 2 + (family[:, -1:] > 0.25) + (family[:, -1:] > 0.7)
@@ -208,8 +208,8 @@ def glyphs(classes: int = 400, samples_per_class: int = 20, *, size: int = 28, s
 
     Returns:
         `x` uint8 `[classes * samples_per_class, 1, size, size]`; the attribute "hand", since hand `j` wrote
-        example `j` of every character; the split "default" of consecutive classes, about 60/20/20; from 20
-        classes on it parts no family.
+        example `j` of every character; the split "default" of consecutive classes, about 60/20/20. From 20
+        classes on no split parts a family, whose members share all but one stroke.
 
     Raises:
         DataError: no classes, no examples, or pictures too small to write in.
@@ -227,14 +227,15 @@ def glyphs(classes: int = 400, samples_per_class: int = 20, *, size: int = 28, s
         flat = path.reshape(-1, *path.shape[2:])
         parts.append(_ink(flat, np.repeat(live, samples_per_class, 0), pen.reshape(-1), size))
     x = torch.from_numpy(np.concatenate(parts)[:, None])
-    whole_families = FAMILY if classes >= 5 * FAMILY else 1  # a relative in meta-train is not quite unseen
-    a, b = (fifths * classes // 5 // whole_families * whole_families for fifths in (3, 4))
+    family = RELATIVES if classes >= 5 * RELATIVES else 1  # a relative in meta-train is not quite unseen
+    a, b = (fifths * classes // 5 // family * family for fifths in (3, 4))
     whole = tuple(range(classes))
     return ClassDataset(
         x=x,
         offsets=torch.arange(classes + 1) * samples_per_class,
         names=tuple(f"glyph-{c:04d}" for c in whole),
         attributes={"hand": torch.arange(samples_per_class).repeat(classes)},
+        class_attributes={FAMILY: tuple(f"{c // family:04d}" for c in whole)},
         splits={"default": (whole[:a], whole[a:b], whole[b:])},
         name="glyphs",
         note=f"ink 255 on 0, drawn at {size}x{size}, seed {seed}",

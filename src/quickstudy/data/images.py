@@ -68,7 +68,7 @@ def decode(path: str | Path, size: int | None) -> Image.Image:
         with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > LIMIT:
                 raise Image.DecompressionBombError
-            return _square(_plain(ImageOps.exif_transpose(picture)), size)
+            return _square(plain(ImageOps.exif_transpose(picture)), size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
             f"{path}: the picture has more than {LIMIT // 10**6} megapixels; make it smaller"
@@ -86,7 +86,8 @@ def decode(path: str | Path, size: int | None) -> Image.Image:
         raise DataError(f"{path}: the picture is damaged or cut off ({error}); replace it") from None
 
 
-def _plain(picture: Image.Image) -> Image.Image:
+def plain(picture: Image.Image) -> Image.Image:
+    """The same picture in mode "L" or "RGB": every depth brought to 8 bits, on white where transparent."""
     if picture.mode.startswith("I"):
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535:

@@ -38,6 +38,7 @@ class Evaluation:
         confusion: true class → {predicted class: how often}, by the data set's names.
         metrics: the means of what else the learner reports.
         way, shot, query: (lowest, highest) where they vary from task to task.
+        drawn: how else the tasks were drawn that is not usual (ragged, environments …).
     """
 
     accuracy: float | None
@@ -52,6 +53,7 @@ class Evaluation:
     shot: Any = None
     query: Any = None
     seed: int | None = None
+    drawn: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     calibration: Calibration | None = field(default=None, repr=False)
     confusion: Confusion = field(default_factory=dict, repr=False)
@@ -64,9 +66,9 @@ class Evaluation:
     def json(self) -> dict[str, Any]:
         """The numbers as JSON, without bins and confusion; null for what is not a finite number."""
         kept = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("metrics", "calibration", "confusion"):
+        for name in ("drawn", "metrics", "calibration", "confusion"):
             del kept[name]
-        kept |= {**self.metrics, "calibration_error": self.ece}
+        kept |= {**self.drawn, **self.metrics, "calibration_error": self.ece}
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in kept.items()}
 
     @property
@@ -170,9 +172,10 @@ def evaluate(
 
         collect(learner, source, n_tasks, lambda t: scores(learner, t), take, strategy=strategy, chunk=chunk)
     told = source.describe()
-    about = {k: told.get(k) for k in ("data", "way", "shot", "query", "seed")}
+    about = {k: told.pop(k, None) for k in ("data", "way", "shot", "query", "seed")}
+    told.pop("classes", None)
     names = getattr(getattr(source, "data", None), "names", None)
-    return Evaluation(tasks=n_tasks, **used, **about, **tally.result(names))  # type: ignore[arg-type]
+    return Evaluation(tasks=n_tasks, **used, **about, drawn=told, **tally.result(names))  # type: ignore[arg-type]
 
 
 class Tally:

@@ -126,7 +126,8 @@ def floors(
             weights, seconds = pretraining.body(progress)
             begun = time.monotonic()
             body(learner).load_state_dict(weights)
-        with normalising(learner, statistics if learner.modes else None):
+        # A control whose body was never trained has no running averages: it normalises in its own way.
+        with normalising(learner, statistics if statistics in learner.modes else None):
             validation = as_solved(config, splits, told)
             chosen, _ = choose_settings(learner, validation, search_tasks, progress=progress)
             result = evaluate(learner, source, n_tasks, progress=progress)
@@ -184,9 +185,11 @@ def body(learner: Learner) -> nn.Module:
 
 def as_solved(config: TrainConfig, splits: Splits, told: dict[str, Any]) -> ClassTasks:
     """Meta-validation tasks as on meta-test, or where the classes do not allow them, as in the run."""
-    way, shot, query = (tuple(v) if isinstance(v, list) else v for v in (told[k] for k in SIZES))
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
     try:
-        return ClassTasks(splits.val, way, shot, query, seed=1)
+        return ClassTasks(
+            splits.val, **{k: options[k] for k in options.keys() - {"data", "classes", "seed"}}, seed=1
+        )
     except TaskError:
         return config.problem(splits.val)
 

@@ -16,8 +16,8 @@ def choose_settings(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Try each of `learner.settings()` on meta-validation tasks, and set the best on the learner.
 
-    The controls that have settings list six each: the same budget. The learner's own setting is tried first
-    where it is not among those listed, so that a search never ends below it.
+    Whoever has settings lists six, its usual one among them: the same budget for all. One that was set by
+    hand and is not listed is tried first, so that a search never ends below it.
 
     Args:
         learner: changed in place: its best setting is set; left as it was if the search fails.

@@ -55,7 +55,7 @@ class PretrainFinetune(Scratch):
         return classified(self, self.net.body, self.pretraining_head, task)
 
     def settings(self) -> list[dict[str, Any]]:
-        return [{"inner_lr": lr, "steps": n} for lr in (0.001, 0.003, 0.01) for n in (10, 50)]
+        return [{"inner_lr": lr, "steps": n} for lr in (0.001, 0.003, 0.01) for n in (10, 30)]
 
 
 class PretrainCentroid(ProtoNet):

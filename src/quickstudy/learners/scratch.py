@@ -36,4 +36,4 @@ class Scratch(HeadLearner):
         return zeros_head(super().start(support))
 
     def settings(self) -> list[dict[str, Any]]:
-        return [{"inner_lr": lr, "steps": n} for lr in (0.001, 0.003, 0.01) for n in (10, 50)]
+        return [{"inner_lr": lr, "steps": n} for lr in (0.001, 0.003, 0.01) for n in (10, 30)]

@@ -148,7 +148,7 @@ class TrainConfig:
         parts = data.split(self.split, seed=self.split_seed)
         turn = self.rotations
         if turn is None:
-            turn = data.name == "omniglot" and self.split in (None, "vinyals")
+            turn = self.data == "omniglot" and self.split in (None, "vinyals")
         return Splits(*(p.rotated() for p in parts)) if turn else parts
 
     def training_tasks(self, data: ClassDataset) -> TaskSource:

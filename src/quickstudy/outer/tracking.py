@@ -26,20 +26,20 @@ def tensorboard(run: RunFolder) -> Callable[[dict[str, Any]], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("TensorBoard is not installed: pip install 'quickstudy[track]'") from error
-    writer: SummaryWriter | None = None
+    begun = False
 
     def log(record: dict[str, Any]) -> None:
-        nonlocal writer
+        nonlocal begun
         records = [record]
-        if writer is None:  # the first since this process began
+        if not begun:  # the first since this process began
             for old in (run.path / FOLDER).glob("events.out.tfevents.*"):
                 old.unlink()
-            writer, records = SummaryWriter(str(run.path / FOLDER)), list(run.records())
-        for each in records:
-            for name, value in each.items():
-                part, _, what = name.partition("_")  # train_loss, val_loss: one chart, two curves
-                if what and value is not None:
-                    writer.add_scalar(f"{what}/{part}", value, each["iteration"])
-        writer.flush()
+            begun, records = True, list(run.records())
+        with SummaryWriter(str(run.path / FOLDER)) as writer:  # records are rare: nothing is left open
+            for each in records:
+                for name, value in each.items():
+                    part, _, what = name.partition("_")  # train_loss, val_loss: one chart, two curves
+                    if what and value is not None:
+                        writer.add_scalar(f"{what}/{part}", value, each["iteration"])
 
     return log

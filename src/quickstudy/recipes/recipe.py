@@ -139,6 +139,7 @@ class Recipe:
                         splits,
                         source=config.problem(splits.test, seed=2),
                         n_tasks=min(setting.tasks or 600, 600),
+                        search_tasks=SEARCH,
                         cache=out / "floors",
                         progress=True,
                     )

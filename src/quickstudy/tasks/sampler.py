@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -191,15 +191,12 @@ class ClassTasks:
         return next(self.batch(np.array([index])).unbatch())
 
     def describe(self) -> dict[str, Any]:
-        """Data set, way, shot, query and seed, as JSON."""
-        return {
-            "data": self.data.name,
-            "classes": len(self.data),
-            "way": self.way,
-            "shot": self.shot,
-            "query": self.query,
-            "seed": self.seed,
-        }
+        """Data set, way, shot, query, seed, and what else is not as usual, as JSON."""
+        usual = {f.name: f.default for f in fields(self) if f.init and f.name != "data"}
+        always = ("way", "shot", "query", "seed")
+        options = {k: getattr(self, k) for k in usual}
+        told = {k: v for k, v in options.items() if k in always or v != usual[k]}
+        return {"data": self.data.name, "classes": len(self.data), **told}
 
     def save(self, path: str | Path, n_tasks: int) -> None:
         """Write the first `n_tasks` tasks (row numbers, no pixels) to a safetensors file.
