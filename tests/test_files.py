@@ -32,7 +32,7 @@ def test_short_writes_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (tmp_path / "a").read_bytes() == b"ten bytes! and more"
 
 
-@pytest.mark.parametrize("call", ["open", "write", "fsync", "rename"])
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
 def test_a_failure_keeps_the_old_content(
     call: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -73,11 +73,11 @@ def test_content_is_on_the_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    for name in ("write", "fsync", "rename"):
+    for name in ("write", "fsync", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])
     write_bytes(tmp_path / "a", b"content")
-    assert calls == ["write", "fsync", "rename", "fsync"]
+    assert calls == ["write", "fsync", "replace", "fsync"]
 
 
 def test_large_content_comes_in_parts_and_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_folder_that_is_no_run(
         assert "none is not a run folder: there is no such folder" in refused(*args)
 
 
-@pytest.mark.parametrize("name", ["write", "fsync", "rename", "open"])
+@pytest.mark.parametrize("name", ["write", "fsync", "replace", "open"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_disk_that_refuses(
     name: str, number: int, train: list[object], refused: Refused, monkeypatch: pytest.MonkeyPatch

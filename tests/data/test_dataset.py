@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from quickstudy.data import ClassDataset, describe, load, names
+from quickstudy.data import ClassDataset, describe, load, names, read_image
 from quickstudy.data.quickdraw import categories
 from quickstudy.errors import DataError, UserError
 
@@ -228,6 +228,38 @@ def test_from_torch() -> None:
     tensors = torch.utils.data.TensorDataset(torch.rand(4, 1, 5, 5), torch.tensor([1, 0, 1, 0]))
     data = ClassDataset.from_torch(tensors)
     assert torch.equal(data.x, tensors.tensors[0][[1, 3, 0, 2]])
+
+
+def test_pictures_of_any_depth_come_as_from_a_folder(tmp_path: Path) -> None:
+    ramp = Image.fromarray(np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8))
+    clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    for picture in (ramp, clear):
+        assert picture.mode in ("I;16", "RGBA")
+        data = ClassDataset.from_torch(Pictures([(picture, 0)]))
+        picture.save(tmp_path / "a.png")
+        color = "grey" if picture is ramp else "rgb"
+        np.testing.assert_array_equal(data.x[0], read_image(tmp_path / "a.png", None, color))  # type: ignore[arg-type]
+
+
+def test_indices_of_classes() -> None:
+    data = numbered_classes()
+    assert torch.equal(data.examples(-1), data.examples(2))
+    assert data.subset([-1, 0]).names == ("c", "a")
+    for wrong in (3, -4):
+        with pytest.raises(IndexError):
+            data.examples(wrong)
+        with pytest.raises(IndexError):
+            data.subset([wrong])
+
+
+def test_a_path_is_a_folder_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="digits"):
+        load(Path("digits"))
+
+
+def numbered_classes() -> ClassDataset:
+    return ClassDataset.from_arrays(np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1), list("aabbbc"))
 
 
 def test_from_torch_refuses() -> None:

@@ -54,6 +54,15 @@ def test_relatives_share_strokes_and_the_split_does_not_part_them() -> None:
     assert not (train | val) & test
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_random_split_does_not_part_relatives_either(turned: bool) -> None:
+    data = glyphs(60, 2)
+    parts = (data.rotated() if turned else data).split("random", seed=3)
+    families = [{int(name[6:10]) // 4 for name in part.names} for part in parts]
+    assert not families[0] & families[1] | families[0] & families[2] | families[1] & families[2]
+    assert len(set.union(*families)) == 15
+
+
 def test_the_same_again_and_another_seed_another_script(data: ClassDataset) -> None:
     assert glyphs(60, 20).fingerprint() == data.fingerprint()
     other = glyphs(60, 20, seed=1)

@@ -20,6 +20,7 @@ from quickstudy.data import Splits
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation import Evaluation, evaluate, floors, floors_table
+from quickstudy.evaluation.floors import as_solved
 from quickstudy.learners import CONTROLS, build
 from quickstudy.learners.pretrain import PretrainFinetune
 from quickstudy.learners.scratch import Scratch
@@ -237,3 +238,23 @@ def test_rows_as_json_and_as_a_table(splits: Splits, source: ClassTasks) -> None
     assert f"blur {rows[0].chosen['blur']}" in text
     assert "98.7 ± 0.2 %" in text
     assert "non-transductive: support statistics" in text
+
+
+def test_what_was_never_trained_keeps_its_own_statistics(splits: Splits, source: ClassTasks) -> None:
+    """Its running averages are those of no data."""
+    options = {**QUICK, "names": ["untrained", "pretrain-centroid"], "pretrain_iterations": 4}
+    running = floors(CONFIG, splits, source=source, statistics="running", **options)
+    support = floors(CONFIG, splits, source=source, **options)
+    assert running[0].evaluation == support[0].evaluation
+    assert running[0].evaluation.statistics == "support"
+    assert running[1].evaluation.statistics == "running"
+    assert running[1].evaluation.loss != support[1].evaluation.loss
+
+
+def test_settings_are_chosen_on_tasks_drawn_alike(splits: Splits) -> None:
+    source = ClassTasks(splits.test, (2, 3), (1, 2), query=2, seed=9, ragged=True, frequency=True)
+    found = as_solved(CONFIG, splits, json.loads(json.dumps(source.describe())))
+    assert found.data is splits.val
+    assert {**found.describe(), "seed": 9} == {**source.describe(), "classes": 4, "seed": 9}
+    beyond = ClassTasks(splits.test, 4, 1, query=2, unlabelled=3)
+    assert as_solved(CONFIG, splits, {**beyond.describe(), "way": 9}).way == CONFIG.way

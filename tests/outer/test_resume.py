@@ -26,7 +26,7 @@ from quickstudy.outer.session import train
 
 Quick = Callable[..., TrainConfig]
 Outcome = Callable[[Path], dict[str, Any]]
-DISK = ("write", "fsync", "rename")
+DISK = ("write", "fsync", "replace")
 
 
 def faulty_disk(fail_at: int | None, fault: Callable[[], None]) -> SimpleNamespace:

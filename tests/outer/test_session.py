@@ -13,6 +13,7 @@ import torch
 from quickstudy.data import ClassDataset
 from quickstudy.errors import RunError, TaskError, UserError
 from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_run, load_splits, train
 
 Quick = Callable[..., TrainConfig]
@@ -126,6 +127,42 @@ def test_splits_of_a_run_are_those_it_was_trained_on(
             load_splits(saved, run)
     with pytest.raises(RunError, match=r"digits has changed since .* \(other val classes or pictures\)"):
         train(quick(iterations=8), tmp_path / "a", resume=True)
+
+
+def test_one_process_at_a_time(quick: Quick, tmp_path: Path) -> None:
+    train(quick(), tmp_path)
+    with RunFolder.open(tmp_path).claimed(), pytest.raises(RunError, match="is in use: another process"):
+        train(quick(iterations=8), tmp_path, resume=True)
+    assert train(quick(iterations=8), tmp_path, resume=True).iteration == 8
+
+
+def test_the_device_is_replayed_and_another_one_refused(
+    quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(quick(), tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["device"] == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # what would be chosen today
+    assert train(quick(iterations=8), tmp_path, resume=True).iteration == 8
+    monkeypatch.undo()
+    (tmp_path / "config.json").write_text(json.dumps({**saved, "device": "cuda"}))
+    with pytest.raises(RunError, match="was begun with device=cuda, not cpu"):
+        train(quick(iterations=9, device="cpu"), tmp_path, resume=True)
+    if not torch.cuda.is_available():
+        with pytest.raises(RunError, match="was begun on cuda, and can go on only where there is one"):
+            train(quick(iterations=9), tmp_path, resume=True)
+        with pytest.raises(UserError, match=r"^there is no device 'cuda' here"):
+            load_run(tmp_path, device="cuda")
+
+
+def test_a_folder_of_data_is_found_from_anywhere(
+    quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    assert quick(data="mine").data == str(tmp_path / "mine")
+    Path("digits").mkdir()
+    assert quick(data="digits").data == "digits"
 
 
 def load_data_of(config: TrainConfig) -> ClassDataset:

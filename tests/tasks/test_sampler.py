@@ -262,7 +262,7 @@ def test_support_and_query_from_different_environments() -> None:
         ({"unlabelled": 2, "query": 2}, "class '2' has 4 examples, .* 2 unlabelled"),
         ({"way": (2, 4), "unlabelled": 1}, "one number of ways"),
         ({"support_from": ("country", [1])}, "no attribute 'country' .it has: drawer"),
-        ({"support_from": ("drawer", [0])}, "share 15 examples"),
+        ({"support_from": ("drawer", [0]), "query_from": ("drawer", [0, 1])}, "share 15 examples"),
         ({"support_from": ("drawer", [0]), "query_from": ("drawer", [7])}, "class '0' has 0 examples"),
     ],
 )
@@ -364,6 +364,15 @@ def test_a_saved_set_refuses_other_data_and_other_files(tmp_path: Path) -> None:
         FrozenTasks(numbered([9] * 6), tmp_path / "missing").batch(np.arange(2))
 
 
+@pytest.mark.parametrize("given", ["support_from", "query_from"])
+def test_of_one_environment_alone_the_other_is_the_rest(given: str) -> None:
+    data = numbered([12] * 4, {"drawer": np.arange(48) % 3})
+    one, other = ("support_from", "query_from") if given == "support_from" else ("query_from", "support_from")
+    alone = ClassTasks(data, 3, 2, query=2, **{one: ("drawer", [0])})
+    both = ClassTasks(data, 3, 2, query=2, **{one: ("drawer", [0]), other: ("drawer", [1, 2])})
+    assert identical(alone.batch(np.arange(5)), both.batch(np.arange(5)))
+
+
 # -- pictures ---------------------------------------------------------------------------------------------
 
 
@@ -383,3 +392,5 @@ def test_the_short_name_and_the_description(blobs: ClassDataset) -> None:
     assert source.describe() == {
         "data": "blobs", "classes": 8, "way": 3, "shot": 2, "query": 15, "seed": 4,
     }  # fmt: skip
+    unusual = {"ragged": True, "frequency": True, "unlabelled": 1, "distractors": 2}
+    assert tasks(blobs, way=3, shot=(1, 2), **unusual).describe().items() >= unusual.items()

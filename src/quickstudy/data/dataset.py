@@ -96,7 +96,8 @@ class ClassDataset:
         return tuple(self.x.shape[1:])
 
     def examples(self, c: int) -> Tensor:
-        """All examples of class `c`, `[count, C, H, W]`, a view."""
+        """All examples of class `c`, `[count, C, H, W]`, a view; -1 is the last class."""
+        c = range(len(self))[c]
         return self.x[self.offsets[c] : self.offsets[c + 1]]
 
     def labels(self) -> Tensor:
@@ -126,7 +127,7 @@ class ClassDataset:
         >>> data.subset([2, 0]).names
         ('c', 'a')
         """
-        classes = [int(c) for c in classes]
+        classes = [range(len(self))[int(c)] for c in classes]
         spans = [torch.arange(int(self.offsets[c]), int(self.offsets[c + 1])) for c in classes]
         counts = torch.tensor([len(s) for s in spans], dtype=torch.int64)
         return self.rows(

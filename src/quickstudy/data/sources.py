@@ -168,7 +168,7 @@ def load(
         "glyphs": lambda: _glyphs(samples_per_class or 20, size),
         "digits": lambda: digits(size=size),
     }
-    if str(name) in makers:
+    if name in makers:  # a Path is a folder, whatever its name
         data = makers[str(name)]()
     elif Path(name).expanduser().exists() or isinstance(name, Path) or os.sep in name:
         data = from_folder(name, size=size)

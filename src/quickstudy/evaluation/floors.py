@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,17 +163,18 @@ class Pretraining:
                 every = max(1, every * self.iterations // max(1, self.config.iterations))
             if run is not None and run.vacant:
                 run = RunFolder.create(run.path, self.config.json())
-            history = meta_train(
-                learner,
-                self.config.training_tasks(train),
-                validation=self.config.problem(self.splits.val),
-                iterations=self.iterations,
-                validate_every=every,
-                validation_tasks=self.config.validation_tasks,
-                seed=self.config.seed,
-                run=run,
-                progress=Bar("pretraining for the controls") if progress else None,
-            )
+            with run.claimed() if run is not None else nullcontext():
+                history = meta_train(
+                    learner,
+                    self.config.training_tasks(train),
+                    validation=self.config.problem(self.splits.val),
+                    iterations=self.iterations,
+                    validate_every=every,
+                    validation_tasks=self.config.validation_tasks,
+                    seed=self.config.seed,
+                    run=run,
+                    progress=Bar("pretraining for the controls") if progress else None,
+                )
             self.done = body(learner).state_dict(), history.seconds
         return self.done
 
@@ -185,11 +187,12 @@ def body(learner: Learner) -> nn.Module:
 
 def as_solved(config: TrainConfig, splits: Splits, told: dict[str, Any]) -> ClassTasks:
     """Meta-validation tasks as on meta-test, or where the classes do not allow them, as in the run."""
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+    own = {"data", "classes", "seed"}
+    options: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k not in own
+    }
     try:
-        return ClassTasks(
-            splits.val, **{k: options[k] for k in options.keys() - {"data", "classes", "seed"}}, seed=1
-        )
+        return ClassTasks(splits.val, seed=1, **options)
     except TaskError:
         return config.problem(splits.val)
 

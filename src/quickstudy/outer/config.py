@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quickstudy import nets
-from quickstudy.data import ClassDataset, Splits
+from quickstudy.data import ClassDataset, Splits, names
 from quickstudy.data import load as load_data
 from quickstudy.errors import RunError, TaskError, UserError
 from quickstudy.learners import Learner, build, learner_class
@@ -103,6 +103,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         own = {name: option.default for name, option in options(learner_class(self.learner)).items()}
         object.__setattr__(self, "settings", {**own, **self.settings})
+        if self.data not in names() and Path(self.data).expanduser().is_dir():  # found from anywhere
+            object.__setattr__(self, "data", str(Path(self.data).expanduser().resolve()))
         for name, least in LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -111,6 +113,8 @@ class TrainConfig:
         for name, value in rates.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{name.replace('_', '-')} must be a finite number, not {value}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise UserError(f"seed must be a number of 64 bits, not {self.seed}")
         if self.clip is not None and self.clip <= 0:
             raise UserError(f"clip must be above 0, not {self.clip}")
 

@@ -2,7 +2,7 @@
 
 ==========================  =======================================================================
 config.json                 the options of the run, and the version of this layout
-environment.json            versions, threads, machine
+environment.json            versions, commit, threads, machine
 metrics.jsonl               one line a record: training averages, validation
 checkpoint.safetensors      weights, optimiser state and progress of the last checkpoint, one file
 best.safetensors            weights at the best validation
@@ -18,9 +18,9 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,11 @@ from torch import Tensor
 
 from quickstudy.errors import RunError
 from quickstudy.files import append, write_bytes, write_json
+from quickstudy.outer.provenance import environment
 from quickstudy.version import __version__
 
 VERSION = 1
+ENVIRONMENT = "environment.json"
 TEMPORARY = re.compile(r"(config|environment|summary|curve|best|checkpoint|metrics)\.\w+\.\d+\.tmp")
 """What `files.write_bytes` leaves when the power goes."""
 
@@ -63,8 +65,11 @@ class RunFolder:
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
-        write_json(folder.path / "environment.json", environment())
-        write_json(folder.path / "config.json", {"version": VERSION, **config})
+        with folder.claimed():
+            if not folder.vacant:
+                raise RunError(f"{path} exists already: another process has just begun a run there")
+            write_json(folder.path / ENVIRONMENT, environment())
+            write_json(folder.path / "config.json", {"version": VERSION, **config})
         return folder
 
     @staticmethod
@@ -87,13 +92,38 @@ class RunFolder:
             )
         return folder
 
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Within this block no other process, and no thread, can claim this run.
+
+        Where the file system or the platform has no locks, nothing is checked.
+
+        Raises:
+            RunError: another has claimed it.
+        """
+        try:
+            import fcntl
+
+            folder = os.open(self.path, os.O_RDONLY)
+        except (ImportError, OSError):
+            yield
+            return
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{self.path} is in use: another process is training it") from None
+            except OSError:
+                pass
+            yield
+        finally:
+            os.close(folder)
+
     @property
     def vacant(self) -> bool:
         """Whether nothing is here, or only what a crash within `create` left."""
         try:
-            return all(
-                p.name == "environment.json" or TEMPORARY.fullmatch(p.name) for p in self.path.iterdir()
-            )
+            return all(p.name == ENVIRONMENT or TEMPORARY.fullmatch(p.name) for p in self.path.iterdir())
         except FileNotFoundError:
             return True
         except NotADirectoryError:
@@ -214,16 +244,3 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def environment() -> dict[str, Any]:
-    """What the numbers of a run may depend on besides its options."""
-    return {
-        "quickstudy": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from quickstudy.data import Splits, polarity
-from quickstudy.errors import RunError
+from quickstudy.errors import RunError, UserError
 from quickstudy.learners import Learner
 from quickstudy.outer.checkpoint import BEST, History
 from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.device import device_of, find_device
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Progress
 from quickstudy.outer.run_folder import RunFolder
+from quickstudy.tasks import ClassTasks, TaskSource
 
 SUMMARY = "summary.json"
+SUMMED = ("iteration", "best", "best_iteration", "stopped_early", "seconds")
+OUTER = (
+    *("iterations", "meta_batch", "optimizer", "outer_lr", "schedule", "clip", "seed"),
+    *("validate_every", "validation_tasks", "patience"),
+)
+"""The options that `meta_train` takes under the same names."""
 
 
 def train(
@@ -44,88 +54,109 @@ def train(
     Example:
         >>> train(TrainConfig(data="glyphs", learner="protonet"), "runs/a", resume=True)  # doctest: +SKIP
     """
-    out = Path(out)
-    there = not RunFolder(out).vacant
+    run = RunFolder(Path(out))
+    there = not run.vacant
     if there and not resume:
         raise RunError(f"{out} exists already: choose another --out, or go on with it by --resume")
     if there:
         run = RunFolder.open(out)
-        saved = run.config
-        differing = changed(saved, config)
-        if differing:
-            name, old, new = differing[0]
-            raise RunError(
-                f"{out} was begun with {name}={old}, not {new}: resume it with the same options "
-                "(more iterations are allowed), or choose another --out"
-            )
+        check_options(config, run)
         done = finished(run)
-        if done is not None and (config.iterations == saved["iterations"] or done.stopped_early):
+        if done is not None and (config.iterations == run.config["iterations"] or done.stopped_early):
             return done
-        threads, strategy = saved.get("threads"), saved.get("strategy")
-    else:
-        threads, strategy = config.threads, config.strategy
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
+        config = replayed(config, run)
+    with threads(config.threads):
         splits = config.splits()
-        shape = splits.train.image_shape
-        learner = config.make_learner(shape, len(splits.train))
+        learner = config.make_learner(splits.train.image_shape, len(splits.train))
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
         config.problem(splits.test)  # a way or shot that the test classes do not allow is told now
-        facts: dict[str, Any] = {
-            "threads": torch.get_num_threads(),
-            "strategy": strategy or learner.outer.strategy,
-            "pictures": {
-                "shape": list(shape),
-                "polarity": polarity(splits.train.x[:2000]) if len(shape) == 3 else None,
-            },
-            "classes": len(splits.train),
-            "splits": fingerprints(splits),
-            "query_used": problem.query,
-            "training": tasks.describe(),
-        }
+        facts = facts_of(config, splits, learner, tasks, problem)
         say(f"validation on {problem.way}-way {problem.shot}-shot tasks, {problem.query} queries a class")
         if not there:
             run = RunFolder.create(out, {**config.json(), **facts})
-        else:
-            check_same(config, run, facts)
-            if config.iterations != saved["iterations"]:
-                (run.path / SUMMARY).unlink(missing_ok=True)  # not finished any more
-                run.write_json("config.json", {**saved, "iterations": config.iterations})
-        history = meta_train(
-            learner,
-            tasks,
-            validation=problem,
-            iterations=config.iterations,
-            meta_batch=config.meta_batch,
-            optimizer=config.optimizer,
-            outer_lr=config.outer_lr,
-            schedule=config.schedule,
-            clip=config.clip,
-            strategy=strategy,
-            validate_every=config.validate_every,
-            validation_tasks=config.validation_tasks,
-            patience=config.patience,
-            seed=config.seed,
-            run=run,
-            progress=progress,
-            log=log,
-        )
-        if not (run.path / BEST).exists():  # a control without training
-            run.save(BEST, learner.state_dict(), {"iteration": 0})
-        run.write_json(
-            SUMMARY,
-            {
-                "iteration": history.iteration,
-                "best": history.best,
-                "best_iteration": history.best_iteration,
-                "stopped_early": history.stopped_early,
-                "seconds": round(history.seconds, 1),
-            },
-        )
+        with run.claimed():
+            if there:
+                go_on(config, run, facts)
+            history = meta_train(
+                learner,
+                tasks,
+                validation=problem,
+                strategy=facts["strategy"],
+                run=run,
+                progress=progress,
+                log=log,
+                **{name: getattr(config, name) for name in OUTER},
+            )
+            finish(run, learner, history)
         return history
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many processor threads; afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
+
+
+def replayed(config: TrainConfig, run: RunFolder) -> TrainConfig:
+    """The options with what a run found out about its machine when it was begun."""
+    saved = run.config
+    device = config.device or saved.get("device")  # the first runs did not note theirs
+    try:
+        find_device(device)
+    except UserError as error:
+        raise RunError(f"{run.path} was begun on {device}, and can go on only where there is one") from error
+    return replace(config, threads=saved.get("threads"), strategy=saved.get("strategy"), device=device)
+
+
+def facts_of(
+    config: TrainConfig, splits: Splits, learner: Learner, tasks: TaskSource, problem: ClassTasks
+) -> dict[str, Any]:
+    """What a run notes beside its options: what they came to on this data and this machine."""
+    shape = splits.train.image_shape
+    return {
+        "threads": torch.get_num_threads(),
+        "device": device_of(learner).type,
+        "strategy": config.strategy or learner.outer.strategy,
+        "pictures": {
+            "shape": list(shape),
+            "polarity": polarity(splits.train.x[:2000]) if len(shape) == 3 else None,
+        },
+        "classes": len(splits.train),
+        "splits": fingerprints(splits),
+        "query_used": problem.query,
+        "training": tasks.describe(),
+    }
+
+
+def go_on(config: TrainConfig, run: RunFolder, facts: dict[str, Any]) -> None:
+    """Let a run that was begun go on, to more iterations if so asked; refuse other data."""
+    check_same(config, run, facts)
+    saved = run.config
+    if config.iterations != saved["iterations"]:
+        (run.path / SUMMARY).unlink(missing_ok=True)  # not finished any more
+        run.write_json("config.json", {**saved, "iterations": config.iterations})
+
+
+def finish(run: RunFolder, learner: Learner, history: History) -> None:
+    """Write the summary, and the weights of a control that needed no training."""
+    if not (run.path / BEST).exists():
+        run.save(BEST, learner.state_dict(), {"iteration": 0})
+    summary = {name: getattr(history, name) for name in SUMMED}
+    run.write_json(SUMMARY, {**summary, "seconds": round(history.seconds, 1)})
+
+
+def check_options(config: TrainConfig, run: RunFolder) -> None:
+    """Refuse to go on with a run by other options than it was begun with."""
+    for name, old, new in changed(run.config, config):
+        raise RunError(
+            f"{run.path} was begun with {name}={old}, not {new}: resume it with the same options "
+            "(more iterations are allowed), or choose another --out"
+        )
 
 
 def check_same(config: TrainConfig, run: RunFolder, facts: dict[str, Any]) -> None:
@@ -177,23 +208,24 @@ def finished(run: RunFolder) -> History | None:
     if not run.finished:
         return None
     summary = run.read_json(SUMMARY)
-    names = ("best", "best_iteration", "iteration", "stopped_early", "seconds")
-    if not isinstance(summary.get("iteration"), int) or not summary.keys() >= set(names):
-        raise RunError(f"{run.path / SUMMARY} is damaged: it should hold {', '.join(names)}")
-    return History(list(run.records()), **{k: summary[k] for k in names})
+    if not isinstance(summary.get("iteration"), int) or not summary.keys() >= set(SUMMED):
+        raise RunError(f"{run.path / SUMMARY} is damaged: it should hold {', '.join(SUMMED)}")
+    return History(list(run.records()), **{k: summary[k] for k in SUMMED})
 
 
 def changed(saved: dict[str, Any], config: TrainConfig) -> list[tuple[str, Any, Any]]:
     """Options in which a saved run differs, more iterations aside."""
-    new = config.json()
-    settings, old_settings = new.pop("settings"), TrainConfig.from_json(saved).settings
-    if config.strategy is None:  # the one that was chosen is replayed, as are the threads
+    new, old = config.json(), TrainConfig.from_json(saved).json()
+    new |= new.pop("settings")
+    old |= old.pop("settings")
+    if config.strategy is None:  # the one that was chosen is replayed, as are threads and device
         del new["strategy"]
     if config.threads is not None:
-        new["threads"] = config.threads
-    pairs = [(k, saved.get(k), v) for k, v in new.items()]
-    pairs += [(k, old_settings.get(k), v) for k, v in settings.items()]
-    return [(k, old, v) for k, old, v in pairs if old != v and not (k == "iterations" and (old or 0) < v)]
+        new["threads"], old["threads"] = config.threads, saved.get("threads")
+    if config.device is not None and "device" in saved:
+        new["device"], old["device"] = find_device(config.device).type, saved["device"]
+    pairs = [(k, old.get(k), v) for k, v in new.items()]
+    return [(k, was, v) for k, was, v in pairs if was != v and not (k == "iterations" and (was or 0) < v)]
 
 
 def load_run(
@@ -205,6 +237,7 @@ def load_run(
     """
     run = RunFolder.open(path)
     saved = run.config
+    find_device(device)  # there is one
     try:
         config = TrainConfig.from_json(saved, data_dir, device)
         learner = config.make_learner(tuple(saved["pictures"]["shape"]), saved["classes"])

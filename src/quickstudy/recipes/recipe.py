@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from quickstudy.evaluation.evaluate import evaluate, normalising
-from quickstudy.evaluation.floors import floors
+from quickstudy.data import Splits
+from quickstudy.errors import UserError
+from quickstudy.evaluation.evaluate import Evaluation, evaluate, normalising
+from quickstudy.evaluation.floors import Floor, floors
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar
-from quickstudy.outer.run_folder import environment
+from quickstudy.outer.provenance import commit, environment
+from quickstudy.outer.run_folder import ENVIRONMENT, RunFolder
 from quickstudy.outer.session import load_run, load_splits, train
 
 SEARCH = 200
-"""Meta-validation tasks for each setting of a learner that is searched."""
+"""Meta-validation tasks for each setting that is tried, the learner's as the controls'."""
+FLOOR_TASKS = 600
+"""Meta-test tasks of the controls: the first of the learner's."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,10 @@ class Setting:
     tasks: int | None = None
     floors: bool = True
     data_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.tasks is not None and self.tasks < 2:
+            raise UserError(f"tasks must be at least 2 for an interval, not {self.tasks}")
 
     @property
     def command(self) -> str:
@@ -101,49 +109,29 @@ class Recipe:
     def run(self, setting: Setting) -> dict[str, Any]:
         """Train every seed, measure every number, and the floors once."""
         rows: list[dict[str, Any]] = []
-        floor_rows: list[dict[str, Any]] = []
+        floor_rows: list[Floor] = []
         seconds = 0.0
         for seed in self.seeds:
             config = dataclasses.replace(self.config, seed=seed, data_dir=setting.data_dir)
             out = setting.runs / (setting.name if len(self.seeds) == 1 else f"{setting.name}-{seed}")
             train(config, out, resume=True, progress=Bar(f"{setting.name}, seed {seed}"))
-            learner, config, run = load_run(out, setting.data_dir)
+            _, config, run = load_run(out, setting.data_dir)
             seconds += run.read_json("summary.json")["seconds"]
             splits = load_splits(config, run)
             for m in self.measures:
-                asked = {"way": m.way, "shot": m.shot, "query": m.query}
-                changes = {k: v for k, v in asked.items() if v is not None}
-                source = config.problem(splits.test, seed=2, **changes)
-                count = setting.tasks or m.tasks
-                learner, _, _ = load_run(out, setting.data_dir)  # with the settings of meta-training
-                chosen: dict[str, Any] = {}
-                if m.search:
-                    with normalising(learner, m.statistics):
-                        validation = config.problem(splits.val, **changes)
-                        chosen, _ = choose_settings(learner, validation, SEARCH, progress=True)
-                result = evaluate(
-                    learner,
-                    source,
-                    count,
-                    statistics=m.statistics,
-                    strategy=run.config.get("strategy"),
+                result, chosen = measured(m, run, splits, setting)
+                told = {"chosen": chosen, "train_seed": seed, "paper": m.paper, "target": m.target}
+                rows.append({**result.json(), **told, "trained_at": run.read_json(ENVIRONMENT).get("commit")})
+            if setting.floors and seed == self.seeds[0]:
+                floor_rows = floors(
+                    config,
+                    splits,
+                    source=config.problem(splits.test, seed=2),
+                    n_tasks=min(setting.tasks or FLOOR_TASKS, FLOOR_TASKS),
+                    search_tasks=SEARCH,
+                    cache=out / "floors",
                     progress=True,
                 )
-                told = {"chosen": chosen, "train_seed": seed, "paper": m.paper, "target": m.target}
-                rows.append({**result.json(), **told})
-            if setting.floors and seed == self.seeds[0]:
-                floor_rows = [
-                    row.json()
-                    for row in floors(
-                        config,
-                        splits,
-                        source=config.problem(splits.test, seed=2),
-                        n_tasks=min(setting.tasks or 600, 600),
-                        search_tasks=SEARCH,
-                        cache=out / "floors",
-                        progress=True,
-                    )
-                ]
         return {
             **provenance(setting),
             "title": self.title,
@@ -152,31 +140,38 @@ class Recipe:
             "training_seconds": round(seconds, 1),
             "config": self.config.json(),
             "results": rows,
-            "floors": floor_rows,
+            "floors": [row.json() for row in floor_rows],
         }
 
 
+def measured(
+    m: Measure, run: RunFolder, splits: Splits, setting: Setting
+) -> tuple[Evaluation, dict[str, Any]]:
+    """One measurement of a run, and the settings that were searched for it."""
+    learner, config, _ = load_run(run.path, setting.data_dir)  # with the settings of meta-training
+    asked = {"way": m.way, "shot": m.shot, "query": m.query}
+    changes = {k: v for k, v in asked.items() if v is not None}
+    chosen: dict[str, Any] = {}
+    if m.search:
+        with normalising(learner, m.statistics):
+            validation = config.problem(splits.val, **changes)
+            chosen, _ = choose_settings(learner, validation, SEARCH, progress=True)
+    result = evaluate(
+        learner,
+        config.problem(splits.test, seed=2, **changes),
+        setting.tasks or m.tasks,
+        statistics=m.statistics,
+        strategy=run.config.get("strategy"),
+        progress=True,
+    )
+    return result, chosen
+
+
 def provenance(setting: Setting) -> dict[str, Any]:
-    """What made a result: the command, the commit of the checkout, the environment."""
+    """What made a result: the command, the commit it was measured at, the environment."""
     return {
         "recipe": setting.name,
         "command": setting.command,
         "commit": commit(),
         "environment": environment(),
     }
-
-
-def commit() -> str | None:
-    """The commit of the checkout this code is in, marked where it was changed; None outside of one."""
-    here = Path(__file__).parents[1]
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout
-
-    try:
-        git("ls-files", "--error-unmatch", __file__)  # else this is another project's checkout
-        return git("rev-parse", "--short", "HEAD").strip() + (
-            "+changes" if git("status", "--porcelain", ".") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from quickstudy.errors import RunError
 from quickstudy.learners import MAML
 from quickstudy.nets import mlp
 from quickstudy.outer import RunFolder, measure, meta_train
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.seeds import seeded
+from quickstudy.outer.session import threads
 from quickstudy.recipes.recipe import Setting, provenance
 from quickstudy.tasks import Sinusoids
 
@@ -41,7 +40,11 @@ class SinusoidRecipe:
 
     def run(self, setting: Setting) -> dict[str, Any]:
         """Train both, measure both; mean squared errors with intervals."""
-        torch.set_num_threads(1)  # nets this small only wait for each other on more
+        with threads(1):  # nets this small only wait for each other on more
+            return self.measured(setting)
+
+    def measured(self, setting: Setting) -> dict[str, Any]:
+        """Both learners, trained and measured."""
         n_tasks = setting.tasks or 1000
         # Three streams of tasks for each seed, none of them another seed's.
         training, validation, test = (
@@ -55,17 +58,18 @@ class SinusoidRecipe:
             run = RunFolder.open(path) if (path / "config.json").exists() else RunFolder.create(path, config)
             if {k: run.config.get(k) for k in config} != config:
                 raise RunError(f"{path} holds another run: remove it, or choose another folder with --runs")
-            history = meta_train(
-                learner,
-                training,
-                validation=validation,
-                iterations=self.iterations,
-                meta_batch=25,
-                outer_lr=1e-3,
-                validation_tasks=200,
-                run=run,
-                progress=Bar(f"sinusoids, {name}"),
-            )
+            with run.claimed():
+                history = meta_train(
+                    learner,
+                    training,
+                    validation=validation,
+                    iterations=self.iterations,
+                    meta_batch=25,
+                    outer_lr=1e-3,
+                    validation_tasks=200,
+                    run=run,
+                    progress=Bar(f"sinusoids, {name}"),
+                )
             seconds += history.seconds
             for test_steps in (0, 1, 10):
                 learner.steps = test_steps

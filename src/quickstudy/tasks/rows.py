@@ -35,8 +35,8 @@ class Rows(NamedTuple):
     offsets: np.ndarray
 
     @staticmethod
-    def of(data: ClassDataset, environment: Environment | None = None) -> Rows:
-        """All rows, or those where an attribute has one of some values.
+    def of(data: ClassDataset, environment: Environment | None = None, *, others: bool = False) -> Rows:
+        """All rows, or those where an attribute has one of some values; or with `others`, all but those.
 
         Raises:
             TaskError: the data have no such attribute; the message names those there are.
@@ -48,6 +48,7 @@ class Rows(NamedTuple):
             known = ", ".join(data.attributes) or "none"
             raise TaskError(f"{data.name} has no attribute {attribute!r} (it has: {known})")
         keep = torch.isin(data.attributes[attribute], numbers(values, f"values of {attribute!r}")).numpy()
+        keep = ~keep if others else keep
         kept_before = np.concatenate([[0], keep.cumsum()])  # of each row
         return Rows(np.flatnonzero(keep), kept_before[data.offsets.numpy()])
 

@@ -36,7 +36,8 @@ class ClassTasks:
         distractors: further classes that appear only among the unlabelled examples.
         frequency: draw classes in proportion to their number of examples instead of uniformly.
         support_from: (attribute, values): take support examples only where the attribute has such a value.
-        query_from: the same for the query set: another environment than the support set's.
+        query_from: the same for the query set: another environment than the support set's. Where only one
+            of the two is given, the other set comes from all other examples.
 
     Raises:
         TaskError: more ways, shots or queries than there are; it names the class and the count.
@@ -66,8 +67,10 @@ class ClassTasks:
         if not len(self.data):
             raise TaskError(f"{self.data.name} has no classes here")
         separate = self.support_from is not None or self.query_from is not None
-        support = Rows.of(self.data, self.support_from)
-        queries = Rows.of(self.data, self.query_from) if separate else support
+        support = queries = Rows.of(self.data)
+        if separate:  # of one alone the other is the rest
+            support = Rows.of(self.data, self.support_from or self.query_from, others=not self.support_from)
+            queries = Rows.of(self.data, self.query_from or self.support_from, others=not self.query_from)
         way, shot = Range.of("way", self.way, 2), Range.of("shot", self.shot, 1)
         unlabelled = Range.single("unlabelled", self.unlabelled)
         query: Count | None = self.query

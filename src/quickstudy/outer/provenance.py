@@ -1,0 +1,47 @@
+"""What the numbers of a run may depend on besides its options."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quickstudy.version import __version__
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit, machine, threads, as JSON.
+
+    >>> environment()["quickstudy"] == __version__
+    True
+    """
+    return {
+        "quickstudy": __version__,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout this code is in, marked where it was changed; None outside of one."""
+    here = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout
+
+    try:
+        git("ls-files", "--error-unmatch", __file__)  # else this is another project's checkout
+        return git("rev-parse", "--short", "HEAD").strip() + (
+            "+changes" if git("status", "--porcelain", ".") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
