@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from quickstudy.data.dataset import ClassDataset
+from quickstudy.errors import UserError
 from quickstudy.inner import map_tasks
 from quickstudy.inner.gradient import inside_map
 from quickstudy.tasks import ClassTasks, Task
@@ -65,3 +68,33 @@ def test_only_vmap_is_marked(blobs: ClassDataset) -> None:
     with pytest.raises(ZeroDivisionError):
         map_tasks(lambda task: {"x": torch.tensor(1 // 0)}, batch, "vmap")
     assert not inside_map()
+
+
+def test_each_task_draws_its_own(blobs: ClassDataset) -> None:
+    batch = batch_of(ClassTasks(blobs, 3, 1, query=2), 5)
+    for strategy in ("loop", "vmap"):
+        drawn = map_tasks(lambda task: {"u": torch.rand(4).to(task.support.x)}, batch, strategy)["u"]  # type: ignore[arg-type]
+        assert drawn.shape == (5, 4)
+        assert len(drawn.unique()) == 20
+
+
+def looks(x: Tensor) -> Tensor:
+    return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(
+    "function", [looks, lambda x: x * x.sum().item(), lambda x: x[x > 0].sum()], ids=["if", "item", "mask"]
+)
+def test_what_cannot_be_vectorised_names_the_loop(
+    function: Callable[[Tensor], Tensor], blobs: ClassDataset
+) -> None:
+    batch = batch_of(ClassTasks(blobs, 3, 1, query=2), 2)
+    with pytest.raises(UserError, match='use strategy="loop"'):
+        map_tasks(lambda task: {"a": function(task.support.x)}, batch, "vmap")
+    assert len(map_tasks(lambda task: {"a": function(task.support.x)}, batch, "loop")["a"]) == 2
+
+
+def test_a_fault_in_the_net_is_told_as_it_is(blobs: ClassDataset) -> None:
+    batch = batch_of(ClassTasks(blobs, 3, 1, query=2), 2)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        map_tasks(lambda task: {"a": task.support.x.flatten(1) @ torch.ones(3, 3)}, batch, "vmap")

@@ -115,6 +115,22 @@ def test_finetuning_starts_from_the_pretrained_body(batch: Task) -> None:
 
 
 @pytest.mark.parametrize("name", CONTROLS)
+def test_running_averages_are_offered_only_where_something_was_averaged(
+    name: str, make: Callable[..., Learner]
+) -> None:
+    modes = {
+        "pixel-nn": [],
+        "untrained": ["support", "batch"],
+        "scratch": ["support", "batch"],
+        "pretrain-finetune": ["support", "running", "batch"],
+        "pretrain-centroid": ["support", "running", "batch"],
+    }
+    learner = make(name, "running")
+    assert learner.modes == modes[name]
+    assert learner.statistics in (learner.modes or [None])
+
+
+@pytest.mark.parametrize("name", CONTROLS)
 def test_controls_beat_chance_on_easy_tasks(name: str, make: Callable[..., Learner], batch: Task) -> None:
     learner = make(name, **({"steps": 20} if name in ("scratch", "pretrain-finetune") else {}))
     accuracy = [

@@ -16,7 +16,7 @@ from torch import nn
 from quickstudy.errors import NonFiniteError, TaskError
 from quickstudy.inner.mapping import map_tasks
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners import Learner, PixelNN, Predictor
+from quickstudy.learners import MAML, Learner, PixelNN, Predictor, ProtoNet
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.session import train
@@ -178,3 +178,30 @@ def test_same_seed_same_weights_and_no_trace(quick: Quick, tmp_path: Path) -> No
         weights.append((tmp_path / str(i) / "best.safetensors").read_bytes())
     torch.set_rng_state(before)
     assert weights[0] == weights[1] != weights[2]
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+@pytest.mark.parametrize("kind", [MAML, ProtoNet])
+def test_dropout_is_drawn_from_seed_and_step(
+    kind: type[Learner], strategy: str, quick: Quick, tmp_path: Path
+) -> None:
+    tasks = quick().training_tasks(quick().splits().train)
+
+    def go_on(until: int, **options: Any) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.5), nn.ReLU())
+        body.features = 8  # type: ignore[assignment]
+        learner = kind(body, **({"way": 4} if kind is MAML else {}))
+        torch.rand(until)  # whatever the global generator did before
+        state = torch.get_rng_state()
+        fixed: Any = {"meta_batch": 2, "schedule": "constant", "strategy": strategy}
+        meta_train(learner, tasks, iterations=until, **fixed, **options)
+        assert torch.equal(torch.get_rng_state(), state)
+        return learner.state_dict()
+
+    whole, other_seed = go_on(6), go_on(6, seed=1)
+    run = RunFolder.create(tmp_path, {})
+    go_on(3, run=run)
+    resumed = go_on(6, run=run)
+    assert all(torch.equal(resumed[k], v) for k, v in whole.items())
+    assert any(not torch.equal(other_seed[k], v) for k, v in whole.items())

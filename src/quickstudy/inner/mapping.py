@@ -1,6 +1,7 @@
 """Map a function of one task over a batch of tasks: in a loop, or vectorised.
 
-Both equal the same plain loop; they differ in speed. Padding is taken out before the function sees it.
+Both equal the same plain loop; they differ in speed, and in what a net draws (dropout). Padding is taken out
+before the function sees it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from quickstudy.errors import UserError
 from quickstudy.inner.gradient import vectorised
 from quickstudy.tasks.task import Task
 
@@ -21,6 +23,9 @@ def map_tasks(
     function: Callable[[Task], dict[str, Tensor]], batch: Task, strategy: Strategy = "loop"
 ) -> dict[str, Tensor]:
     """`function` of each task of a batch, its named tensors stacked along a first dimension T.
+
+    Raises:
+        UserError: the function does what vmap cannot.
 
     >>> from quickstudy.tasks.regression import Lines
     >>> import numpy as np
@@ -34,6 +39,14 @@ def map_tasks(
             with vectorised():
                 return function(batch.with_tensors(tensors))
 
-        return torch.func.vmap(call)(batch.tensors())
+        try:  # "different": dropout draws anew for each task
+            return torch.func.vmap(call, randomness="different")(batch.tensors())
+        except RuntimeError as error:
+            if not str(error).startswith("vmap:"):
+                raise
+            raise UserError(
+                "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item() or "
+                'indexing by a mask: use strategy="loop" (--strategy loop)'
+            ) from error
     results = [function(task) for task in batch.unbatch()]
     return {k: torch.stack([r[k] for r in results]) for k in results[0]}

@@ -158,10 +158,13 @@ class Learner(nn.Module):
 
     @property
     def modes(self) -> list[Statistics]:
-        """The normalisation modes that can be evaluated; empty for nets without batch normalisation."""
-        if any(isinstance(m, BatchNorm) for m in self.modules()):
-            return ["support", "running", "batch"]
-        return []
+        """The normalisation modes that can be evaluated; empty for nets without batch normalisation.
+
+        A learner that is never trained has no running averages.
+        """
+        if not any(isinstance(m, BatchNorm) for m in self.modules()):
+            return []
+        return ["support", "batch"] if self.trains_on == "nothing" else ["support", "running", "batch"]
 
     @property
     def transductive(self) -> bool:

@@ -21,6 +21,7 @@ from quickstudy.outer.measure import measure
 from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimizer, make_schedule
 from quickstudy.outer.progress import NoProgress, Progress
 from quickstudy.outer.run_folder import RunFolder
+from quickstudy.outer.seeds import seeded
 from quickstudy.tasks.task import Task, TaskSource
 
 CHECKPOINT_SECONDS = 20.0
@@ -58,7 +59,7 @@ def meta_train(
             optimizer and schedule may be functions that make any of torch's.
         clip: largest norm of the meta-gradient; None does not clip.
         patience: stop after this many validations without a better one.
-        seed: of the chance a learner draws in `prepare`.
+        seed: of the chance a learner draws in `prepare`, and its net in dropout.
         run: where to keep checkpoints; if it holds one, training goes on from it, bit for bit.
         log: called with each record.
 
@@ -99,9 +100,9 @@ def meta_train(
             generator = torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
             batch = tasks.batch(np.arange(i * size, (i + 1) * size))
             check_source(learner, batch)
-            outcome, gradient = estimate(
-                learner, learner.prepare(batch.to(device_of(learner)), generator), how
-            )
+            batch = learner.prepare(batch.to(device_of(learner)), generator)
+            with seeded(int(torch.randint(2**62, (), generator=generator))):  # dropout in a net
+                outcome, gradient = estimate(learner, batch, how)
             loss, norm = float(outcome.loss.mean()), global_norm(gradient)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 keep()

@@ -1,4 +1,4 @@
-"""Initial weights as a function of a seed, without leaving a trace in torch's global generator."""
+"""Initial weights and dropout as functions of a seed, without a trace in torch's global generators."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's generator starts at `seed` within the block and is put back after it.
+    """Torch's generators start at `seed` within the block and are put back after it.
 
-    Torch's layers draw their initial weights from the global generator; there is no other way to seed them.
+    Torch's layers draw initial weights and dropout from them; there is no other way to seed these.
     """
-    before = torch.get_rng_state()
-    torch.manual_seed(seed)
+    gpus = torch.cuda.default_generators if torch.cuda.is_initialized() else ()
+    generators = [torch.default_generator, *gpus]
+    before = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(seed)
     try:
         yield
     finally:
-        torch.set_rng_state(before)
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
