@@ -59,7 +59,9 @@ def rows_of(result: dict[str, Any], file: str) -> list[list[str]]:
     floors = result.get("floors") or []
     if floors:
         text = ", ".join(f"{f['name']} {percent(f['accuracy'])}" for f in floors)
-        rows.append(["", "floors, same tasks", f"{text} %", "", "", ""])
+        first = floors[0]
+        what = f"floors, first {first['tasks']} of the {first['way']}-way {first['shot']}-shot tasks"
+        rows.append(["", what, f"{text} %", "", "", ""])
     return rows
 
 

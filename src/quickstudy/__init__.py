@@ -12,7 +12,7 @@ torch.Size([75])
 
 from quickstudy import data, evaluation, inner, learners, nets, outer, recipes
 from quickstudy.data import ClassDataset
-from quickstudy.evaluation import evaluate
+from quickstudy.evaluation import evaluate, floors
 from quickstudy.learners import (
     ANIL,
     FOMAML,
@@ -29,7 +29,8 @@ from quickstudy.learners import (
     Untrained,
 )
 from quickstudy.outer import RunFolder, meta_train
-from quickstudy.outer.session import load_run
+from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.session import load_run, train
 from quickstudy.tasks import FrozenTasks, Harmonics, Lines, Query, Sinusoids, Support, Task, tasks
 from quickstudy.version import __version__
 
@@ -55,11 +56,13 @@ __all__ = [
     "Sinusoids",
     "Support",
     "Task",
+    "TrainConfig",
     "Untrained",
     "__version__",
     "data",
     "evaluate",
     "evaluation",
+    "floors",
     "inner",
     "learners",
     "load_run",
@@ -68,4 +71,5 @@ __all__ = [
     "outer",
     "recipes",
     "tasks",
+    "train",
 ]

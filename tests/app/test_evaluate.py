@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -65,16 +66,56 @@ def test_in_words_it_says_the_mode_and_that_tasks_are_few(run, capsys):
 def test_numbers_confusions_and_pictures_are_kept_in_the_run(run, capsys):
     said = evaluate(capsys, run, "--tasks", 12, "--way", 2, "--query", 4)
     folder = run / "evaluations"
-    kept = json.loads((folder / "test-2way-1shot-support.json").read_bytes())
+    kept = json.loads((folder / "test-2way-1shot-support-4query-12tasks.json").read_bytes())
     confusion = kept.pop("confusion")
     assert kept == said
     assert sum(n for row in confusion.values() for n in row.values()) == 12 * 2 * 4
     right = sum(row.get(name, 0) for name, row in confusion.items())
     assert right / (12 * 2 * 4) == pytest.approx(said["accuracy"])
     for picture in ("calibration", "confusion", "task"):
-        with Image.open(folder / f"test-2way-1shot-support-{picture}.png") as image:
+        with Image.open(folder / f"test-2way-1shot-support-4query-12tasks-{picture}.png") as image:
             assert min(image.size) > 200
     assert (run / "curve.png").exists()
+
+
+def test_another_evaluation_overwrites_none(run, capsys):
+    before = {p.name for p in (run / "evaluations").glob("*.json")}
+    evaluate(capsys, run, "--tasks", 3, "--seed", 7)
+    evaluate(capsys, run, "--tasks", 3, "--seed", 8)
+    evaluate(capsys, run, "--tasks", 3, "--seed", 8, "--search")
+    new = {p.name for p in (run / "evaluations").glob("*.json")} - before
+    assert {name.partition("support-")[2] for name in new} == {
+        "3tasks-7seed.json",
+        "3tasks-8seed.json",
+        "searched-3tasks-8seed.json",
+    }
+
+
+def test_data_that_moved_are_named(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for c in range(9):
+        (tmp_path / "old" / f"c{c}").mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(tmp_path / f"old/c{c}/{i}.png")
+    words = "train --learner protonet --way 2 --query 1 --train-way 2 --body mlp --channels 4 --iterations 2"
+    options = [
+        "--size",
+        "8",
+        "--validation-tasks",
+        "2",
+        "--out",
+        tmp_path / "run",
+        "--data",
+        tmp_path / "old",
+    ]
+    assert main([*words.split(), *map(str, options)]) == 0
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert main(["evaluate", str(tmp_path / "run"), "--tasks", "2"]) == 2
+    assert str(tmp_path / "old") in capsys.readouterr().err
+    assert evaluate(capsys, tmp_path / "run", "--tasks", 2, "--data", tmp_path / "new")["data"] == "new"
+    next((tmp_path / "new").rglob("*.png")).unlink()
+    assert main(["evaluate", str(tmp_path / "run"), "--tasks", "2", "--data", str(tmp_path / "new")]) == 2
+    assert "has changed since" in capsys.readouterr().err
 
 
 def test_a_run_that_cannot_be_written_to_is_measured_all_the_same(run, capsys, monkeypatch):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve, draw_evaluation
@@ -57,7 +58,8 @@ class Evaluate:
         search: first choose inner steps and rate on meta-validation, as the controls do.
         json: print one JSON object on standard output.
         device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
-        data_dir: where data lies; by default $QUICKSTUDY_DATA, then the cache folder.
+        data: the folder of the run's data, where it has moved since.
+        data_dir: where built-in data lie; by default $QUICKSTUDY_DATA, then the cache folder.
     """
 
     run: tyro.conf.Positional[Path]
@@ -68,11 +70,12 @@ class Evaluate:
     tasks: int = 1000
     seed: int = 2
     statistics: Literal["support", "running", "batch"] | None = None
-    modes: Annotated[bool, tyro.conf.arg()] = False
+    modes: bool = False
     floors: bool = False
     search: bool = False
     json: bool = False
     device: str | None = None
+    data: str | None = None
     data_dir: Path | None = None
 
 
@@ -83,35 +86,21 @@ def main(args: Sequence[str]) -> int:
         raise UserError(f"tasks must be at least 2 for an interval, not {given.tasks}")
     if given.modes and given.statistics:
         raise UserError("--modes measures every mode: leave --statistics away")
+    say = (lambda *words: None) if given.json else Console(highlight=False, soft_wrap=True).print
     learner, config, run = load_run(given.run, given.data_dir, given.device)
+    if given.data:
+        config = replace(config, data=given.data)
     splits = load_splits(config, run)
     asked = {"way": given.way, "shot": given.shot, "query": given.query}
-    data = getattr(splits, given.split)
     changes = {k: v for k, v in asked.items() if v is not None}
-    source = config.problem(data, seed=given.seed, **changes)
-    shown = not given.json
+    source = config.problem(getattr(splits, given.split), seed=given.seed, **changes)
     chosen: dict[str, Any] = {}
     if given.search:
-        validation = config.problem(splits.val, **changes)
         with normalising(learner, given.statistics):
-            chosen, _ = choose_settings(learner, validation, SEARCH, progress=True)
-        if shown:
-            words = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in chosen.items())
-            print(f"chosen on meta-validation: {words or 'nothing: this learner has no such settings'}")
-    strategy = run.config.get("strategy")
-    if given.modes:
-        results = evaluate_modes(learner, source, given.tasks, strategy=strategy, progress=True)
-    else:
-        results = [
-            evaluate(
-                learner,
-                source,
-                given.tasks,
-                statistics=given.statistics,
-                strategy=strategy,
-                progress=True,
-            )
-        ]
+            chosen, _ = choose_settings(learner, config.problem(splits.val, **changes), SEARCH, progress=True)
+        words = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in chosen.items())
+        say(f"chosen on meta-validation: {words or 'nothing: this learner has no such settings'}")
+    results = measured(given, learner, source, run)
     result = results[0]
     report: dict[str, Any] = {
         **result.json(),
@@ -122,12 +111,11 @@ def main(args: Sequence[str]) -> int:
     }
     if given.modes:
         report["modes"] = [r.json() for r in results]
-    if shown:
-        for r in results:
-            print(f"{config.learner} on {data.name} ({given.split} classes): {r}")
-        for i, (name, right, other) in enumerate(hardest(result.confusion)):
-            title = "" if i else "hardest classes:"
-            print(f"{title:16} {100 * right:3.0f} %  {name}, most often taken for {other}")
+    for r in results:
+        say(escape(f"{config.learner} on {source.data.name} ({given.split} classes): {r}"))
+    for i, (name, right, other) in enumerate(hardest(result.confusion)):
+        title = "" if i else "hardest classes:"
+        say(escape(f"{title:16} {100 * right:3.0f} %  {name}, most often taken for {other}"))
     if given.floors:
         rows = floors(
             config,
@@ -140,30 +128,51 @@ def main(args: Sequence[str]) -> int:
             progress=True,
         )
         report["floors"] = [row.json() for row in rows]
-        if shown:
-            Console().print(floors_table([*rows], learner=(config.learner, result)))
+        say(floors_table([*rows], learner=(config.learner, result)))
     if given.json:
         print(json.dumps(report))
     sys.stdout.flush()
     try:
-        kept = keep(report, result, learner, source, run)
+        kept = keep(run, stem(given, result), report, result, learner, source)
         told = f"kept: {kept} with every class's confusions, and pictures beside it"
     except (OSError, RunError) as error:
         told = f"nothing kept: {error}"
-    Console(stderr=True).print(told, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(escape(told), highlight=False, soft_wrap=True)
     return 0
 
 
+def measured(given: Evaluate, learner: Learner, source: ClassTasks, run: RunFolder) -> list[Evaluation]:
+    """What was asked for: the run's own mode, another one, or all."""
+    strategy = run.config.get("strategy")
+    if given.modes:
+        return evaluate_modes(learner, source, given.tasks, strategy=strategy, progress=True)
+    statistics = given.statistics
+    return [evaluate(learner, source, given.tasks, statistics=statistics, strategy=strategy, progress=True)]
+
+
+def stem(given: Evaluate, result: Evaluation) -> str:
+    """The name of an evaluation's files: what was measured, and what about it was not as usual."""
+    parts = [given.split, f"{count(result.way)}way", f"{count(result.shot)}shot", result.statistics or ""]
+    parts += ["searched"] * given.search
+    for name in ("query", "tasks", "seed"):
+        value = getattr(given, name)
+        parts += [f"{value}{name}"] if value != getattr(Evaluate, name) else []
+    return "-".join(part.replace(" ", "-") for part in parts if part)
+
+
 def keep(
-    report: dict[str, Any], result: Evaluation, learner: Learner, source: ClassTasks, run: RunFolder
+    run: RunFolder,
+    name: str,
+    report: dict[str, Any],
+    result: Evaluation,
+    learner: Learner,
+    source: ClassTasks,
 ) -> Path:
     """Write the report, every class's confusions and the pictures into the run folder."""
-    mode = f"-{result.statistics}" if result.statistics else ""
-    name = f"{report['split']}-{count(source.way)}way-{count(source.shot)}shot{mode}".replace(" ", "-")
-    stem = run.path / "evaluations" / name
-    stem.parent.mkdir(exist_ok=True)
-    path = stem.with_name(f"{name}.json")
+    folder = run.path / "evaluations"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     write_json(path, {**report, "confusion": result.confusion})
-    draw_evaluation(result, learner, source, stem)
+    draw_evaluation(result, learner, source, folder / name)
     draw_curve(run)
     return path
