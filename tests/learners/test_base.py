@@ -194,6 +194,43 @@ def test_a_bad_support_set_is_refused(name: str, make: Make, x: Tensor, y: Tenso
         make(name).adapt(x, y)
 
 
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("norm", ["support", "batch"])
+def test_padding_is_not_learned_from(name: str, norm: str, make: Make, batch: Task) -> None:
+    learner, task = few_steps(name, make, norm), next(batch.unbatch())
+    x, y = task.support.x, task.support.y
+    mask = torch.arange(len(x) + 3) < len(x)
+    padded = Support(torch.cat([x, torch.full((3, 1, 16, 16), torch.nan)]), F.pad(y, (0, 3)), 5, mask)
+    predictor = learner.adapt(padded)
+    assert predictor.way == 3
+    assert torch.equal(predictor(task.query.x), learner.adapt(x, y)(task.query.x))
+
+
+def test_a_support_set_is_checked_as_plain_tensors_are(make: Make) -> None:
+    learner, x = make("protonet"), torch.rand(3, 1, 16, 16)
+    assert learner.adapt(Support(x, torch.tensor([0, 1, 0]))).way == 2
+    for support, message in (
+        (Support(x, torch.tensor([0, 1])), "3 examples but 2 labels"),
+        (Support(x * torch.nan, torch.tensor([0, 1, 0]), 2), "NaN"),
+        (Support(x, torch.tensor([0, 2, 0]), 3), "class 1 has no example"),
+        (Support(x, torch.tensor([0, 1, 2]), 2), "labels up to 2, but it states 2 ways"),
+        (Support(x, torch.rand(3), 2), "real targets, but it states 2 ways"),
+    ):
+        with pytest.raises(DataError, match=message):
+            learner.adapt(support)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_queries_that_are_no_numbers_are_refused(name: str, make: Make) -> None:
+    predictor = few_steps(name, make).adapt(torch.rand(3, 1, 16, 16), torch.arange(3))
+    for bad in (torch.nan, torch.inf):
+        x = torch.rand(2, 1, 16, 16)
+        x[1, 0, 3, 3] = bad
+        for ask in (predictor, predictor.probabilities):
+            with pytest.raises(DataError, match="inputs: an example holds NaN or infinity"):
+                ask(x)
+
+
 def test_queries_of_another_shape_are_refused(make: Make) -> None:
     predictor = make("maml").adapt(torch.rand(3, 1, 16, 16), torch.arange(3))
     for shape in ((2, 3, 16, 16), (2, 1, 28, 28), (1, 16, 16)):

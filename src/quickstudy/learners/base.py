@@ -70,7 +70,8 @@ class Learner(nn.Module):
         """Learn a new task; the learner stays as it is, and the predictor keeps no tensor of the caller's.
 
         Args:
-            x: examples `[n, …]` (tensor, array or list, of any type of number), or a `Support`.
+            x: examples `[n, …]` (tensor, array or list, of any type of number), or a `Support`, whose padding
+                is taken out.
             y: their labels `[n]`, whole numbers from 0, or real targets.
 
         Returns:
@@ -86,7 +87,7 @@ class Learner(nn.Module):
         torch.Size([3, 2])
         """
         if isinstance(x, Support):
-            support = x
+            support = checked(x)
         elif y is None:
             raise UserError("adapt needs labels beside the examples: adapt(x, y)")
         else:
@@ -103,6 +104,8 @@ class Learner(nn.Module):
                     f"inputs of shape {tuple(x.shape)}, but this predictor learned from examples of shape "
                     f"{tuple(shape)}: give [q, {', '.join(map(str, shape))}]"
                 )
+            if not torch.isfinite(x).all():
+                raise DataError("inputs: an example holds NaN or infinity")
             with self.in_use():
                 return predictor.function(x.to(device, dtype))
 
@@ -217,6 +220,18 @@ class Learner(nn.Module):
             for layer, pairs in support.seen.items()
             for i, kind in enumerate(("mean", "var"))
         }
+
+
+def checked(support: Support) -> Support:
+    """A support set as `Support.of` makes it, its padding taken out; it may state more ways than it shows."""
+    if support.mask is not None:  # the ways of what is padded are those of the largest task
+        support = replace(support, x=support.x[support.mask], y=support.y[support.mask], way=None)
+    found = Support.of(support.x, support.y)
+    way = found.way if support.way is None else support.way
+    if way is not None and (found.way is None or found.way > way):
+        shown = "real targets" if found.way is None else f"labels up to {found.way - 1}"
+        raise DataError(f"support set: {shown}, but it states {way} ways")
+    return replace(found, way=way, unlabelled=support.unlabelled)
 
 
 def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Support:
