@@ -94,6 +94,14 @@ def test_the_learner_stays_as_it_is(problem: ClassTasks, learner: ProtoNet) -> N
     assert all(torch.equal(before[k], v) for k, v in learner.state_dict().items())
 
 
+def test_tasks_come_in_the_learners_type(problem: ClassTasks, learner: ProtoNet) -> None:
+    wanted = measure(learner, problem, 4).values["loss"]
+    found = measure(learner.double(), problem, 4).values["loss"]
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, wanted.double(), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(found, wanted.double())
+
+
 def test_the_mode_is_put_back_after_an_error(problem: ClassTasks, learner: ProtoNet) -> None:
     def fail(task: object) -> dict[str, torch.Tensor]:
         raise ZeroDivisionError

@@ -132,6 +132,16 @@ def test_each_step_has_tasks_of_its_own() -> None:
     assert seen == list(range(12))
 
 
+def test_a_learner_of_another_type_is_trained(quick: Quick) -> None:
+    parts = quick().splits()
+    learner = quick().make_learner(parts.train.image_shape, 4).double()
+    history = meta_train(
+        learner, quick().training_tasks(parts.train), validation=quick().problem(parts.val), iterations=1
+    )
+    assert math.isfinite(history.records[0]["val_loss"])
+    assert {p.dtype for p in learner.parameters()} == {torch.float64}
+
+
 def test_records_hold_the_mean_since_the_last() -> None:
     learner = Slope()
     history = go(learner, iterations=4, validate_every=2)

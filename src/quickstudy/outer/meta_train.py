@@ -16,7 +16,7 @@ from quickstudy.inner.mapping import Strategy
 from quickstudy.inner.unrolled import estimate
 from quickstudy.learners.base import Learner
 from quickstudy.outer.checkpoint import BEST, CHECKPOINT, History, State
-from quickstudy.outer.device import device_of
+from quickstudy.outer.device import suited
 from quickstudy.outer.measure import measure
 from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimizer, make_schedule
 from quickstudy.outer.progress import NoProgress, Progress
@@ -100,7 +100,7 @@ def meta_train(
             generator = torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
             batch = tasks.batch(np.arange(i * size, (i + 1) * size))
             check_source(learner, batch)
-            batch = learner.prepare(batch.to(device_of(learner)), generator)
+            batch = learner.prepare(suited(batch, learner), generator)
             with seeded(int(torch.randint(2**62, (), generator=generator))):  # dropout in a net
                 outcome, gradient = estimate(learner, batch, how)
             loss, norm = float(outcome.loss.mean()), global_norm(gradient)
