@@ -7,7 +7,7 @@ import gc
 import re
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import DataError, UserError
 from quickstudy.inner import estimate, map_tasks
-from quickstudy.learners import CONTROLS, LEARNERS, MAML, Learner, PixelNN, ProtoNet
+from quickstudy.learners import CONTROLS, LEARNERS, MAML, Learner, PixelNN, Predictor, ProtoNet
 from quickstudy.learners.base import task_loss, width
 from quickstudy.nets import BatchNorm, mlp
 from quickstudy.outer.measure import measure
@@ -166,6 +166,24 @@ def test_predictors_of_one_learner_in_two_threads(name: str, make: Make, batch: 
         sys.setswitchinterval(interval)
     assert all(module.training for module in learner.modules())
     assert torch.equal(copy.deepcopy(learner).adapt(tasks[0].support)(tasks[0].query.x), wanted[0])
+
+
+def test_only_those_who_share_a_learner_wait_for_it(make: Make, batch: Task) -> None:
+    learner, task = make("protonet"), next(batch.unbatch())
+    others = {"another": make("protonet"), "a deep copy": copy.deepcopy(learner)}
+    same = {"its predictor": learner.adapt(task.support), "a shallow copy": copy.copy(learner)}
+    assert not [k for k in learner.state_dict() if "turn" in k]
+
+    def use(which: Any) -> Tensor:
+        return which(task.query.x) if isinstance(which, Predictor) else which.adapt(task.support).moments
+
+    with ThreadPoolExecutor(4) as pool:
+        with learner.in_use():
+            for other in others.values():
+                pool.submit(use, other).result(timeout=10)
+            waiting = [pool.submit(use, one) for one in same.values()]
+            assert not any(wait(waiting, timeout=0.2).done)
+        assert all(future.result(timeout=10) is not None for future in waiting)
 
 
 def test_dropout_is_off_in_use() -> None:

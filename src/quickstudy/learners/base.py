@@ -1,7 +1,8 @@
 """`Learner`: a meta-learning method, written for one task.
 
-Learners and predictors may be shared between threads: a net has one set of weights at a time, so that
-adapting and predicting wait for each other. Only meta-training needs its learner to itself.
+A learner and its predictors may be shared between threads: a net has one set of weights at a time, so that
+adapting and predicting wait for each other. Meta-training, and whoever sets a learner's options, needs it to
+itself; so do learners that share a net.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from quickstudy.nets.norm import BatchNorm, Moments, Statistics, normalised_by
 from quickstudy.tasks.task import Support, Task, as_input
 
 TrainsOn = Literal["tasks", "batches", "nothing"]
-_ONE_AT_A_TIME = threading.RLock()  # functional_call and `in_use` change the live modules for a while
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,17 @@ class Outer:
     strategy: Literal["loop", "vmap"] = "loop"
 
 
+class _Turn:
+    """A learner's lock: functional_call and `in_use` change the live modules for a while. A deep copy of a
+    learner, whose modules are its own, gets a lock of its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[type[_Turn], tuple[()]]:
+        return _Turn, ()
+
+
 class Learner(nn.Module):
     """A meta-learning method. A subclass says how it learns from a support set, in `learn`.
 
@@ -61,6 +72,10 @@ class Learner(nn.Module):
     trains_on: ClassVar[TrainsOn] = "tasks"
     outer: ClassVar[Outer] = Outer()
     statistics: Statistics | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = _Turn()
 
     def learn(self, support: Support) -> Predictor:
         """The inner learning, for one task."""
@@ -114,8 +129,8 @@ class Learner(nn.Module):
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Within this block every module is in evaluation mode (running averages, no dropout), and no other
-        thread adapts or predicts."""
-        with _ONE_AT_A_TIME:
+        thread adapts this learner or predicts with it."""
+        with self._turn.lock:
             training = [module for module in self.modules() if module.training]
             try:
                 for module in training:
