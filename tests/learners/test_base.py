@@ -7,7 +7,7 @@ import gc
 import re
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import DataError, UserError
 from quickstudy.inner import estimate, map_tasks
-from quickstudy.learners import CONTROLS, LEARNERS, MAML, Learner, PixelNN, ProtoNet
+from quickstudy.learners import CONTROLS, LEARNERS, MAML, Learner, PixelNN, Predictor, ProtoNet
 from quickstudy.learners.base import task_loss, width
 from quickstudy.nets import BatchNorm, mlp
 from quickstudy.outer.measure import measure
@@ -168,6 +168,24 @@ def test_predictors_of_one_learner_in_two_threads(name: str, make: Make, batch: 
     assert torch.equal(copy.deepcopy(learner).adapt(tasks[0].support)(tasks[0].query.x), wanted[0])
 
 
+def test_only_those_who_share_a_learner_wait_for_it(make: Make, batch: Task) -> None:
+    learner, task = make("protonet"), next(batch.unbatch())
+    others = {"another": make("protonet"), "a deep copy": copy.deepcopy(learner)}
+    same = {"its predictor": learner.adapt(task.support), "a shallow copy": copy.copy(learner)}
+    assert not [k for k in learner.state_dict() if "turn" in k]
+
+    def use(which: Any) -> Tensor:
+        return which(task.query.x) if isinstance(which, Predictor) else which.adapt(task.support).moments
+
+    with ThreadPoolExecutor(4) as pool:
+        with learner.in_use():
+            for other in others.values():
+                pool.submit(use, other).result(timeout=10)
+            waiting = [pool.submit(use, one) for one in same.values()]
+            assert not any(wait(waiting, timeout=0.2).done)
+        assert all(future.result(timeout=10) is not None for future in waiting)
+
+
 def test_dropout_is_off_in_use() -> None:
     """Also when the learner itself is still in training mode, whose flags come back as they were."""
     body = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5), nn.ReLU())
@@ -192,6 +210,43 @@ def test_dropout_is_off_in_use() -> None:
 def test_a_bad_support_set_is_refused(name: str, make: Make, x: Tensor, y: Tensor, message: str) -> None:
     with pytest.raises(DataError, match=message):
         make(name).adapt(x, y)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("norm", ["support", "batch"])
+def test_padding_is_not_learned_from(name: str, norm: str, make: Make, batch: Task) -> None:
+    learner, task = few_steps(name, make, norm), next(batch.unbatch())
+    x, y = task.support.x, task.support.y
+    mask = torch.arange(len(x) + 3) < len(x)
+    padded = Support(torch.cat([x, torch.full((3, 1, 16, 16), torch.nan)]), F.pad(y, (0, 3)), 5, mask)
+    predictor = learner.adapt(padded)
+    assert predictor.way == 3
+    assert torch.equal(predictor(task.query.x), learner.adapt(x, y)(task.query.x))
+
+
+def test_a_support_set_is_checked_as_plain_tensors_are(make: Make) -> None:
+    learner, x = make("protonet"), torch.rand(3, 1, 16, 16)
+    assert learner.adapt(Support(x, torch.tensor([0, 1, 0]))).way == 2
+    for support, message in (
+        (Support(x, torch.tensor([0, 1])), "3 examples but 2 labels"),
+        (Support(x * torch.nan, torch.tensor([0, 1, 0]), 2), "NaN"),
+        (Support(x, torch.tensor([0, 2, 0]), 3), "class 1 has no example"),
+        (Support(x, torch.tensor([0, 1, 2]), 2), "labels up to 2, but it states 2 ways"),
+        (Support(x, torch.rand(3), 2), "real targets, but it states 2 ways"),
+    ):
+        with pytest.raises(DataError, match=message):
+            learner.adapt(support)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_queries_that_are_no_numbers_are_refused(name: str, make: Make) -> None:
+    predictor = few_steps(name, make).adapt(torch.rand(3, 1, 16, 16), torch.arange(3))
+    for bad in (torch.nan, torch.inf):
+        x = torch.rand(2, 1, 16, 16)
+        x[1, 0, 3, 3] = bad
+        for ask in (predictor, predictor.probabilities):
+            with pytest.raises(DataError, match="inputs: an example holds NaN or infinity"):
+                ask(x)
 
 
 def test_queries_of_another_shape_are_refused(make: Make) -> None:

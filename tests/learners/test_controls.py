@@ -101,6 +101,20 @@ def test_pretraining_is_ordinary_classification(
             torch.testing.assert_close(gradient[k], wanted, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["pretrain-finetune", "pretrain-centroid"])
+def test_pretraining_is_the_same_whatever_normalises_queries(
+    name: str, make: Callable[..., Learner], blobs: ClassDataset
+) -> None:
+    """Bit for bit: a batch is normalised by itself, by the fused kernel."""
+    learner, batch = make(name), SupervisedBatches(blobs, size=30).batch(np.arange(1)).to(torch.float64)
+    outcomes = []
+    for learner.statistics in ("support", "batch", "running"):
+        outcome, gradient = estimate(learner, batch)
+        outcomes.append({**gradient, **outcome.stats, "loss": outcome.loss})
+    assert any("mean" in k for k in outcomes[0])
+    assert all(torch.equal(other[k], v) for other in outcomes[1:] for k, v in outcomes[0].items())
+
+
 def test_finetuning_starts_from_the_pretrained_body(batch: Task) -> None:
     """Before any step nothing is known of the classes; the pretraining head plays no part."""
     body, task = conv4(4, size=16, blocks=2), next(batch.unbatch())

@@ -176,6 +176,21 @@ def test_torchs_layers_are_converted_wherever_they_are() -> None:
     assert not {"2.2.weight", "2.2.bias"} & trained  # affine=False stays without scale and shift
 
 
+def test_a_layer_in_several_places_stays_one_layer() -> None:
+    class Twice(nn.Module):
+        def __init__(self, norm: nn.Module) -> None:
+            super().__init__()
+            self.a = self.b = norm
+            self.register_module("none", None)
+
+    shared, own = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    net = convert_batch_norm(nn.Sequential(Twice(shared), nn.ModuleDict({"c": shared, "d": own})))
+    assert isinstance(net[0].a, BatchNorm)
+    assert net[0].a is net[0].b is net[1]["c"] is not net[1]["d"]
+    assert sum(isinstance(m, BatchNorm) for m in net.modules()) == 2
+    assert not any(isinstance(m, nn.BatchNorm1d) for m in net.modules())
+
+
 def test_a_lone_layer_is_converted_with_its_dtype() -> None:
     ours = convert_batch_norm(nn.BatchNorm1d(3).float())
     assert isinstance(ours, BatchNorm)

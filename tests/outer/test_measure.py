@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,27 @@ def test_the_learner_stays_as_it_is(problem: ClassTasks, learner: ProtoNet) -> N
         assert seen == [False, False]
         assert learner.training is training
     assert all(torch.equal(before[k], v) for k, v in learner.state_dict().items())
+
+
+def test_tasks_come_in_the_learners_type(problem: ClassTasks, learner: ProtoNet) -> None:
+    wanted = measure(learner, problem, 4).values["loss"]
+    found = measure(learner.double(), problem, 4).values["loss"]
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, wanted.double(), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(found, wanted.double())
+
+
+def test_another_thread_has_its_turn_between_chunks(problem: ClassTasks, learner: ProtoNet) -> None:
+    predictor, x = learner.adapt(problem.task(0).support), problem.task(0).query.x
+    answers = []
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def ask(batch: object, found: object) -> None:
+            answers.append(pool.submit(predictor, x).result(timeout=10))
+
+        collect(learner, problem, 2, lambda task: {"a": torch.zeros(())}, ask, chunk=1)
+    assert len(answers) == 2
 
 
 def test_the_mode_is_put_back_after_an_error(problem: ClassTasks, learner: ProtoNet) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from quickstudy.errors import NonFiniteError, TaskError
+from quickstudy.errors import NonFiniteError, RunError, TaskError, UserError
 from quickstudy.inner.mapping import map_tasks
 from quickstudy.inner.outcome import Outcome
 from quickstudy.learners import MAML, Learner, PixelNN, Predictor, ProtoNet
@@ -132,6 +132,16 @@ def test_each_step_has_tasks_of_its_own() -> None:
     assert seen == list(range(12))
 
 
+def test_a_learner_of_another_type_is_trained(quick: Quick) -> None:
+    parts = quick().splits()
+    learner = quick().make_learner(parts.train.image_shape, 4).double()
+    history = meta_train(
+        learner, quick().training_tasks(parts.train), validation=quick().problem(parts.val), iterations=1
+    )
+    assert math.isfinite(history.records[0]["val_loss"])
+    assert {p.dtype for p in learner.parameters()} == {torch.float64}
+
+
 def test_records_hold_the_mean_since_the_last() -> None:
     learner = Slope()
     history = go(learner, iterations=4, validate_every=2)
@@ -141,6 +151,47 @@ def test_records_hold_the_mean_since_the_last() -> None:
 
 def test_what_has_nothing_to_train_is_left() -> None:
     assert meta_train(PixelNN(), Lines(), iterations=5).iteration == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("iterations", -5, "at least 0, not -5"),
+        ("meta_batch", 0, "at least 1, not 0"),
+        ("meta_batch", -1, "at least 1, not -1"),
+        ("validate_every", 0, "at least 1, not 0"),
+        ("validation_tasks", 0, "at least 1, not 0"),
+        ("patience", 0, "at least 1, not 0"),
+        ("outer_lr", -0.1, r"at least 0, not -0\.1"),
+        ("outer_lr", math.nan, "at least 0, not nan"),
+        ("clip", -1.0, r"above 0, not -1\.0"),
+        ("clip", 0.0, r"above 0, not 0\.0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(name: str, value: float, said: str) -> None:
+    learner = Slope()
+    with pytest.raises(UserError, match=f"^{name} must be {said}$"):
+        go(learner, **{name: value})
+    assert learner.w.tolist() == [0, 0]
+
+
+def test_a_run_may_be_a_path(tmp_path: Path) -> None:
+    for place in (str(tmp_path / "a"), tmp_path / "b"):
+        go(Slope(), iterations=2, run=place)
+        learner = Slope()
+        assert go(learner, iterations=3, run=place).iteration == 3
+        assert learner.steps == 1  # the first two were there
+        assert learner.w[0].item() == -9
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="is not a run folder"):
+        go(Slope(), run=tmp_path / "file")
+
+
+def test_a_bar_is_shown_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    go(Slope(), iterations=2)
+    assert capsys.readouterr().err == ""
+    go(Slope(), iterations=2, progress=True)
+    assert "train loss" in capsys.readouterr().err
 
 
 def test_tasks_and_ordinary_batches_are_not_taken_for_each_other(quick: Quick) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from quickstudy.errors import UserError
 from quickstudy.outer.optimizers import (
@@ -99,3 +100,10 @@ def test_unknown_names_are_told() -> None:
         make_optimizer("adma", parameters(), 0.1)
     with pytest.raises(UserError, match="unknown schedule 'cosin': did you mean 'cosine'"):
         make_schedule("cosin", make_optimizer("sgd", parameters(), 0.1), 10)
+
+
+def test_what_needs_more_than_the_gradient_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="LBFGS asks for the loss several times"):
+        make_optimizer(lambda q: torch.optim.LBFGS(q), parameters(), 0.1)
+    with pytest.raises(UserError, match="ReduceLROnPlateau follows a loss"):
+        make_schedule(ReduceLROnPlateau, make_optimizer("sgd", parameters(), 0.1), 10)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress as RichProgress
 
-from quickstudy.outer.progress import Bar, NoProgress, Progress, columns
+from quickstudy.outer.progress import Bar, NoProgress, Progress, columns, display
 
 RECORD = {
     "iteration": 20,
@@ -70,3 +70,11 @@ def test_regression_has_no_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     show(NoProgress())
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_display_is_asked_for_by_a_word_or_given() -> None:
+    bar = Bar("mine")
+    assert display(bar) is bar
+    assert isinstance(display(True), Bar)
+    assert isinstance(display(False), NoProgress)
+    assert isinstance(display(None), NoProgress)

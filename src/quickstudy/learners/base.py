@@ -1,7 +1,8 @@
 """`Learner`: a meta-learning method, written for one task.
 
-Learners and predictors may be shared between threads: a net has one set of weights at a time, so that
-adapting and predicting wait for each other. Only meta-training needs its learner to itself.
+A learner and its predictors may be shared between threads: a net has one set of weights at a time, so that
+adapting and predicting wait for each other. Meta-training, and whoever sets a learner's options, needs it to
+itself; so do learners that share a net.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from quickstudy.nets.norm import BatchNorm, Moments, Statistics, normalised_by
 from quickstudy.tasks.task import Support, Task, as_input
 
 TrainsOn = Literal["tasks", "batches", "nothing"]
-_ONE_AT_A_TIME = threading.RLock()  # functional_call and `in_use` change the live modules for a while
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,17 @@ class Outer:
     strategy: Literal["loop", "vmap"] = "loop"
 
 
+class _Turn:
+    """A learner's lock: functional_call and `in_use` change the live modules for a while. A deep copy of a
+    learner, whose modules are its own, gets a lock of its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[type[_Turn], tuple[()]]:
+        return _Turn, ()
+
+
 class Learner(nn.Module):
     """A meta-learning method. A subclass says how it learns from a support set, in `learn`.
 
@@ -62,6 +73,10 @@ class Learner(nn.Module):
     outer: ClassVar[Outer] = Outer()
     statistics: Statistics | None = None
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = _Turn()
+
     def learn(self, support: Support) -> Predictor:
         """The inner learning, for one task."""
         raise NotImplementedError
@@ -70,7 +85,8 @@ class Learner(nn.Module):
         """Learn a new task; the learner stays as it is, and the predictor keeps no tensor of the caller's.
 
         Args:
-            x: examples `[n, …]` (tensor, array or list, of any type of number), or a `Support`.
+            x: examples `[n, …]` (tensor, array or list, of any type of number), or a `Support`, whose padding
+                is taken out.
             y: their labels `[n]`, whole numbers from 0, or real targets.
 
         Returns:
@@ -86,7 +102,7 @@ class Learner(nn.Module):
         torch.Size([3, 2])
         """
         if isinstance(x, Support):
-            support = x
+            support = checked(x)
         elif y is None:
             raise UserError("adapt needs labels beside the examples: adapt(x, y)")
         else:
@@ -103,6 +119,8 @@ class Learner(nn.Module):
                     f"inputs of shape {tuple(x.shape)}, but this predictor learned from examples of shape "
                     f"{tuple(shape)}: give [q, {', '.join(map(str, shape))}]"
                 )
+            if not torch.isfinite(x).all():
+                raise DataError("inputs: an example holds NaN or infinity")
             with self.in_use():
                 return predictor.function(x.to(device, dtype))
 
@@ -111,8 +129,8 @@ class Learner(nn.Module):
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Within this block every module is in evaluation mode (running averages, no dropout), and no other
-        thread adapts or predicts."""
-        with _ONE_AT_A_TIME:
+        thread adapts this learner or predicts with it."""
+        with self._turn.lock:
             training = [module for module in self.modules() if module.training]
             try:
                 for module in training:
@@ -217,6 +235,18 @@ class Learner(nn.Module):
             for layer, pairs in support.seen.items()
             for i, kind in enumerate(("mean", "var"))
         }
+
+
+def checked(support: Support) -> Support:
+    """A support set as `Support.of` makes it, its padding taken out; it may state more ways than it shows."""
+    if support.mask is not None:  # the ways of what is padded are those of the largest task
+        support = replace(support, x=support.x[support.mask], y=support.y[support.mask], way=None)
+    found = Support.of(support.x, support.y)
+    way = found.way if support.way is None else support.way
+    if way is not None and (found.way is None or found.way > way):
+        shown = "real targets" if found.way is None else f"labels up to {found.way - 1}"
+        raise DataError(f"support set: {shown}, but it states {way} ways")
+    return replace(found, way=way, unlabelled=support.unlabelled)
 
 
 def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Support:

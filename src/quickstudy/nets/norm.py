@@ -172,16 +172,26 @@ def make_norm(norm: str, channels: int) -> nn.Module:
 def convert_batch_norm(net: nn.Module) -> nn.Module:
     """The same net with torch's batch normalisation layers replaced by `BatchNorm`, in place.
 
-    Torch's layers write running averages while they compute, which an inner loop must not do.
+    Torch's layers write running averages while they compute, which an inner loop must not do. A layer that is
+    used in several places stays one layer.
 
     >>> convert_batch_norm(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))[1]
     BatchNorm()
     """
-    if isinstance(net, nn.modules.batchnorm._BatchNorm):
-        return _converted(net)
-    for name, child in net.named_children():
-        setattr(net, name, convert_batch_norm(child))
-    return net
+    converted: dict[nn.Module, nn.Module] = {}
+
+    def convert(module: nn.Module) -> nn.Module:
+        if module not in converted:
+            converted[module] = module
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                converted[module] = _converted(module)
+            # Not `named_children`, which leaves out a second name of the same layer.
+            for name, child in module._modules.items():
+                if child is not None:
+                    module._modules[name] = convert(child)
+        return converted[module]
+
+    return convert(net)
 
 
 def _converted(theirs: nn.modules.batchnorm._BatchNorm) -> BatchNorm:

@@ -1,4 +1,4 @@
-"""Which processor a run uses."""
+"""Which processor a run uses, and its tasks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import torch
 from torch import nn
 
 from quickstudy.errors import UserError
+from quickstudy.tasks.task import Task
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module's parameters are; the CPU for one without any.
+def suited(batch: Task, module: nn.Module) -> Task:
+    """The tasks on a module's device, floats in its type; as they are where it has no parameters.
 
-    >>> device_of(nn.Linear(2, 1))
-    device(type='cpu')
+    >>> import numpy as np
+    >>> from quickstudy.tasks.regression import Lines
+    >>> batch = Lines(shot=2).batch(np.arange(3))
+    >>> suited(batch, nn.Linear(1, 1).double()).support.x.dtype
+    torch.float64
     """
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
+    like = next(module.parameters(), None)
+    return batch if like is None else batch.to(like.device).to(like.dtype)
 
 
 def find_device(name: str | None) -> torch.device:

@@ -13,7 +13,7 @@ from torch import Tensor
 from quickstudy.errors import TaskError
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.learners.base import Learner
-from quickstudy.outer.device import device_of
+from quickstudy.outer.device import suited
 from quickstudy.tasks.task import Task, TaskSource
 
 
@@ -69,11 +69,12 @@ def collect(
         raise TaskError(f"at least 1 task is needed to measure, not {n_tasks}")
     if isinstance(source, Sized) and n_tasks > len(source):
         raise TaskError(f"{n_tasks} tasks are asked for, but there are {len(source)}")
-    with learner.in_use(), torch.no_grad():
-        for start in range(0, n_tasks, chunk):
-            batch = source.batch(np.arange(start, min(start + chunk, n_tasks))).to(device_of(learner))
-            for part in stackable(batch):
-                take(part, map_tasks(function, part, strategy or learner.outer.strategy))
+    for start in range(0, n_tasks, chunk):
+        batch = suited(source.batch(np.arange(start, min(start + chunk, n_tasks))), learner)
+        for part in stackable(batch):
+            with learner.in_use(), torch.no_grad():  # in between, other threads have their turn
+                found = map_tasks(function, part, strategy or learner.outer.strategy)
+            take(part, found)
 
 
 def stackable(batch: Task) -> Iterator[Task]:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from quickstudy.errors import NonFiniteError, TaskError
+from quickstudy.errors import NonFiniteError, TaskError, UserError
 from quickstudy.inner.mapping import Strategy
 from quickstudy.inner.unrolled import estimate
 from quickstudy.learners.base import Learner
 from quickstudy.outer.checkpoint import BEST, CHECKPOINT, History, State
-from quickstudy.outer.device import device_of
+from quickstudy.outer.device import suited
 from quickstudy.outer.measure import measure
 from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimizer, make_schedule
-from quickstudy.outer.progress import NoProgress, Progress
+from quickstudy.outer.progress import Progress, display
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.seeds import seeded
 from quickstudy.tasks.task import Task, TaskSource
@@ -44,8 +45,8 @@ def meta_train(
     validation_tasks: int = 200,
     patience: int | None = None,
     seed: int = 0,
-    run: RunFolder | None = None,
-    progress: Progress | None = None,
+    run: str | Path | RunFolder | None = None,
+    progress: Progress | bool | None = None,
     log: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> History:
     """Meta-train a learner; afterwards it holds the weights that were best on meta-validation.
@@ -56,18 +57,27 @@ def meta_train(
         validation: meta-validation tasks 0 … validation_tasks - 1, measured every `validate_every` steps.
         iterations: meta-steps.
         meta_batch, optimizer, outer_lr, schedule, strategy: by default what the learner states in `outer`;
-            optimizer and schedule may be functions that make any of torch's.
+            optimizer and schedule may be functions that make one of torch's, but not LBFGS, which needs the
+            loss several times a step, nor ReduceLROnPlateau, which is no function of the step.
         clip: largest norm of the meta-gradient; None does not clip.
         patience: stop after this many validations without a better one.
         seed: of the chance a learner draws in `prepare`, and its net in dropout.
-        run: where to keep checkpoints; if it holds one, training goes on from it, bit for bit.
+        run: where to keep checkpoints, a folder; if it holds one, training goes on from it, bit for bit.
+        progress: show a bar on standard error, or a display of your own.
         log: called with each record.
 
     Raises:
+        UserError: a number that is too small.
         TaskError: the learner is trained on ordinary batches and these are tasks, or the other way round.
         NonFiniteError: the outer loss or the meta-gradient is not a number; it names the meta-step, and the
             state before it is kept.
     """
+    at_least(0, iterations=iterations, outer_lr=outer_lr)
+    at_least(1, meta_batch=meta_batch, validate_every=validate_every)
+    at_least(1, validation_tasks=validation_tasks, patience=patience)
+    if clip is not None and not clip > 0:
+        raise UserError(f"clip must be above 0, not {clip}")
+    run, show = folder(run), display(progress)
     outer = learner.outer
     params = {k: p for k, p in learner.named_parameters() if p.requires_grad}
     if not params or learner.trains_on == "nothing":
@@ -82,7 +92,6 @@ def meta_train(
     history, window = state.history, state.window
     saved_at = clock = time.monotonic()
     worse = validations_since_best(history)
-    show = progress or NoProgress()
 
     def keep() -> None:
         nonlocal saved_at, clock
@@ -100,7 +109,7 @@ def meta_train(
             generator = torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
             batch = tasks.batch(np.arange(i * size, (i + 1) * size))
             check_source(learner, batch)
-            batch = learner.prepare(batch.to(device_of(learner)), generator)
+            batch = learner.prepare(suited(batch, learner), generator)
             with seeded(int(torch.randint(2**62, (), generator=generator))):  # dropout in a net
                 outcome, gradient = estimate(learner, batch, how)
             loss, norm = float(outcome.loss.mean()), global_norm(gradient)
@@ -155,6 +164,20 @@ def meta_train(
         run.save(BEST, learner.state_dict(), {"iteration": history.iteration})
     learner.eval()
     return history
+
+
+def at_least(least: int, **numbers: float | None) -> None:
+    """Refuse numbers below `least`, and NaN, by name."""
+    for name, value in numbers.items():
+        if value is not None and not value >= least:
+            raise UserError(f"{name} must be at least {least}, not {value}")
+
+
+def folder(run: str | Path | RunFolder | None) -> RunFolder | None:
+    """The run folder that is given, or at a path, where it is made if there is none."""
+    if run is None or isinstance(run, RunFolder):
+        return run
+    return RunFolder.create(run, {}) if RunFolder(Path(run)).vacant else RunFolder.open(run)
 
 
 def go_on(state: State, run: RunFolder | None) -> dict[str, Tensor]:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from quickstudy.errors import unknown
+from quickstudy.errors import UserError, unknown
 
 MakeOptimizer = Callable[[Iterable[Tensor]], Optimizer]
 MakeSchedule = Callable[[Optimizer], LRScheduler]
@@ -30,18 +30,38 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 def make_optimizer(how: str | MakeOptimizer, params: Iterable[Tensor], lr: float) -> Optimizer:
-    """An optimiser by name with rate `lr`, or the one that `how(params)` makes."""
+    """An optimiser by name with rate `lr`, or the one that `how(params)` makes.
+
+    Raises:
+        UserError: no such name, or LBFGS.
+    """
     if callable(how):
-        return how(params)
+        made = how(params)
+        if isinstance(made, torch.optim.LBFGS):
+            raise UserError(
+                "LBFGS asks for the loss several times a step, but a meta-step has tasks of its own: "
+                "choose another optimizer"
+            )
+        return made
     if how not in OPTIMIZERS:
         raise unknown("optimizer", how, OPTIMIZERS)
     return OPTIMIZERS[how](params, lr=lr)
 
 
 def make_schedule(how: str | MakeSchedule, optimizer: Optimizer, iterations: int) -> LRScheduler:
-    """A schedule by name over `iterations` meta-steps, or the one that `how(optimizer)` makes."""
+    """A schedule by name over `iterations` meta-steps, or the one that `how(optimizer)` makes.
+
+    Raises:
+        UserError: no such name, or ReduceLROnPlateau.
+    """
     if callable(how):
-        return how(optimizer)
+        made = how(optimizer)
+        if isinstance(made, ReduceLROnPlateau):
+            raise UserError(
+                "ReduceLROnPlateau follows a loss, but a schedule is a function of the meta-step: "
+                "choose another schedule"
+            )
+        return made
     if how not in SCHEDULES:
         raise unknown("schedule", how, SCHEDULES)
     factor = SCHEDULES[how]

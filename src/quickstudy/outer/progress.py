@@ -87,3 +87,14 @@ class Bar:
 
     def end(self) -> None:
         self.bar.stop()
+
+
+def display(progress: Progress | bool | None) -> Progress:
+    """The display that is given; a bar for True, nothing for False or None.
+
+    >>> type(display(False)).__name__
+    'NoProgress'
+    """
+    if progress is None or isinstance(progress, bool):
+        return Bar() if progress else NoProgress()
+    return progress
