@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-import quickstudy
 from quickstudy.data import ClassDataset, omniglot
 from quickstudy.data.glyphs import glyphs
 from quickstudy.errors import DataError
 from quickstudy.inner.allocator import keep_freed_memory
+from quickstudy.outer.provenance import commit, environment
 from quickstudy.tasks import ClassTasks
 
 ROUNDS, SECONDS = 7, 1.0
@@ -157,11 +157,11 @@ def main() -> None:
             times = ", ".join(f"{v:.1f}x {k}" for k, v in ratio.items())
             print(f"{way}-way {shot}-shot {query}-query, tasks a second: {shown}; {times}", flush=True)
     result = {
-        "command": "python benchmarks/tasks.py --out results/tasks.json",
+        "title": "tasks a second, in memory, on one core; ratios are medians of rounds side by side",
+        "command": "QUICKSTUDY_DATA=DIR python benchmarks/tasks.py --out results/tasks.json",
+        "commit": commit(),
+        "environment": environment(),
         "data": data.name,
-        "version": quickstudy.__version__,
-        "torch": torch.__version__,
-        "threads": 1,
         "rounds": ROUNDS,
         "settings": report,
     }

@@ -34,5 +34,5 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     """
     names = sorted(known)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    hint = f": did you mean {near[0]!r}?" if near else ":"
+    hint = f": did you mean {near[0]!r}?" if near else ""
     return UserError(f"unknown {kind} {given!r}{hint} (known: {', '.join(names)})")

@@ -55,7 +55,7 @@ def test_one_picture_for_five_shots(train: list[object], pictures: Path, refused
         for i in range(1, 6):
             (pictures / f"class{c}" / f"{i}.png").unlink()
     line = refused(*train, "--shot", 5)
-    assert "has 1 examples, too few for 5 shots + 1 queries" in line
+    assert "has 1 example, too few for 5 shots + 1 query" in line
     assert "class 'class" in line
 
 

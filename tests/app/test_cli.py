@@ -105,7 +105,7 @@ def test_unknown_names_come_with_the_nearest(refused: Callable[..., str]) -> Non
 
 
 def test_mistaken_options(refused: Callable[..., str]) -> None:
-    assert refused("train", "--way", "x", "--out", "never").startswith("Error parsing --way: invalid literal")
+    assert refused("train", "--way", "x", "--out", "never").startswith("--way: 'x' is not a whole number")
     assert refused("train", "--way", "3").startswith("missing: --out PATH")
     assert refused("train", "--shot", "-1", "--out", "never").startswith("shot must be at least 1, not -1")
     assert refused("train", "--learner", "protonet", "--steps", "3", "--out", "never").startswith(

@@ -103,7 +103,9 @@ def test_all_controls(splits: Splits, source: ClassTasks, spy: Callable[[str], C
     [((_, tasks), options)] = trained
     assert tasks.data is splits.train
     assert options["validation"].data is splits.val
-    assert (options["iterations"], options["validate_every"]) == (24, 12)
+    # As many pictures as MAML saw: 16 tasks of 3 ways, 1 shot and 5 queries in each of 6 meta-steps.
+    pictures = 6 * 16 * 3 * (1 + 5)
+    assert (options["iterations"], options["validate_every"]) == (pictures // 32, pictures // 32 // 2)
     # Chosen on meta-validation, measured on the very tasks the learner is measured on.
     assert all(args[1].data is splits.val for args, _ in chosen_on)
     assert all(args[1] is source for args, _ in measured_on)
@@ -142,8 +144,8 @@ def test_pretraining_keeps_the_body_of_the_best_validation(
         by_hand,
         control.training_tasks(splits.train),
         validation=control.problem(splits.val),
-        iterations=24,
-        validate_every=12,
+        iterations=54,
+        validate_every=27,
         validation_tasks=4,
         seed=7,
     )

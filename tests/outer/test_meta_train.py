@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import sys
@@ -13,14 +14,17 @@ import pytest
 import torch
 from torch import nn
 
+from quickstudy.data import ClassDataset
 from quickstudy.errors import NonFiniteError, RunError, TaskError, UserError
 from quickstudy.inner.mapping import map_tasks
 from quickstudy.inner.outcome import Outcome
 from quickstudy.learners import MAML, Learner, PixelNN, Predictor, ProtoNet
+from quickstudy.nets import conv4
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.progress import NoProgress
 from quickstudy.outer.session import train
-from quickstudy.tasks import SupervisedBatches
+from quickstudy.tasks import ClassTasks, SupervisedBatches
 from quickstudy.tasks.regression import Lines
 from quickstudy.tasks.task import Support, Task
 
@@ -256,3 +260,22 @@ def test_dropout_is_drawn_from_seed_and_step(
     resumed = go_on(6, run=run)
     assert all(torch.equal(resumed[k], v) for k, v in whole.items())
     assert any(not torch.equal(other_seed[k], v) for k, v in whole.items())
+
+
+@pytest.mark.parametrize("learner", [MAML, ProtoNet])
+def test_memory_does_not_grow_over_meta_steps(learner: type[Learner], blobs: ClassDataset) -> None:
+    """Tensors that live after each step of the real loop, its history and display aside."""
+    alive: list[int] = []
+
+    class Counting(NoProgress):
+        def step(self, done: int, metrics: dict[str, float], tasks: int) -> None:
+            gc.collect()
+            alive.append(sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()))
+
+    options = {"way": 3} if learner is MAML else {}
+    net = learner(conv4(2, size=16, blocks=2), **options)  # type: ignore[arg-type]
+    source = ClassTasks(blobs, 3, 1, query=1)
+    meta_train(net, source, validation=source, validation_tasks=2, validate_every=4, iterations=9,
+               meta_batch=2, progress=Counting())  # fmt: skip
+    assert len(alive) == 9
+    assert max(alive[4:]) <= max(alive[1:4])

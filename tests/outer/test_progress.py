@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -36,21 +37,22 @@ def test_a_bar_writes_to_standard_error_only(capsys: pytest.CaptureFixture[str])
     assert " ".join(line.split()) == expected
 
 
-def test_a_bar_in_a_terminal_shows_how_it_goes_and_how_long_it_takes(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_bar_fits_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     bar = Bar("maml on my[/red]pictures[bold]")
     screen = io.StringIO()
-    bar.bar = RichProgress(*columns(), console=Console(file=screen, force_terminal=True, width=200))
-    bar.begin(100, 10)
-    for done in (11, 12):
-        bar.step(done, {"loss": 1.0, "accuracy": 0.5}, 4)
+    bar.console = Console(file=screen, force_terminal=True, width=80)
+    bar.bar = RichProgress(*columns()[1:], console=bar.console)
+    bar.begin(10_000, 10)
+    bar.since -= 10
+    for done in (1_011, 1_012):
+        bar.step(done, {"loss": 1.0, "accuracy": 0.5}, 400)
     bar.bar.refresh()
     bar.end()
-    shown = screen.getvalue()
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert "…" not in shown
+    assert shown.startswith("maml on my[/red]pictures[bold]\n")
     for part in (
-        "maml on my[/red]pictures[bold]",
-        "12/100",
+        " 1012/10000",
         "loss 1.000",
         "accuracy 0.500",
         "tasks/s",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,9 @@ def run(args: Sequence[str]) -> int:
 def main(args: Sequence[str] | None = None) -> int:
     """The entry point. Returns the exit code."""
     args = sys.argv[1:] if args is None else args
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # no ± in this terminal's encoding loses no measurement
     try:
         return run(args)
     except UserError as error:

@@ -30,7 +30,7 @@ class Data:
 
     Args:
         action: list, info or prepare.
-        name: the data set, for info and prepare.
+        name: the data set, for info and prepare; prepare takes a folder too.
         data_dir: where data lies; by default $QUICKSTUDY_DATA, then the cache folder.
     """
 
@@ -53,11 +53,10 @@ def main(args: Sequence[str]) -> int:
         return 0
     if not given.name:
         raise UserError(f"data {given.action} needs the name of a data set (known: {', '.join(names())})")
-    info = describe(given.name)
     if given.action == "prepare":
-        data = load(given.name, root=given.data_dir)
-        out.print(str(data))
+        out.print(str(load(given.name, root=given.data_dir)), soft_wrap=True)
         return 0
+    info = describe(given.name)
     out.print(f"{info.name}: {info.about}")
     for label, value in (
         ("classes", info.classes or "as many as asked for"),

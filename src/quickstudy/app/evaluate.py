@@ -54,7 +54,8 @@ class Evaluate:
         seed: which tasks.
         statistics: normalise by support, running or batch statistics instead of the run's own way.
         modes: measure every normalisation mode that applies.
-        floors: measure the controls on the same tasks (they are trained now: minutes).
+        floors: measure the controls on the same tasks. They are trained now, on as many pictures as the
+            learner was, and tuned: minutes to an hour. What is measured is kept; a second call goes on.
         search: first choose inner steps and rate on meta-validation, as the controls do.
         json: print one JSON object on standard output.
         device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
@@ -126,6 +127,7 @@ def main(args: Sequence[str]) -> int:
             search_tasks=SEARCH,
             cache=run.path / "floors",
             progress=True,
+            say=lambda row: announce(f"{row.name}: {row.evaluation}"),
         )
         report["floors"] = [row.json() for row in rows]
         say(floors_table([*rows], learner=(config.learner, result)))
@@ -139,6 +141,11 @@ def main(args: Sequence[str]) -> int:
         told = f"nothing kept: {error}"
     Console(stderr=True).print(escape(told), highlight=False, soft_wrap=True)
     return 0
+
+
+def announce(text: str) -> None:
+    """A line on standard error; standard output is for results."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(text))
 
 
 def measured(given: Evaluate, learner: Learner, source: ClassTasks, run: RunFolder) -> list[Evaluation]:

@@ -16,6 +16,13 @@ from quickstudy.errors import UserError
 
 Options = TypeVar("Options")
 REGISTRY = ConstructorRegistry()
+PLAIN = {
+    r"Error parsing (--\S+): ": r"\1: ",
+    r"invalid literal for int\(\) with base 10: ('.*')": r"\1 is not a whole number",
+    r"could not convert string to float: ('.*')": r"\1 is not a number",
+    r"Expected 1 values": "it needs one",
+}
+"""How a mistake is told where the parser's own words are a programmer's."""
 
 
 @REGISTRY.primitive_rule
@@ -73,8 +80,16 @@ def parse(kind: type[Options], args: Sequence[str], command: str, description: s
     except SystemExit as end:
         if not end.code:
             raise
-        text = re.sub(r"\x1b\[[0-9;]*m|╭.*╮|[│─╰╯]+", " ", said.getvalue())  # colours, the frame, its title
+        # Without colours and the frame, which is of other marks where these cannot be encoded, and its title.
+        text = re.sub(
+            r"\x1b\[[0-9;]*m|╭.*╮|[│─╰╯]+|^\+?-+ .* -+\+?$|^\||\|$|\+?-{9,}\+?",
+            " ",
+            said.getvalue(),
+            flags=re.M,
+        )
         text = re.split(r"For full helptext|Full helptext|Argument helptext", text)[0]
         text = " ".join(text.split()).removeprefix(f"Error parsing {kind.__name__}: ")
         text = text.replace(f"Missing from quickstudy {command}", "missing")
+        for pattern, words in PLAIN.items():
+            text = re.sub(pattern, words, text)
         raise UserError(f"{text.rstrip('. ')} (quickstudy {command} --help)") from None

@@ -18,7 +18,9 @@ def draw_curve(run: RunFolder) -> Path | None:
         return None
     path, metrics = run.path / "curve.png", run.path / "metrics.jsonl"
     if not path.exists() or path.stat().st_mtime_ns < metrics.stat().st_mtime_ns:
-        training_curve(records, path)
+        ways = {"training": run.config.get("training", {}).get("way"), "validation": run.config.get("way")}
+        labels = {name: f"meta-{name}" + (f", {way}-way" if way else "") for name, way in ways.items()}
+        training_curve(records, path, **labels)
     return path
 
 

@@ -19,6 +19,7 @@ from quickstudy.app.options import parse
 from quickstudy.data import polarity, read_image
 from quickstudy.data.folder import class_folders, ignored
 from quickstudy.data.images import SUFFIXES
+from quickstudy.data.polarity import Polarity
 from quickstudy.errors import DataError
 from quickstudy.outer.session import load_run
 
@@ -29,7 +30,8 @@ The support folder holds one folder a class, its name being the label:
 
 Examples:
   quickstudy predict runs/a --support my/classes --query new1.png new2.png
-  quickstudy predict runs/a --support my/classes --query my/new --json      a folder of pictures"""
+  quickstudy predict runs/a --support my/classes --query my/new --json      a folder of pictures
+  quickstudy predict … --polarity dark-on-light                             ink on shaded paper"""
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class Predict:
         run: the run folder.
         support: a folder with one folder of pictures a class.
         query: picture files, or folders of them.
+        polarity: what the given pictures are, where that cannot be seen from the examples.
         json: print one JSON object on standard output.
     """
 
     run: tyro.conf.Positional[Path]
     support: Path
     query: tuple[Path, ...]
+    polarity: Polarity | None = None
     json: bool = False
 
 
@@ -71,20 +75,20 @@ def read_all(files: Sequence[Path], shape: Sequence[int]) -> np.ndarray:
 
 
 def as_trained(
-    x: np.ndarray, queries: np.ndarray, run_polarity: str | None
+    x: np.ndarray, queries: np.ndarray, run_polarity: str | None, given: Polarity | None = None
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Examples and queries with the run's polarity, and what was done, in words.
 
     The examples decide for both: inverting one of them alone would make the same thing look different, and
     a prediction would depend on the other queries if these were asked.
     """
-    found = run_polarity and polarity(x)
-    if found is None or run_polarity is None:
-        unclear = (
-            f"; not inverted: the examples have no clear polarity, the run's pictures are {run_polarity}"
-        )
-        return x, queries, unclear if run_polarity else ""
-    other = polarity(queries)
+    if run_polarity is None:
+        return x, queries, ""
+    found = given or polarity(x)
+    if found is None:
+        unclear = "; not inverted: the examples have no clear polarity (--polarity says what they are), the "
+        return x, queries, f"{unclear}run's pictures are {run_polarity}"
+    other = given or polarity(queries)
     careful = "" if other in (found, None) else f"; careful: examples are {found}, queries {other}"
     if found == run_polarity:
         return x, queries, careful
@@ -113,7 +117,11 @@ def main(args: Sequence[str]) -> int:
     files = [f for name in names for f in classes[name]]
     labels = torch.tensor([i for i, name in enumerate(names) for _ in classes[name]])
     queries = [f for path in given.query for f in pictures_in(path)]
-    x, q, done = as_trained(read_all(files, shape), read_all(queries, shape), facts["polarity"])
+    if not queries:
+        raise DataError("--query names no pictures to classify")
+    x, q, done = as_trained(
+        read_all(files, shape), read_all(queries, shape), facts["polarity"], given.polarity
+    )
     counts = sorted({len(v) for v in classes.values()})
     shots = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     say(f"{len(names)} classes, {shots} examples each; {len(queries)} to classify")

@@ -9,7 +9,7 @@ from typing import Literal
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from quickstudy.app.options import parse
 from quickstudy.errors import UserError
@@ -68,7 +68,7 @@ def main(args: Sequence[str]) -> int:
     given = parse(RecipeOptions, args, "recipe", EXAMPLES)
     out = Console(highlight=False)
     if given.action == "list":
-        table = Table("recipe", "what it shows", "published")
+        table = Table(Column("recipe", no_wrap=True), "what it shows", "published")
         for name, plan in RECIPES.items():
             table.add_row(name, plan.title, plan.source)
         out.print(table)

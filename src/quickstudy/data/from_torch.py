@@ -31,8 +31,13 @@ def from_torch(dataset: Any, *, name: str | None = None) -> ClassDataset:
     name = name or type(dataset).__name__
     examples: list[np.ndarray] = []
     labels: list[Any] = []
+    if not hasattr(dataset, "__len__"):
+        raise DataError(f"{name}: its length is not known; only map-style data sets can be taken")
     for i in range(len(dataset)):
-        x, label = dataset[i]
+        pair = dataset[i]
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise DataError(f"{name}: example {i} is no (picture, label) pair but a {type(pair).__name__}")
+        x, label = pair
         if isinstance(x, Image.Image):
             x = plain(x)
             x = convert(x, "grey" if x.mode == "L" else "rgb")
@@ -45,6 +50,9 @@ def from_torch(dataset: Any, *, name: str | None = None) -> ClassDataset:
             )
     if not examples:
         raise DataError(f"{name}: no examples")
-    classes = getattr(dataset, "classes", None)
+    whole = dataset
+    while not hasattr(whole, "classes") and hasattr(whole, "dataset"):  # a torch.utils.data.Subset
+        whole = whole.dataset
+    classes = getattr(whole, "classes", None)
     names = [str(classes[label]) for label in sorted(set(labels))] if classes else None
     return ClassDataset.from_arrays(np.stack(examples), labels, names=names, name=name)

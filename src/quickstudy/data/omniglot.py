@@ -148,12 +148,21 @@ def _place(part: str, root: str | Path | None, download: bool) -> Path:
     dest = data_root(root) / "omniglot" / file
     if not download:
         raise DataError(
-            f"omniglot: {file} is not in {', '.join(map(str, data_roots(root)))}; "
-            f"place {URLS[0]}{file} ({size / 1e6:.1f} MB) at {dest}, or allow the download"
+            f"omniglot: {file} is not in {', '.join(map(str, data_roots(root)))}; {by_hand(root)}"
         )
     from quickstudy.data.download import fetch
 
-    return fetch([url + file for url in URLS], dest, sha256=sha256, size=size)
+    try:
+        return fetch([url + file for url in URLS], dest, sha256=sha256, size=size)
+    except DataError as error:
+        raise DataError(f"{error}; by hand: {by_hand(root)}") from None
+
+
+def by_hand(root: str | Path | None) -> str:
+    """How to place the two zips without a download."""
+    total = sum(part.size for part in PARTS.values())
+    files = " and ".join(part.file for part in PARTS.values())
+    return f"place {files} of {URLS[0]} ({total / 1e6:.1f} MB together) in {data_root(root) / 'omniglot'}"
 
 
 def _read(content: bytes, part: str, size: int, filter: str, progress: bool) -> np.ndarray:

@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +30,11 @@ from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.run_folder import RunFolder, checksum
-from quickstudy.tasks import ClassTasks
+from quickstudy.tasks import ClassTasks, SupervisedBatches
 from quickstudy.tasks.sampler import FrozenTasks
 from quickstudy.version import __version__
 
+PRETRAINING_BATCH = SupervisedBatches.size
 SIZES = ("way", "shot", "query")
 MATTERS = ("body", "channels", "norm", "seed", *SIZES, "validate_every", "validation_tasks")
 """The options of a run that its floors depend on, beside the data."""
@@ -71,6 +73,7 @@ def floors(
     pretrain_iterations: int | None = None,
     cache: Path | None = None,
     progress: bool = False,
+    say: Callable[[Floor], None] = lambda row: None,
 ) -> list[Floor]:
     """Measure the controls on the tasks a learner was measured on, with its body.
 
@@ -85,10 +88,11 @@ def floors(
         n_tasks: meta-test tasks.
         statistics: normalise by "support", "running" or "batch" statistics instead of the run's own way.
         search_tasks: meta-validation tasks for each setting tried.
-        pretrain_iterations: steps of pretraining on batches of 32; by default four for each meta-step.
+        pretrain_iterations: steps of pretraining; by default it sees as many pictures as the learner did.
         cache: a folder where rows and the pretrained body are kept: a second call is quick, and one that was
             interrupted goes on.
         progress: show bars on standard error.
+        say: called with each row as it is found.
 
     Raises:
         UserError: an unknown control.
@@ -105,7 +109,7 @@ def floors(
         except OSError as error:
             raise RunError(f"cannot make the folder {cache}: {error.strerror or error}") from error
     told = source.describe()
-    iterations = 4 * config.iterations if pretrain_iterations is None else pretrain_iterations
+    iterations = equal_pictures(config, splits) if pretrain_iterations is None else pretrain_iterations
     base = [splits.train.fingerprint(), splits.val.fingerprint(), {k: getattr(config, k) for k in MATTERS}]
     asked = checksum(
         source.batch(np.arange(min(2, n_tasks))).tensors()
@@ -119,6 +123,7 @@ def floors(
         kept = None if cache is None else read(cache / f"{name}-{key}.json")
         if kept is not None:
             rows.append(kept)
+            say(kept)
             continue
         begun, seconds = time.monotonic(), 0.0
         control = dataclasses.replace(config, learner=name, settings={}, way=most(told["way"]))
@@ -134,9 +139,19 @@ def floors(
             result = evaluate(learner, source, n_tasks, progress=progress)
         row = Floor(name, result, chosen, seconds + time.monotonic() - begun)
         rows.append(row)
+        say(row)
         if cache is not None:
             write(cache / f"{name}-{key}.json", row)
     return rows
+
+
+def equal_pictures(config: TrainConfig, splits: Splits) -> int:
+    """The steps of pretraining in which it sees as many pictures as the run's learner in meta-training."""
+    source = config.training_tasks(splits.train)
+    pictures = PRETRAINING_BATCH
+    if isinstance(source, ClassTasks):
+        pictures = most(source.way) * (most(source.shot) + most(source.query or 0)) * (config.meta_batch or 1)
+    return math.ceil(config.iterations * pictures / PRETRAINING_BATCH)
 
 
 class Pretraining:

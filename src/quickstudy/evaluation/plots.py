@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,12 +29,19 @@ BLUE, GREEN, RED = "#2563a8", "#2b8a57", "#c8372d"
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
 
 
-def training_curve(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+def training_curve(
+    records: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    *,
+    training: str = "meta-training",
+    validation: str = "meta-validation",
+) -> None:
     """Loss and accuracy by meta-step: training, and meta-validation with its 95 % band and its best.
 
     Args:
         records: the lines of metrics.jsonl; a value of None leaves a gap.
         path: the PNG to write.
+        training, validation: what the two were measured on.
 
     Raises:
         UserError: there are no records.
@@ -51,7 +59,7 @@ def training_curve(records: Sequence[Mapping[str, Any]], path: str | Path) -> No
         axes = _axes(figure, 1, len(kinds), place, title=kind.capitalize(), xlabel="meta-step")
         train, val = column(f"train_{kind}"), column(f"val_{kind}")
         drawn = []
-        for y, colour, label in ((train, GREY, "meta-training"), (val, BLUE, "meta-validation")):
+        for y, colour, label in ((train, GREY, training), (val, BLUE, validation)):
             if np.isfinite(y).any():
                 few = "o" if len(x) <= 40 else ""
                 drawn += axes.plot(x, y, color=colour, label=label, marker=few, markersize=3, linewidth=1.7)
@@ -261,9 +269,10 @@ def _elided(name: str, letters: int = 34) -> str:
 
 
 def _lines(name: str) -> str:
-    """A class name in lines as wide as a picture, broken where names of files have marks for spaces."""
-    words = _elided(name).replace("_", " ").replace("/", "/ ")
-    return "\n".join(textwrap.wrap(words, 15)) or name
+    """A class name in lines as wide as a picture, broken after the marks that names of files have."""
+    marked = re.sub(r"(?<=[_/-])(?=.)", "\0 ", _elided(name))
+    lines = textwrap.wrap(marked, 15, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0 ", "").replace("\0", "") or name
 
 
 def _brief(names: Sequence[str]) -> list[str]:

@@ -42,7 +42,7 @@ def choose_settings(
     best, chosen = -math.inf, own
     try:
         with progress_bar(progress) as bar:
-            shown = bar.add_task("choosing settings on meta-validation", total=len(candidates), note="")
+            shown = bar.add_task("choosing settings", total=len(candidates), note="")
             for settings in candidates:
                 apply(learner, settings)
                 measured = measure(learner, validation, n_tasks)

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quickstudy import nets
-from quickstudy.data import ClassDataset, Splits, names
+from quickstudy.data import ClassDataset, Splits, describe, names
 from quickstudy.data import load as load_data
-from quickstudy.errors import RunError, TaskError, UserError
+from quickstudy.errors import RunError, TaskError, UserError, unknown
 from quickstudy.learners import Learner, build, learner_class
 from quickstudy.learners.registry import options
 from quickstudy.outer.device import find_device
 from quickstudy.outer.seeds import seeded
 from quickstudy.tasks import ClassTasks, SupervisedBatches, TaskSource
 
+OUTER = ("optimizer", "outer_lr", "schedule", "meta_batch")
+"""The options that a learner has usual values for."""
 Norm = Literal["support", "batch", "running", "group", "layer", "none"]
 LEAST: dict[str, float] = {
     **dict.fromkeys(("way", "train_way"), 2),
@@ -28,6 +30,8 @@ LEAST: dict[str, float] = {
     **dict.fromkeys(("iterations", "outer_lr", "split_seed"), 0),
 }
 """The smallest value of each numeric option that has one."""
+LARGEST = 1024
+"""Pictures of more pixels a side are beyond the nets here, and soon beyond memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +105,20 @@ class TrainConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        own = {name: option.default for name, option in options(learner_class(self.learner)).items()}
+        kind = learner_class(self.learner)
+        usual = {k: v for k, v in asdict(kind.outer).items() if k in OUTER}
+        usual["norm"] = "none" if self.body == "mlp" else "support"
+        for name, value in usual.items():  # what is used is what is kept with the run
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        own = {name: option.default for name, option in options(kind).items()}
         object.__setattr__(self, "settings", {**own, **self.settings})
         if self.data not in names() and Path(self.data).expanduser().is_dir():  # found from anywhere
             object.__setattr__(self, "data", str(Path(self.data).expanduser().resolve()))
+        if self.data_dir is not None and not Path(self.data_dir).expanduser().is_dir():
+            raise UserError(f"data-dir: there is no folder {self.data_dir}")
+        if self.size > LARGEST:
+            raise UserError(f"size must be at most {LARGEST} pixels, not {self.size}")
         for name, least in LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -143,6 +157,10 @@ class TrainConfig:
 
     def splits(self) -> Splits:
         """The data, split by classes, turned where the protocol turns it."""
+        if self.data in names() and self.split is not None:  # told before anything is read
+            known = [*describe(self.data).splits, "random"]
+            if self.split not in known:
+                raise unknown("split", self.split, known)
         data: ClassDataset = load_data(
             self.data,
             root=self.data_dir,

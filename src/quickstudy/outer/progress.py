@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 
@@ -38,20 +38,19 @@ class NoProgress:
 
 
 def columns() -> list[Any]:
-    """The columns of every bar of ours."""
+    """The columns of every bar of ours, narrow enough for a terminal of 80."""
     return [
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     ]
 
 
 class Bar:
-    """A rich progress bar in a terminal; elsewhere one line a validation.
+    """A line with the title, then a rich progress bar in a terminal; anywhere one line a validation.
 
     Args:
         title: what is being trained.
@@ -62,12 +61,13 @@ class Bar:
         self.console = Console(file=sys.stderr)
         # Where nothing can be redrawn, rich would end with an empty line.
         plain = not self.console.is_interactive
-        self.bar = RichProgress(*columns(), console=self.console, transient=True, disable=plain)
+        self.bar = RichProgress(*columns()[1:], console=self.console, transient=True, disable=plain)
         self.smooth: dict[str, float] = {}
 
     def begin(self, total: int, done: int) -> None:
+        self.console.print(escape(self.title), highlight=False, soft_wrap=True)
         self.bar.start()
-        self.task = self.bar.add_task(escape(self.title), total=total, completed=done, note="")
+        self.task = self.bar.add_task("", total=total, completed=done, note="")
         self.since, self.tasks = time.monotonic(), 0
 
     def step(self, done: int, metrics: dict[str, float], tasks: int) -> None:

@@ -81,7 +81,8 @@ class RunFolder:
         """
         folder = RunFolder(Path(path))
         if not folder.path.is_dir():
-            raise RunError(f"{path} is not a run folder: there is no such folder")
+            what = "it is a file" if folder.path.exists() else "there is no such folder"
+            raise RunError(f"{path} is not a run folder: {what}")
         if not (folder.path / "config.json").is_file():
             raise RunError(f"{path} is not a run folder: it has no config.json")
         version = folder.config.get("version")

@@ -16,7 +16,7 @@ from quickstudy.errors import RunError, UserError
 from quickstudy.learners import Learner
 from quickstudy.outer.checkpoint import BEST, History
 from quickstudy.outer.config import TrainConfig
-from quickstudy.outer.device import device_of, find_device
+from quickstudy.outer.device import find_device
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Progress
 from quickstudy.outer.run_folder import RunFolder
@@ -120,7 +120,7 @@ def facts_of(
     shape = splits.train.image_shape
     return {
         "threads": torch.get_num_threads(),
-        "device": device_of(learner).type,
+        "device": find_device(config.device).type,
         "strategy": config.strategy or learner.outer.strategy,
         "pictures": {
             "shape": list(shape),

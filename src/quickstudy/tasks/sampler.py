@@ -110,10 +110,11 @@ class ClassTasks:
         for table, need in wants:
             worst = int(table.counts.argmin())
             if table.counts[worst] < need:
-                what = f"{shot} shots + {query} queries"
+                count = int(table.counts[worst])
+                what = f"{shot} shot{'s' * (shot > 1)} + {query} quer{'ies' if query > 1 else 'y'}"
                 what += f" + {self.unlabelled} unlabelled" if self.unlabelled else ""
                 raise TaskError(
-                    f"{name}: class {self.data.names[worst]!r} has {table.counts[worst]} examples, "
+                    f"{name}: class {self.data.names[worst]!r} has {count} example{'s' * (count != 1)}, "
                     f"too few for {what}"
                 )
         overlap = np.intersect1d(support.rows, queries.rows)
