@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quickstudy.learners import ANIL
+from quickstudy.learners import ANIL, MAML
+from quickstudy.learners.registry import option_help, options
+from quickstudy.nets import mlp
 from quickstudy.tasks import Task
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -35,3 +38,13 @@ def test_a_logistic_regression_on_fixed_features(make: Callable[..., ANIL], batc
         wanted = head(learner.net.body(task.query.x)).detach()
         predicted = learner.adapt(task.support)(task.query.x)
         torch.testing.assert_close(predicted, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_it_is_maml_with_other_defaults() -> None:
+    assert inspect.signature(ANIL).parameters.keys() == inspect.signature(MAML).parameters.keys()
+    wanted = {"inner_params": "head", "inner_lr": 0.1, "steps": 5, "test_steps": None}
+    assert {k: p.default for k, p in options(ANIL).items()} == wanted
+    assert option_help(ANIL) == option_help(MAML)
+    learner = ANIL(mlp(2), way=3, steps=2, test_steps=4)
+    assert {k: getattr(learner, k) for k in wanted} == {**wanted, "steps": 2, "test_steps": 4}
+    assert learner.way == 3

@@ -122,11 +122,11 @@ def normalising(learner: Learner, statistics: str | None) -> Iterator[None]:
 
 def scores(learner: Learner, task: Task) -> dict[str, Tensor]:
     """One task's metrics and, for classes, each query's prediction and its probability `[q]`."""
-    if task.support.way is None:
-        return dict(learner.judge(task).metrics)
-    output = learner.learn(task.support)(task.query.x)  # [q, N]
-    confidence, predicted = output.softmax(-1).max(-1)
-    return {**learner.judged(output, task).metrics, "confidence": confidence, "predicted": predicted}
+    outcome = learner.judge(task)
+    if task.support.way is None or outcome.outputs is None:
+        return dict(outcome.metrics)
+    confidence, predicted = outcome.outputs.softmax(-1).max(-1)  # of [q, N]
+    return {**outcome.metrics, "confidence": confidence, "predicted": predicted}
 
 
 def evaluate(

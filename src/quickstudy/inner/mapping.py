@@ -33,7 +33,7 @@ def map_tasks(
     >>> map_tasks(lambda task: {"mean": task.support.y.mean()}, batch, "vmap")["mean"].shape
     torch.Size([4])
     """
-    if strategy == "vmap" and not batch.padded:
+    if vectorisable(batch, strategy):
 
         def call(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             with vectorised():
@@ -50,3 +50,8 @@ def map_tasks(
             ) from error
     results = [function(task) for task in batch.unbatch()]
     return {k: torch.stack([r[k] for r in results]) for k in results[0]}
+
+
+def vectorisable(batch: Task, strategy: Strategy) -> bool:
+    """Whether the tasks are mapped all at once: by vmap, and where they are of one size."""
+    return strategy == "vmap" and not batch.padded

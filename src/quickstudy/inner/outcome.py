@@ -15,8 +15,10 @@ class Outcome:
         loss: what the meta-gradient is taken of.
         metrics: what training displays and evaluation averages (loss, accuracy …), scalars.
         stats: averaged over the batch of tasks and handed to the learner's `after_step`.
+        outputs: the answers `[q, …]` to the query set, where a learner gives them.
     """
 
     loss: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
     stats: dict[str, Tensor] = field(default_factory=dict)
+    outputs: Tensor | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quickstudy.inner.mapping import Strategy, map_tasks
+from quickstudy.inner.mapping import Strategy, map_tasks, vectorisable
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.tasks.task import Task
@@ -39,7 +39,7 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tu
         (outcome, gradient by parameter name); zero for a parameter without influence.
     """
     names, params = zip(*((k, p) for k, p in learner.named_parameters() if p.requires_grad), strict=True)
-    if strategy == "vmap" and not batch.padded:
+    if vectorisable(batch, strategy):
         flat = map_tasks(lambda task: _flat(learner(task)), batch, "vmap")
         grads = torch.autograd.grad(flat["loss"].mean(), params, materialize_grads=True)
         return _outcome(flat), dict(zip(names, grads, strict=True))

@@ -5,11 +5,11 @@ MAML whose inner loop moves the head only; the body's features are reused as the
 
 from __future__ import annotations
 
+from torch import nn
+
 from quickstudy.learners.maml import MAML
-from quickstudy.learners.preset import preset
 
 
-@preset(inner_params="head", inner_lr=0.1, steps=5)
 class ANIL(MAML):
     """ANIL: MAML that adapts the head only; its arguments are MAML's.
 
@@ -18,3 +18,17 @@ class ANIL(MAML):
         >>> ANIL(mlp(2), way=5).inner_params
         'head'
     """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        way: int,
+        inner_lr: float = 0.1,
+        steps: int = 5,
+        test_steps: int | None = None,
+        inner_params: str = "head",
+    ) -> None:
+        super().__init__(
+            body, way=way, inner_lr=inner_lr, steps=steps, test_steps=test_steps, inner_params=inner_params
+        )

@@ -143,17 +143,12 @@ class Learner(nn.Module):
     def judge(self, task: Task) -> Outcome:
         """Adapt on the support set; loss and accuracy on the query set."""
         predictor = self.learn(task.support)
-        outcome = self.judged(predictor(task.query.x), task)
-        return replace(outcome, stats=self.stats(predictor.moments))
-
-    def judged(self, output: Tensor, task: Task) -> Outcome:
-        """Loss and metrics of outputs `[q, …]` for the task's query set."""
-        y = task.query.y
+        output, y = predictor(task.query.x), task.query.y
         loss = task_loss(output, y)
         metrics = {"loss": loss}
         if not y.is_floating_point():
             metrics["accuracy"] = (output.argmax(-1) == y).to(output.dtype).mean()
-        return Outcome(loss, metrics)
+        return Outcome(loss, metrics, self.stats(predictor.moments), output)
 
     def forward(self, task: Task) -> Outcome:
         """The outer objective of one task: by default what it is judged by."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from quickstudy.errors import RunError
+from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.rules import Params
 from quickstudy.learners.base import Learner
 from quickstudy.outer.optimizers import load_state, state_tensors
 from quickstudy.outer.run_folder import RunFolder
@@ -38,6 +42,11 @@ class History:
     stopped_early: bool = False
     seconds: float = 0.0
 
+    @property
+    def worse(self) -> int:
+        """How many validations there were after the best one."""
+        return sum(r["iteration"] > self.best_iteration for r in self.records)
+
 
 @dataclass
 class Window:
@@ -61,13 +70,80 @@ class Window:
 
 @dataclass(eq=False)
 class State:
-    """What training changes from step to step."""
+    """What training changes from step to step.
+
+    Args:
+        run: where it is kept.
+        best: the weights at the best validation; before the first, those training begins with.
+        whole: whether this is the state after a whole number of meta-steps, validation included; `step` ends
+            that, and the outer loop says when it is so again.
+        clock: when the time spent was last counted, and the state kept.
+    """
 
     learner: Learner
     optimizer: Optimizer
     schedule: LRScheduler
+    run: RunFolder | None = None
     history: History = field(default_factory=History)
     window: Window = field(default_factory=Window)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    whole: bool = True
+    clock: float = field(default_factory=time.monotonic)
+
+    def go_on(self) -> None:
+        """Bring the state to the run's last checkpoint, if there is one."""
+        run, history = self.run, self.history
+        if run is not None and (run.path / CHECKPOINT).exists():
+            self.restore(run)
+        elif run is not None:
+            run.rewind(0)
+        if run is None or history.best is None or history.best_iteration == history.iteration:
+            self.best = copied(self.learner)
+            self.save_best()  # a crash may have come before they were saved
+        else:
+            self.best = run.load(BEST)[0]
+
+    def step(self, outcome: Outcome, gradient: Params, scale: float, progress: float) -> None:
+        """A step of the meta-optimiser along `scale` times the meta-gradient, and what follows from it."""
+        self.whole = False
+        for name, p in self.learner.named_parameters():
+            if p.requires_grad:
+                p.grad = gradient[name] * scale if scale != 1.0 else gradient[name]
+        self.optimizer.step()
+        self.schedule.step()
+        self.learner.after_step({k: v.mean(0) for k, v in outcome.stats.items()}, gradient, progress)
+        self.history.iteration += 1
+        self.window.add({k: float(v.mean()) for k, v in outcome.metrics.items()})
+
+    def add(self, record: dict[str, Any], patience: int | None) -> None:
+        """Take in a record, and the weights where it is that of the best validation; keep both."""
+        history = self.history
+        history.records.append(record)
+        if "val_loss" in record:
+            value = record.get("val_accuracy", -record["val_loss"])
+            if math.isfinite(value) and (history.best is None or value > history.best):
+                history.best, history.best_iteration = value, history.iteration
+                self.best = copied(self.learner)
+            history.stopped_early = patience is not None and history.worse >= patience
+        if self.run is not None:
+            self.run.log(record)
+        self.keep()
+        # After the checkpoint: the best weights on disk are never newer than it, and where they are older,
+        # it holds the newer ones itself.
+        self.save_best()
+
+    def keep(self) -> None:
+        """Count the time, and write a checkpoint where there is a run folder."""
+        now = time.monotonic()
+        self.history.seconds, self.clock = self.history.seconds + now - self.clock, now
+        if self.run is not None:
+            self.save(self.run)
+
+    def save_best(self) -> None:
+        """Write the best weights where they are those of this iteration."""
+        history = self.history
+        if self.run is not None and history.best is not None and history.best_iteration == history.iteration:
+            self.run.save(BEST, self.best, {"iteration": history.iteration})
 
     def save(self, run: RunFolder) -> None:
         """Write everything training needs to go on."""
@@ -115,6 +191,11 @@ class State:
         history.best_iteration, history.stopped_early = meta["best_iteration"], meta["stopped_early"]
         history.seconds = meta.get("seconds", 0.0)
         self.window.sums, self.window.count = meta["window"]["sums"], meta["window"]["count"]
+
+
+def copied(learner: Learner) -> dict[str, Tensor]:
+    """The learner's weights, which later steps do not change."""
+    return {k: v.clone() for k, v in learner.state_dict().items()}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from quickstudy.errors import NonFiniteError, TaskError, UserError
 from quickstudy.inner.mapping import Strategy
+from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.rules import Params
 from quickstudy.inner.unrolled import estimate
 from quickstudy.learners.base import Learner
-from quickstudy.outer.checkpoint import BEST, CHECKPOINT, History, State
+from quickstudy.outer.checkpoint import BEST, History, State
 from quickstudy.outer.device import suited
 from quickstudy.outer.measure import measure
 from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimizer, make_schedule
@@ -77,93 +78,72 @@ def meta_train(
     at_least(1, validation_tasks=validation_tasks, patience=patience)
     if clip is not None and not clip > 0:
         raise UserError(f"clip must be above 0, not {clip}")
-    run, show = folder(run), display(progress)
-    outer = learner.outer
-    params = {k: p for k, p in learner.named_parameters() if p.requires_grad}
+    outer, show = learner.outer, display(progress)
+    params = [p for p in learner.parameters() if p.requires_grad]
     if not params or learner.trains_on == "nothing":
         return History()
     size, how = meta_batch or outer.meta_batch, strategy or outer.strategy
     every = validate_every or max(1, min(500, iterations // 20))
-    opt = make_optimizer(
-        optimizer or outer.optimizer, params.values(), outer.outer_lr if outer_lr is None else outer_lr
-    )
-    state = State(learner, opt, make_schedule(schedule or outer.schedule, opt, iterations))
-    best = go_on(state, run)
-    history, window = state.history, state.window
-    saved_at = clock = time.monotonic()
-    worse = validations_since_best(history)
-
-    def keep() -> None:
-        nonlocal saved_at, clock
-        history.seconds, clock = history.seconds + time.monotonic() - clock, time.monotonic()
-        if run is not None:
-            state.save(run)
-        saved_at = time.monotonic()
-
+    lr = outer.outer_lr if outer_lr is None else outer_lr
+    opt = make_optimizer(optimizer or outer.optimizer, params, lr)
+    state = State(learner, opt, make_schedule(schedule or outer.schedule, opt, iterations), folder(run))
+    state.go_on()
+    history = state.history
     learner.train()
-    whole = True  # whether the state is that after a whole number of meta-steps, validation included
     show.begin(iterations, history.iteration)
     try:
         while history.iteration < iterations and not history.stopped_early:
-            whole, i = True, history.iteration
-            generator = torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
-            batch = tasks.batch(np.arange(i * size, (i + 1) * size))
-            check_source(learner, batch)
-            batch = learner.prepare(suited(batch, learner), generator)
-            with seeded(int(torch.randint(2**62, (), generator=generator))):  # dropout in a net
-                outcome, gradient = estimate(learner, batch, how)
-            loss, norm = float(outcome.loss.mean()), global_norm(gradient)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                keep()
-                what = "outer loss" if not math.isfinite(loss) else "meta-gradient"
-                raise NonFiniteError(
-                    f"the {what} is not a finite number at meta-step {i + 1}; the state after meta-step {i} "
-                    "is kept. Try a lower outer or inner rate, or --clip 1"
-                )
-            scale = min(1.0, clip / (norm + 1e-12)) if clip else 1.0
-            whole = False
-            for name, p in params.items():
-                p.grad = gradient[name] * scale if scale != 1.0 else gradient[name]
-            opt.step()
-            state.schedule.step()
-            learner.after_step({k: v.mean(0) for k, v in outcome.stats.items()}, gradient, i / iterations)
-            history.iteration = i + 1
-            window.add({k: float(v.mean()) for k, v in outcome.metrics.items()})
-            show.step(history.iteration, window.latest, size)
+            state.whole, i = True, history.iteration
+            outcome, gradient = meta_gradient(learner, tasks, i, size, how, seed)
+            norm = finite_norm(outcome, gradient, i)
+            state.step(outcome, gradient, min(1.0, clip / (norm + 1e-12)) if clip else 1.0, i / iterations)
+            show.step(history.iteration, state.window.latest, size)
             if history.iteration % every == 0 or history.iteration == iterations:
-                record = {"iteration": history.iteration, **window.take("train_")}
+                record = {"iteration": history.iteration, **state.window.take("train_")}
                 if validation is not None:
                     record |= validate(learner, validation, validation_tasks, how)
-                    value = record.get("val_accuracy", -record["val_loss"])
-                    worse += 1
-                    if math.isfinite(value) and (history.best is None or value > history.best):
-                        history.best, history.best_iteration, worse = value, history.iteration, 0
-                        best = copied(learner)
-                    history.stopped_early = patience is not None and worse >= patience
-                history.records.append(record)
-                if run is not None:
-                    run.log(record)
-                keep()
-                # After the checkpoint: the best weights on disk are never newer than it, and where they are
-                # older, it holds the newer ones itself.
-                if run is not None and worse == 0 and history.best is not None:
-                    run.save(BEST, best, {"iteration": history.iteration})
+                state.add(record, patience)
                 log(record)
                 show.validated(record)
-            elif time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
-                keep()
-    except KeyboardInterrupt:
-        if whole:  # else the last checkpoint stands
-            keep()
+            elif time.monotonic() - state.clock >= CHECKPOINT_SECONDS:
+                state.keep()
+    except (KeyboardInterrupt, NonFiniteError):
+        if state.whole:  # else the last checkpoint stands
+            state.keep()
         raise
     finally:
         show.end()
     if validation is not None and history.best is not None:
-        learner.load_state_dict(best)
-    elif run is not None:
-        run.save(BEST, learner.state_dict(), {"iteration": history.iteration})
+        learner.load_state_dict(state.best)
+    elif state.run is not None:
+        state.run.save(BEST, learner.state_dict(), {"iteration": history.iteration})
     learner.eval()
     return history
+
+
+def meta_gradient(
+    learner: Learner, tasks: TaskSource, i: int, size: int, strategy: Strategy, seed: int
+) -> tuple[Outcome, Params]:
+    """The outcome of meta-step i's tasks and the gradient of their mean loss: a function of (seed, i)."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
+    batch = tasks.batch(np.arange(i * size, (i + 1) * size))
+    check_source(learner, batch)
+    batch = learner.prepare(suited(batch, learner), generator)
+    with seeded(int(torch.randint(2**62, (), generator=generator))):  # dropout in a net
+        return estimate(learner, batch, strategy)
+
+
+def finite_norm(outcome: Outcome, gradient: Params, i: int) -> float:
+    """The Euclidean norm of all gradients together; an error where it, or the outer loss, is not a number."""
+    loss = float(outcome.loss.mean())
+    norm = float(torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt())
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        what = "outer loss" if not math.isfinite(loss) else "meta-gradient"
+        raise NonFiniteError(
+            f"the {what} is not a finite number at meta-step {i + 1}; the state after meta-step {i} "
+            "is kept. Try a lower outer or inner rate, or --clip 1"
+        )
+    return norm
 
 
 def at_least(least: int, **numbers: float | None) -> None:
@@ -180,22 +160,6 @@ def folder(run: str | Path | RunFolder | None) -> RunFolder | None:
     return RunFolder.create(run, {}) if RunFolder(Path(run)).vacant else RunFolder.open(run)
 
 
-def go_on(state: State, run: RunFolder | None) -> dict[str, Tensor]:
-    """Bring the state to a run's last checkpoint, if there is one; returns the best weights so far."""
-    history = state.history
-    if run is not None and (run.path / CHECKPOINT).exists():
-        state.restore(run)
-    elif run is not None:
-        run.rewind(0)
-    best = copied(state.learner)
-    if run is not None and history.best is not None:
-        if history.best_iteration == history.iteration:  # a crash may have come before they were saved
-            run.save(BEST, best, {"iteration": history.iteration})
-        else:
-            best = run.load(BEST)[0]
-    return best
-
-
 def check_source(learner: Learner, batch: Task) -> None:
     """Refuse tasks to a learner that is trained on ordinary batches, and batches to one that is not."""
     batches = batch.support.x.shape[1] == 0
@@ -207,16 +171,6 @@ def check_source(learner: Learner, batch: Task) -> None:
         )
 
 
-def copied(learner: Learner) -> dict[str, Tensor]:
-    """The learner's weights, which later steps do not change."""
-    return {k: v.clone() for k, v in learner.state_dict().items()}
-
-
-def global_norm(gradient: dict[str, Tensor]) -> float:
-    """The Euclidean norm of all gradients together."""
-    return float(torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt())
-
-
 def validate(learner: Learner, source: TaskSource, n_tasks: int, strategy: Strategy) -> dict[str, float]:
     """Mean and interval of every metric on meta-validation."""
     measured = measure(learner, source, n_tasks, strategy=strategy)
@@ -224,8 +178,3 @@ def validate(learner: Learner, source: TaskSource, n_tasks: int, strategy: Strat
     if "accuracy" in measured.values:
         result["val_accuracy_ci95"] = measured.ci95("accuracy")
     return result
-
-
-def validations_since_best(history: History) -> int:
-    """How many validations there were after the best one."""
-    return sum(r["iteration"] > history.best_iteration for r in history.records)
