@@ -58,7 +58,7 @@ def rows_of(result: dict[str, Any], file: str) -> list[list[str]]:
     rows[0][5] = f"{minutes:.0f} min" if minutes else ""
     floors = result.get("floors") or []
     if floors:
-        text = ", ".join(f"{f['name']} {percent(f['accuracy'])}" for f in floors)
+        text = ", ".join(f"{f['name']} {percent(f['accuracy'])} ± {percent(f['ci95'])}" for f in floors)
         first = floors[0]
         what = f"floors, first {first['tasks']} of the {first['way']}-way {first['shot']}-shot tasks"
         rows.append(["", what, f"{text} %", "", "", ""])

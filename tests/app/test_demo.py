@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import pytest
 from PIL import Image
 
 from quickstudy.app.cli import main
@@ -23,7 +22,6 @@ def test_demo_leaves_a_table_pictures_and_a_run(tmp_path, capsys):
     assert main(["evaluate", str(out), "--tasks", "4", "--json"]) == 0
 
 
-@pytest.mark.slow
 def test_demo_keeps_its_promise(tmp_path, monkeypatch, capsys):
     """At full length: every control below 75 %, the meta-learned row at least 10 points above the best."""
     module = sys.modules["quickstudy.app.demo"]

@@ -78,12 +78,22 @@ def test_each_task_draws_its_own(blobs: ClassDataset) -> None:
         assert len(drawn.unique()) == 20
 
 
+RECURRENT = torch.nn.LSTM(256, 2)
+
+
 def looks(x: Tensor) -> Tensor:
     return x if x.sum() > 0 else -x
 
 
 @pytest.mark.parametrize(
-    "function", [looks, lambda x: x * x.sum().item(), lambda x: x[x > 0].sum()], ids=["if", "item", "mask"]
+    "function",
+    [
+        looks,
+        lambda x: x * x.sum().item(),
+        lambda x: x[x > 0].sum(),
+        lambda x: RECURRENT(x.flatten(1)[None])[0],
+    ],
+    ids=["if", "item", "mask", "lstm"],
 )
 def test_what_cannot_be_vectorised_names_the_loop(
     function: Callable[[Tensor], Tensor], blobs: ClassDataset

@@ -509,3 +509,19 @@ def test_support_with_a_way_beyond_its_labels(make: Make) -> None:
 def test_pixel_nn_has_nothing_to_train() -> None:
     assert list(PixelNN().parameters()) == []
     assert not any(isinstance(m, BatchNorm) for m in PixelNN().modules())
+
+
+# -- pictures of another kind than the net's --------------------------------------------------------------
+
+
+def test_a_shape_the_net_cannot_take_is_named(make: Make) -> None:
+    with pytest.raises(DataError, match=r"the net cannot take examples of shape \(16, 16\): "):
+        make("protonet").adapt(torch.rand(4, 16, 16), [0, 0, 1, 1])
+
+
+def test_float_pictures_beyond_fractions_are_doubted(make: Make) -> None:
+    x = torch.rand(4, 1, 16, 16)
+    with pytest.warns(UserWarning, match="values up to 2.* uint8, or divide by 255"):
+        make("protonet").adapt(255 * x, [0, 0, 1, 1])
+    make("protonet").adapt((255 * x).to(torch.uint8), [0, 0, 1, 1])
+    make("protonet").adapt(3 * (x - 0.5) * 2, [0, 0, 1, 1])  # standardised ones are meant so

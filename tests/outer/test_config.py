@@ -18,13 +18,13 @@ from quickstudy.tasks import ClassTasks, SupervisedBatches
 Quick = Callable[..., TrainConfig]
 
 
-def test_json_and_back() -> None:
+def test_json_and_back(tmp_path: Path) -> None:
     config = TrainConfig(
-        learner="reptile", shot=5, outer_lr=0.1, settings={"steps": 3}, data_dir=Path("/data"), threads=2
+        learner="reptile", shot=5, outer_lr=0.1, settings={"steps": 3}, data_dir=tmp_path, threads=2
     )
     values = json.loads(json.dumps(config.json()))
     assert "data_dir" not in values
-    again = TrainConfig.from_json({**values, "version": 1, "threads": 2}, Path("/data"))
+    again = TrainConfig.from_json({**values, "version": 1, "threads": 2}, tmp_path)
     assert again == config
 
 

@@ -220,11 +220,14 @@ def _download(here: dict[str, int], root: str | Path | None, rows: int) -> None:
     title = f"Downloading {rows} drawings of {len(here)} categories"
 
     def one(name: str) -> None:
+        target = _target(name, root)
         try:
-            fetch_rows([_url(name)], _target(name, root), rows, client=client)
+            fetch_rows([_url(name)], target, rows, client=client)
         except DataError as error:
+            megabytes = len(here) * (rows * SIDE * SIDE + 80) / 1e6
             raise DataError(
                 f"quickdraw: category {name!r} has {here[name]} of the {rows} drawings asked for, and {error}"
+                f" (it is one of {len(here)}, {megabytes:.1f} MB in all, that belong in {target.parent})"
             ) from None
 
     with (

@@ -42,11 +42,11 @@ def map_tasks(
         try:  # "different": dropout draws anew for each task
             return torch.func.vmap(call, randomness="different")(batch.tensors())
         except RuntimeError as error:
-            if not str(error).startswith("vmap:"):
+            if not str(error).startswith(("vmap:", "Batching rule not implemented")):
                 raise
             raise UserError(
-                "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item() or "
-                'indexing by a mask: use strategy="loop" (--strategy loop)'
+                "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item(), "
+                'indexing by a mask or an LSTM: use strategy="loop" (--strategy loop)'
             ) from error
     results = [function(task) for task in batch.unbatch()]
     return {k: torch.stack([r[k] for r in results]) for k in results[0]}

@@ -8,6 +8,7 @@ itself; so do learners that share a net.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -107,11 +108,24 @@ class Learner(nn.Module):
             raise UserError("adapt needs labels beside the examples: adapt(x, y)")
         else:
             support = Support.of(x, y)
+        if support.x.ndim == 4 and support.x.min() >= 0 and support.x.max() > 2:
+            warnings.warn(
+                f"pictures with values up to {support.x.max():.4g}, where floats are fractions, 0 to 1: give "
+                "uint8, or divide by 255",
+                stacklevel=2,
+            )
         like = next(self.parameters(), as_input(support.x))
         device, dtype, shape = like.device, like.dtype, support.x.shape[1:]  # the learner's, as it is now
         support = copied(support, device, dtype)
-        with self.in_use(), torch.no_grad():
-            predictor = self.learn(support)
+        try:
+            with self.in_use(), torch.no_grad():
+                predictor = self.learn(support)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise DataError(
+                f"the net cannot take examples of shape {tuple(shape)}: {str(error).splitlines()[0]}"
+            ) from error
 
         def predict(x: Tensor) -> Tensor:
             if x.shape[1:] != shape:
