@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from quickstudy.data import ClassDataset
 from quickstudy.errors import TaskError
 from quickstudy.inner.mapping import Strategy
-from quickstudy.learners import ProtoNet
+from quickstudy.learners import PixelNN, ProtoNet
 from quickstudy.nets import mlp
 from quickstudy.outer import Measurement, measure
 from quickstudy.outer.measure import collect
-from quickstudy.tasks import ClassTasks, FrozenTasks
+from quickstudy.tasks import ClassTasks, FrozenTasks, SupervisedBatches
 
 
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=50))
@@ -139,3 +139,8 @@ def test_a_saved_set_is_not_asked_for_more_than_it_holds(
     assert measure(learner, saved, 3).tasks == 3
     with pytest.raises(TaskError, match="4 tasks are asked for, but there are 3"):
         measure(learner, saved, 4)
+
+
+def test_batches_without_a_support_set_are_refused(blobs: ClassDataset) -> None:
+    with pytest.raises(TaskError, match="no support set"):
+        measure(PixelNN(), SupervisedBatches(blobs), 2)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -279,3 +280,34 @@ def test_memory_does_not_grow_over_meta_steps(learner: type[Learner], blobs: Cla
                meta_batch=2, progress=Counting())  # fmt: skip
     assert len(alive) == 9
     assert max(alive[4:]) <= max(alive[1:4])
+
+
+def test_a_run_at_a_path_is_claimed_and_refuses_other_options(tmp_path: Path) -> None:
+    go(Slope(), run=tmp_path / "a")
+    with RunFolder.open(tmp_path / "a").claimed(), pytest.raises(RunError, match="is in use"):
+        go(Slope(), run=tmp_path / "a", iterations=2)
+    with pytest.raises(RunError, match="was begun with seed=0, not 3"):
+        go(Slope(), run=tmp_path / "a", iterations=2, seed=3)
+    with pytest.raises(RunError, match="was begun with meta_batch=2, not 4"):
+        go(Slope(), run=tmp_path / "a", iterations=2, meta_batch=4)
+    assert go(Slope(), run=tmp_path / "a", iterations=2).iteration == 2
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "halving"])
+def test_more_iterations_follow_the_longer_schedule(schedule: str, tmp_path: Path) -> None:
+    """From where it is gone on, each step is of the rate that it would have in one run."""
+
+    class Rates(Slope):
+        def __init__(self) -> None:
+            super().__init__()
+            self.at: list[float] = []
+
+        def after_step(self, *args: Any) -> None:
+            super().after_step(*args)
+            self.at.append(self.w[0].item())
+
+    begun, longer, whole = Rates(), Rates(), Rates()
+    go(begun, iterations=4, schedule=schedule, run=tmp_path)
+    go(longer, iterations=8, schedule=schedule, run=tmp_path)
+    go(whole, iterations=8, schedule=schedule)
+    assert np.diff([begun.at[-1], *longer.at]) == pytest.approx(np.diff(whole.at[3:]))

@@ -107,3 +107,8 @@ def test_what_needs_more_than_the_gradient_is_refused_by_name() -> None:
         make_optimizer(lambda q: torch.optim.LBFGS(q), parameters(), 0.1)
     with pytest.raises(UserError, match="ReduceLROnPlateau follows a loss"):
         make_schedule(ReduceLROnPlateau, make_optimizer("sgd", parameters(), 0.1), 10)  # type: ignore[arg-type]
+
+
+def test_a_rate_that_is_a_tensor_is_refused() -> None:
+    with pytest.raises(UserError, match="rate is a number here, not a tensor"):
+        make_optimizer(lambda p: torch.optim.Adam(p, lr=torch.tensor(0.1)), [torch.zeros(1)], 0.1)

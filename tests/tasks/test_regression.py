@@ -112,3 +112,15 @@ def test_no_points_is_an_error() -> None:
 
 def test_describe() -> None:
     assert Lines(shot=3, query=4, seed=5).describe() == {"data": "lines", "shot": 3, "query": 4, "seed": 5}
+
+
+def test_sizes_and_ranges_are_checked_and_told() -> None:
+    for options, message in (
+        ({"shot": 2.5}, "shot must be a whole number"),
+        ({"query": (1, 2)}, "query must be one number"),
+        ({"low": 5, "high": -5}, "x runs from 5 to -5"),
+    ):
+        with pytest.raises(TaskError, match=message):
+            Sinusoids(**options)
+    assert Sinusoids(low=0, high=1).describe()["x"] == [0, 1]
+    assert "x" not in Sinusoids().describe()

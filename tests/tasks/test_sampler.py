@@ -373,6 +373,12 @@ def test_of_one_environment_alone_the_other_is_the_rest(given: str) -> None:
     assert identical(alone.batch(np.arange(5)), both.batch(np.arange(5)))
 
 
+@pytest.mark.parametrize("values", [[0, 1], range(2), np.arange(2), torch.arange(2)])
+def test_values_of_an_environment_are_told_as_json(values: Any) -> None:
+    source = ClassTasks(numbered([12] * 4, {"drawer": np.arange(48) % 3}), 3, support_from=("drawer", values))
+    assert json.loads(json.dumps(source.describe()))["support_from"] == ["drawer", [0, 1]]
+
+
 # -- pictures ---------------------------------------------------------------------------------------------
 
 

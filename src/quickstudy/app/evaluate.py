@@ -98,7 +98,8 @@ def main(args: Sequence[str]) -> int:
     chosen: dict[str, Any] = {}
     if given.search:
         with normalising(learner, given.statistics):
-            chosen, _ = choose_settings(learner, config.problem(splits.val, **changes), SEARCH, progress=True)
+            validation, strategy = config.problem(splits.val, **changes), run.config.get("strategy")
+            chosen, _ = choose_settings(learner, validation, SEARCH, strategy=strategy, progress=True)
         words = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in chosen.items())
         say(f"chosen on meta-validation: {words or 'nothing: this learner has no such settings'}")
     results = measured(given, learner, source, run)

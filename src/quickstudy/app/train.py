@@ -98,9 +98,8 @@ def main(args: Sequence[str]) -> int:
         say=announce,
     )
     if history.best is not None:
-        what = "accuracy" if history.best >= 0 else "minus loss"
         announce(
-            f"best {what} on meta-validation {abs(history.best):.4f} at meta-step {history.best_iteration} "
+            f"best accuracy on meta-validation {history.best:.4f} at meta-step {history.best_iteration} "
             f"of {history.iteration}"
         )
         draw_curve(RunFolder(given.out))

@@ -16,7 +16,7 @@ from torch import Tensor
 from quickstudy.data.split import Parts, random_parts
 from quickstudy.errors import DataError, unknown
 
-FAMILY = "family"
+TOGETHER = "split together"
 """The class attribute that keeps classes in one part of every split: turned ones, close relatives."""
 
 
@@ -172,14 +172,14 @@ class ClassDataset:
         turns = [torch.rot90(self.x, k, (-2, -1)) for k in range(4)]
         steps = [self.offsets[:-1] + k * len(self.x) for k in range(4)]
         end = torch.tensor([4 * len(self.x)])
-        base = self.class_attributes.get(FAMILY, self.names)
+        base = self.class_attributes.get(TOGETHER, self.names)
         return replace(
             self,
             x=torch.cat(turns),
             offsets=torch.cat([*steps, end]),
             names=tuple(f"{name}/rot{90 * k:03d}" for k in range(4) for name in self.names),
             attributes={k: v.repeat(4) for k, v in self.attributes.items()},
-            class_attributes={k: v * 4 for k, v in {**self.class_attributes, FAMILY: base}.items()},
+            class_attributes={k: v * 4 for k, v in {**self.class_attributes, TOGETHER: base}.items()},
             splits={
                 how: (self._turns(a), self._turns(b), self._turns(c))
                 for how, (a, b, c) in self.splits.items()
@@ -207,7 +207,7 @@ class ClassDataset:
         if how != "random" and how not in self.splits:
             raise unknown("split", how, [*self.splits, "random"])
         if how == "random":
-            groups = self.class_attributes.get(FAMILY, self.names)
+            groups = self.class_attributes.get(TOGETHER, self.names)
             parts = random_parts(groups, seed, fractions, self.name)
         else:
             parts = self.splits[how]

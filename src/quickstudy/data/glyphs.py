@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from quickstudy.data.dataset import FAMILY, ClassDataset
+from quickstudy.data.dataset import TOGETHER, ClassDataset
 from quickstudy.errors import DataError
 
 STROKES, CONTROLS, POINTS = 4, 5, 32  # strokes at most; control points and points of the path in each
@@ -235,7 +235,7 @@ def glyphs(classes: int = 400, samples_per_class: int = 20, *, size: int = 28, s
         offsets=torch.arange(classes + 1) * samples_per_class,
         names=tuple(f"glyph-{c:04d}" for c in whole),
         attributes={"hand": torch.arange(samples_per_class).repeat(classes)},
-        class_attributes={FAMILY: tuple(f"{c // family:04d}" for c in whole)},
+        class_attributes={TOGETHER: tuple(f"{c // family:04d}" for c in whole)},
         splits={"default": (whole[:a], whole[a:b], whole[b:])},
         name="glyphs",
         note=f"ink 255 on 0, drawn at {size}x{size}, seed {seed}",

@@ -79,16 +79,19 @@ class Evaluation:
 
     def __str__(self) -> str:
         few = "" if self.tasks >= ENOUGH else f", fewer than the {ENOUGH} a published number needs"
-        if self.accuracy is None or self.ece is None or self.precision is None:
+        if self.accuracy is None:
             number = f"mean squared error {self.loss:.4f} ± {self.ci95:.4f}"
             return f"{number} ({self.tasks} tasks{few}, {self.shot}-shot, {self.query} queries)"
         number = f"{100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} %"
         kind = f"{count(self.way)}-way {count(self.shot)}-shot, {count(self.query)} queries a class"
-        return (
-            f"{number} ({self.tasks} tasks{few}, {kind}, {self.mode}); "
-            f"macro precision {100 * self.precision:.2f} %, loss {self.loss:.3f}, "
-            f"calibration error {self.ece:.3f}"
-        )
+        rest = [f"loss {self.loss:.3f}"]
+        if self.precision is not None and self.ece is not None:  # else the learner told no predictions
+            rest = [
+                f"macro precision {100 * self.precision:.2f} %",
+                *rest,
+                f"calibration error {self.ece:.3f}",
+            ]
+        return f"{number} ({self.tasks} tasks{few}, {kind}, {self.mode}); {', '.join(rest)}"
 
 
 def count(value: Any) -> str:
@@ -171,7 +174,7 @@ def evaluate(
             bar.update(shown, advance=len(batch.support.x), note=tally.note() if progress else "")
 
         collect(learner, source, n_tasks, lambda t: scores(learner, t), take, strategy=strategy, chunk=chunk)
-    told = source.describe()
+    told = dict(source.describe())
     about = {k: told.pop(k, None) for k in ("data", "way", "shot", "query", "seed")}
     told.pop("classes", None)
     names = getattr(getattr(source, "data", None), "names", None)

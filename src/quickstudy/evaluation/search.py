@@ -6,13 +6,19 @@ import math
 from typing import Any
 
 from quickstudy.evaluation.evaluate import progress_bar
+from quickstudy.inner.mapping import Strategy
 from quickstudy.learners.base import Learner
 from quickstudy.outer.measure import measure
 from quickstudy.tasks.task import TaskSource
 
 
 def choose_settings(
-    learner: Learner, validation: TaskSource, n_tasks: int = 100, *, progress: bool = False
+    learner: Learner,
+    validation: TaskSource,
+    n_tasks: int = 100,
+    *,
+    strategy: Strategy | None = None,
+    progress: bool = False,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Try each of `learner.settings()` on meta-validation tasks, and set the best on the learner.
 
@@ -23,6 +29,7 @@ def choose_settings(
         learner: changed in place: its best setting is set; left as it was if the search fails.
         validation: meta-validation tasks; the same ones for each setting.
         n_tasks: tasks for each setting.
+        strategy: how tasks are mapped; by default as the learner states in `outer`.
         progress: show a bar on standard error.
 
     Returns:
@@ -45,7 +52,7 @@ def choose_settings(
             shown = bar.add_task("choosing settings", total=len(candidates), note="")
             for settings in candidates:
                 apply(learner, settings)
-                measured = measure(learner, validation, n_tasks)
+                measured = measure(learner, validation, n_tasks, strategy=strategy)
                 value = measured.mean("accuracy") if "accuracy" in measured.values else -measured.mean("loss")
                 tried.append({**settings, "value": value if math.isfinite(value) else None})
                 if value > best:  # of equals the first; never one that is no number

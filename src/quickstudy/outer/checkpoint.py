@@ -182,6 +182,8 @@ class State:
             load_state(self.optimizer, _part(tensors, "optimizer."), meta["optimizer"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise RunError(f"{run.path / CHECKPOINT} does not fit this learner: {error}") from error
+        for group, lr in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
+            group["lr"] = lr  # of this schedule, which may be of more steps than the one that was saved
         history.records = [r for r in run.records() if r["iteration"] <= meta["iteration"]]
         if len(history.records) < meta.get("records", 0):
             found = f"{len(history.records)} of {meta['records']} records"

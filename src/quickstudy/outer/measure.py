@@ -71,6 +71,8 @@ def collect(
         raise TaskError(f"{n_tasks} tasks are asked for, but there are {len(source)}")
     for start in range(0, n_tasks, chunk):
         batch = suited(source.batch(np.arange(start, min(start + chunk, n_tasks))), learner)
+        if batch.support.x.shape[1] == 0:
+            raise TaskError("these tasks have no support set: there is nothing to adapt to")
         for part in stackable(batch):
             with learner.in_use(), torch.no_grad():  # in between, other threads have their turn
                 found = map_tasks(function, part, strategy or learner.outer.strategy)

@@ -22,7 +22,7 @@ from quickstudy.outer.device import suited
 from quickstudy.outer.measure import measure
 from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimizer, make_schedule
 from quickstudy.outer.progress import Progress, display
-from quickstudy.outer.run_folder import RunFolder
+from quickstudy.outer.run_folder import RunFolder, kept_in
 from quickstudy.outer.seeds import seeded
 from quickstudy.tasks.task import Task, TaskSource
 
@@ -86,37 +86,50 @@ def meta_train(
     every = validate_every or max(1, min(500, iterations // 20))
     lr = outer.outer_lr if outer_lr is None else outer_lr
     opt = make_optimizer(optimizer or outer.optimizer, params, lr)
-    state = State(learner, opt, make_schedule(schedule or outer.schedule, opt, iterations), folder(run))
-    state.go_on()
-    history = state.history
-    learner.train()
-    show.begin(iterations, history.iteration)
-    try:
-        while history.iteration < iterations and not history.stopped_early:
-            state.whole, i = True, history.iteration
-            outcome, gradient = meta_gradient(learner, tasks, i, size, how, seed)
-            norm = finite_norm(outcome, gradient, i)
-            state.step(outcome, gradient, min(1.0, clip / (norm + 1e-12)) if clip else 1.0, i / iterations)
-            show.step(history.iteration, state.window.latest, size)
-            if history.iteration % every == 0 or history.iteration == iterations:
-                record = {"iteration": history.iteration, **state.window.take("train_")}
-                if validation is not None:
-                    record |= validate(learner, validation, validation_tasks, how)
-                state.add(record, patience)
-                log(record)
-                show.validated(record)
-            elif time.monotonic() - state.clock >= CHECKPOINT_SECONDS:
+    rate = make_schedule(schedule or outer.schedule, opt, iterations)
+    options = {
+        "learner": type(learner).__name__,
+        "optimizer": named(optimizer or outer.optimizer),
+        "outer_lr": lr,
+        "schedule": named(schedule or outer.schedule),
+        "meta_batch": size,
+        "clip": clip,
+        "seed": seed,
+        "tasks": tasks.describe(),
+    }
+    with kept_in(run, options) as place:
+        state = State(learner, opt, rate, place)
+        state.go_on()
+        history = state.history
+        learner.train()
+        show.begin(iterations, history.iteration)
+        try:
+            while history.iteration < iterations and not history.stopped_early:
+                state.whole, i = True, history.iteration
+                outcome, gradient = meta_gradient(learner, tasks, i, size, how, seed)
+                norm = finite_norm(outcome, gradient, i)
+                scale = min(1.0, clip / (norm + 1e-12)) if clip else 1.0
+                state.step(outcome, gradient, scale, i / iterations)
+                show.step(history.iteration, state.window.latest, size)
+                if history.iteration % every == 0 or history.iteration == iterations:
+                    record = {"iteration": history.iteration, **state.window.take("train_")}
+                    if validation is not None:
+                        record |= validate(learner, validation, validation_tasks, how)
+                    state.add(record, patience)
+                    log(record)
+                    show.validated(record)
+                elif time.monotonic() - state.clock >= CHECKPOINT_SECONDS:
+                    state.keep()
+        except (KeyboardInterrupt, NonFiniteError):
+            if state.whole:  # else the last checkpoint stands
                 state.keep()
-    except (KeyboardInterrupt, NonFiniteError):
-        if state.whole:  # else the last checkpoint stands
-            state.keep()
-        raise
-    finally:
-        show.end()
-    if validation is not None and history.best is not None:
-        learner.load_state_dict(state.best)
-    elif state.run is not None:
-        state.run.save(BEST, learner.state_dict(), {"iteration": history.iteration})
+            raise
+        finally:
+            show.end()
+        if validation is not None and history.best is not None:
+            learner.load_state_dict(state.best)
+        elif place is not None:
+            place.save(BEST, learner.state_dict(), {"iteration": history.iteration})
     learner.eval()
     return history
 
@@ -153,11 +166,9 @@ def at_least(least: int, **numbers: float | None) -> None:
             raise UserError(f"{name} must be at least {least}, not {value}")
 
 
-def folder(run: str | Path | RunFolder | None) -> RunFolder | None:
-    """The run folder that is given, or at a path, where it is made if there is none."""
-    if run is None or isinstance(run, RunFolder):
-        return run
-    return RunFolder.create(run, {}) if RunFolder(Path(run)).vacant else RunFolder.open(run)
+def named(how: object) -> str:
+    """What an optimiser or schedule is called: its name, or that of the function that makes it."""
+    return how if isinstance(how, str) else getattr(how, "__qualname__", type(how).__name__)
 
 
 def check_source(learner: Learner, batch: Task) -> None:

@@ -33,7 +33,7 @@ def make_optimizer(how: str | MakeOptimizer, params: Iterable[Tensor], lr: float
     """An optimiser by name with rate `lr`, or the one that `how(params)` makes.
 
     Raises:
-        UserError: no such name, or LBFGS.
+        UserError: no such name, LBFGS, or a rate that is a tensor.
     """
     if callable(how):
         made = how(params)
@@ -42,6 +42,10 @@ def make_optimizer(how: str | MakeOptimizer, params: Iterable[Tensor], lr: float
                 "LBFGS asks for the loss several times a step, but a meta-step has tasks of its own: "
                 "choose another optimizer"
             )
+        if any(
+            isinstance(v, Tensor) for group in made.param_groups for k, v in group.items() if k != "params"
+        ):
+            raise UserError("an optimizer's rate is a number here, not a tensor: it is kept in a checkpoint")
         return made
     if how not in OPTIMIZERS:
         raise unknown("optimizer", how, OPTIMIZERS)

@@ -233,6 +233,30 @@ class RunFolder:
             write_bytes(self.path / "metrics.jsonl", "".join(kept).encode())
 
 
+@contextmanager
+def kept_in(run: str | Path | RunFolder | None, options: dict[str, Any]) -> Iterator[RunFolder | None]:
+    """The run folder that is given; or the one at a path, made if there is none, and claimed.
+
+    Raises:
+        RunError: what is there was begun with other options, or is in use.
+    """
+    if run is None or isinstance(run, RunFolder):
+        yield run
+        return
+    options = json.loads(json.dumps(options))
+    if RunFolder(Path(run)).vacant:
+        place = RunFolder.create(run, options)
+    else:
+        place = RunFolder.open(run)
+        for name, value in options.items():
+            if place.config.get(name, value) != value:
+                raise RunError(
+                    f"{run} was begun with {name}={place.config[name]}, not {value}: choose another folder"
+                )
+    with place.claimed():
+        yield place
+
+
 def meta_checksum(meta: Mapping[str, Any]) -> str:
     """16 hex digits over a JSON value."""
     return hashlib.blake2b(json.dumps(dict(meta)).encode(), digest_size=8).hexdigest()

@@ -151,17 +151,18 @@ def measured(
     learner, config, _ = load_run(run.path, setting.data_dir)  # with the settings of meta-training
     asked = {"way": m.way, "shot": m.shot, "query": m.query}
     changes = {k: v for k, v in asked.items() if v is not None}
+    strategy = run.config.get("strategy")
     chosen: dict[str, Any] = {}
     if m.search:
         with normalising(learner, m.statistics):
             validation = config.problem(splits.val, **changes)
-            chosen, _ = choose_settings(learner, validation, SEARCH, progress=True)
+            chosen, _ = choose_settings(learner, validation, SEARCH, strategy=strategy, progress=True)
     result = evaluate(
         learner,
         config.problem(splits.test, seed=2, **changes),
         setting.tasks or m.tasks,
         statistics=m.statistics,
-        strategy=run.config.get("strategy"),
+        strategy=strategy,
         progress=True,
     )
     return result, chosen

@@ -9,6 +9,7 @@ import torch
 
 from quickstudy.errors import TaskError
 from quickstudy.tasks.chance import uniforms
+from quickstudy.tasks.sizes import Range
 from quickstudy.tasks.task import Query, Support, Task
 
 
@@ -20,6 +21,7 @@ class FunctionTasks:
         shot: support points.
         query: query points.
         seed: which sequence of tasks.
+        low, high: between which x lies.
     """
 
     shot: int = 10
@@ -30,9 +32,12 @@ class FunctionTasks:
     parameters = 2
 
     def __post_init__(self) -> None:
-        for word, value in (("shot", self.shot), ("query", self.query)):
-            if value < 1:
-                raise TaskError(f"{word} must be at least 1, not {value}")
+        for word in ("shot", "query"):
+            found = Range.of(word, getattr(self, word), 1)
+            if found.low < found.high:
+                raise TaskError(f"{word} must be one number for functions, not a range")
+        if not self.low < self.high:
+            raise TaskError(f"x runs from {self.low} to {self.high}: the lower number goes first")
 
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The functions given by uniform numbers u `[T, parameters]` at points x `[T, n]`."""
@@ -53,9 +58,15 @@ class FunctionTasks:
         return next(self.batch(np.array([index])).unbatch())
 
     def describe(self) -> dict[str, object]:
-        """Family, shots, queries and seed."""
-        family = type(self).__name__.lower()
-        return {"data": family, "shot": self.shot, "query": self.query, "seed": self.seed}
+        """Family, shots, queries and seed, and where x lies if it is not as usual."""
+        told = {
+            "data": type(self).__name__.lower(),
+            "shot": self.shot,
+            "query": self.query,
+            "seed": self.seed,
+        }
+        usual = (FunctionTasks.low, FunctionTasks.high)
+        return told if (self.low, self.high) == usual else told | {"x": [self.low, self.high]}
 
 
 class Sinusoids(FunctionTasks):

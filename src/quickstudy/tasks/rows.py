@@ -28,6 +28,18 @@ class Draw(NamedTuple):
     unlabelled: np.ndarray  # [T, U]
 
 
+def plain(environment: Environment | None) -> Environment | None:
+    """An environment whose values are Python's own numbers, from a range, an array or a tensor.
+
+    >>> plain(("drawer", np.arange(3)))
+    ('drawer', (0, 1, 2))
+    """
+    if environment is None:
+        return None
+    attribute, values = environment
+    return attribute, tuple(numbers(values, f"values of {attribute!r}").tolist())
+
+
 class Rows(NamedTuple):
     """Rows of a data set grouped by class: class c owns `rows[offsets[c]:offsets[c + 1]]`."""
 

@@ -14,7 +14,7 @@ from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import TaskError
 from quickstudy.tasks.chance import choose, uniforms
 from quickstudy.tasks.frozen import FrozenTasks, save_draw
-from quickstudy.tasks.rows import Draw, Environment, Rows, gather
+from quickstudy.tasks.rows import Draw, Environment, Rows, gather, plain
 from quickstudy.tasks.sizes import Count, Range, Sizes
 from quickstudy.tasks.task import Task
 
@@ -83,6 +83,8 @@ class ClassTasks:
             "shot": shot.like(self.shot),
             "query": sizes.query.like(query),
             "unlabelled": unlabelled,
+            "support_from": plain(self.support_from),
+            "query_from": plain(self.query_from),
             "distractors": Range.single("distractors", self.distractors),
             "seed": operator.index(self.seed),
             "_tables": (support, queries),
