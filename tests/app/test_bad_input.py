@@ -109,7 +109,7 @@ def test_two_classes_of_one_name(train: list[object], pictures: Path, refused: R
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--way", 50], "pictures has 3 classes here: 50 ways are more than there are"),
+        (["--way", 50], "too few in a part for 50 ways: --way 3 will do"),
         (["--train-way", 50], "pictures has 3 classes here: 50 ways are more than there are"),
         (["--shot", -1], "shot must be at least 1, not -1"),
         (["--query", 0], "query must be at least 1, not 0"),
@@ -117,7 +117,7 @@ def test_two_classes_of_one_name(train: list[object], pictures: Path, refused: R
         (["--train-shot", 0], "train-shot must be at least 1, not 0"),
         (["--shot", 6], "too few for 6 shots"),
         (["--samples-per-class", 60], "has 6 examples, fewer than the 60 asked for"),
-        (["--split", "vinyals"], "unknown split 'vinyals'"),
+        (["--split", "vinyals"], "unknown split of pictures 'vinyals'"),
         (["--threads", 0], "threads must be at least 1"),
         (["--iterations", -5], "iterations must be at least 0"),
         (["--outer-lr", "nan"], "outer-lr must be a finite number"),

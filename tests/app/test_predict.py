@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from quickstudy.app.predict import as_trained
+from quickstudy.app.predict import as_trained, others
 from quickstudy.data import ClassDataset, read_image
 from quickstudy.outer.session import load_run
 
@@ -78,7 +78,9 @@ def test_photos_are_inverted_and_resized_and_it_says_so(
     assert "inverted to light-on-dark, as the run was trained" in err
     assert len(json.loads(said.out)["predictions"]) == 10
     said = command("predict", run, "--support", drawings, "--query", photos, "--json")
-    assert "careful: examples are light-on-dark, queries dark-on-light" in " ".join(said.err.split())
+    assert said.err.count("is of another polarity than the examples") == len(list(photos.rglob("*.png")))
+    said = command("predict", run, "--support", drawings, "--query", photos, "--polarity", "light-on-dark")
+    assert "another polarity" not in said.err
     same = command("predict", run, "--support", support, "--query", support, "--json")
     labels = [(Path(p["file"]).parent.name, p["label"]) for p in json.loads(same.out)["predictions"]]
     assert sum(a == b for a, b in labels) >= 8
@@ -129,13 +131,17 @@ def test_the_examples_decide_what_is_inverted() -> None:
         ("light-on-dark", np.concatenate([light, 255 - light]), False, "; not inverted"),
         ("light-on-dark", np.full_like(light, 255), False, "; not inverted"),
     ):
-        for queries, careful in ((x, False), (photos, False), (light, told.endswith("light-on-dark"))):
+        for queries in (x, photos, light):
             found, asked, done = as_trained(x, queries, run_polarity)
             np.testing.assert_array_equal(found, 255 - x if inverted else x)
             np.testing.assert_array_equal(asked, 255 - queries if inverted else queries)
             assert done.startswith(told)
             assert bool(done) == bool(told)
-            assert ("careful" in done) == careful
+    inverted, _, done = as_trained(photos, light, "light-on-dark", "dark-on-light")
+    np.testing.assert_array_equal(inverted, 255 - photos)
+    assert done == "; inverted to light-on-dark, as the run was trained"
+    assert others(np.concatenate([light[:2], 255 - light[:1], light[2:]]), light) == [2]
+    assert others(light, photos) == []
 
 
 def test_classes_are_named_as_in_a_folder_to_train_on(

@@ -22,6 +22,7 @@ class Server:
         tag: the ETag; also changed to say that a file is another now.
         faults: what the next requests get instead of an answer, one each: a status, or the number of
             bytes after which the connection is cut. None lets one request pass.
+        shift: how many bytes too early a part begins.
         stall: the number of bytes after which each answer hangs, until this is set to None.
         requests: (path, its Range header, the status sent) of each request so far.
     """
@@ -31,6 +32,7 @@ class Server:
     tag: str | None = '"one"'
     faults: list[int | None] = field(default_factory=list)
     stall: int | None = None
+    shift: int = 0
     requests: list[tuple[str, str | None, int]] = field(default_factory=list)
     sent: int = 0
     url: str = ""
@@ -56,7 +58,7 @@ class Server:
         if status == 200 and wanted and self.ranges and condition in (None, self.tag):
             match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)
             assert match, wanted
-            first = int(match[1])
+            first = int(match[1]) - self.shift
             if first >= len(body):
                 status, headers["Content-Range"], body = 416, f"bytes */{len(body)}", b""
             else:

@@ -60,7 +60,7 @@ def bases(part: ClassDataset) -> set[str]:
 @pytest.mark.parametrize("how", ["mine", "random"])
 def test_a_class_and_its_turns_are_in_one_part(how: str) -> None:
     data = replace(numbered([1] * 12), splits={"mine": ((3, 5), (0, 1, 2), tuple(range(6, 12)))})
-    for seed in range(5):
+    for seed in range(5) if how == "random" else [None]:
         before = [part.rotated() for part in data.split(how, seed=seed)]
         after = data.rotated().split(how, seed=seed)
         again = data.rotated().subset(range(24)).split("random", seed=seed)  # two turns of each class
@@ -326,3 +326,11 @@ def test_an_empty_folder_is_not_the_data(tmp_path: Path, monkeypatch: pytest.Mon
     assert not info.ready(tmp_path)
     (bitmaps / f"{categories()[0]}.npy").touch()
     assert info.ready(tmp_path)
+
+
+def test_a_seed_is_for_random_splits(blobs: ClassDataset) -> None:
+    data = load("digits")
+    for options in ({"seed": 1}, {"fractions": (0.4, 0.3)}):
+        with pytest.raises(DataError, match="the split 'default' is ready-made"):
+            data.split(**options)
+        assert len(data.split("random", **options)) == 3

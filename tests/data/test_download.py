@@ -83,6 +83,17 @@ def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server: Server, dest:
     assert server.asked() == [None, "bytes=200000-"]
 
 
+def test_a_part_that_begins_elsewhere_is_not_joined(server: Server, dest: Path) -> None:
+    """Nothing else would tell where there is no checksum."""
+    server.faults = [200_000]
+    server.shift = 100
+    with pytest.raises(DataError, match="answered from byte 199900, not 200000"):
+        fetch([server.url + "a.bin"], dest, retries=1)
+    assert not dest.exists()
+    fetch([server.url + "a.bin"], dest, retries=0)
+    assert dest.read_bytes() == CONTENT
+
+
 def test_a_download_stopped_just_before_its_end_is_not_repeated(server: Server, dest: Path) -> None:
     dest.parent.mkdir()
     dest.with_name("a.bin.part").write_bytes(CONTENT)

@@ -111,3 +111,27 @@ def test_vectors_need_an_mlp() -> None:
 def test_rotations_by_default_on_omniglots_characters_only(quick: Quick) -> None:
     assert len(quick().splits().train) == 4
     assert len(quick(rotations=True).splits().train) == 16
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"body": "vgg"}, "unknown body 'vgg'"),
+        ({"strategy": "serial"}, "unknown strategy 'serial'"),
+        ({"schedule": "cos"}, "unknown schedule 'cos': did you mean 'cosine'"),
+        ({"optimizer": "rms"}, "unknown optimizer 'rms'"),
+        ({"norm": "bn"}, "unknown norm 'bn'"),
+        ({"way": "3"}, "way must be a whole number, not '3'"),
+        ({"iterations": 10.5}, r"iterations must be a whole number, not 10\.5"),
+        ({"shot": True}, "shot must be a whole number, not True"),
+        ({"train_query": 2.0}, r"train-query must be a whole number, not 2\.0"),
+    ],
+)
+def test_other_words_and_fractions_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TrainConfig(**options)
+
+
+def test_a_split_with_too_few_classes_is_told_with_its_remedy() -> None:
+    with pytest.raises(TaskError, match=r"its 10 classes are split 4/3/3 .* for 5 ways: --way 3 will do"):
+        TrainConfig(data="digits").splits()

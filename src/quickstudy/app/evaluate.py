@@ -110,9 +110,13 @@ def main(args: Sequence[str]) -> int:
         "learner": config.learner,
         "chosen": chosen,
         "run": str(given.run),
+        "finished": run.finished,
     }
     if given.modes:
         report["modes"] = [r.json() for r in results]
+    kept = keep(run, stem(given, result), report, result, learner, source)  # before a word: pipes may break
+    if not run.finished:
+        announce(f"{run.path} has not come to its end: this is its best so far (train --resume goes on)")
     for r in results:
         say(escape(f"{config.learner} on {source.data.name} ({given.split} classes): {r}"))
     for i, (name, right, other) in enumerate(hardest(result.confusion)):
@@ -131,16 +135,12 @@ def main(args: Sequence[str]) -> int:
             say=lambda row: announce(f"{row.name}: {row.evaluation}"),
         )
         report["floors"] = [row.json() for row in rows]
+        kept = keep(run, stem(given, result), report, result, learner, source)
         say(floors_table([*rows], learner=(config.learner, result)))
     if given.json:
         print(json.dumps(report))
     sys.stdout.flush()
-    try:
-        kept = keep(run, stem(given, result), report, result, learner, source)
-        told = f"kept: {kept} with every class's confusions, and pictures beside it"
-    except (OSError, RunError) as error:
-        told = f"nothing kept: {error}"
-    Console(stderr=True).print(escape(told), highlight=False, soft_wrap=True)
+    announce(kept)
     return 0
 
 
@@ -175,12 +175,15 @@ def keep(
     result: Evaluation,
     learner: Learner,
     source: ClassTasks,
-) -> Path:
-    """Write the report, every class's confusions and the pictures into the run folder."""
+) -> str:
+    """Write the report, every class's confusions and the pictures into the run folder; says how that went."""
     folder = run.path / "evaluations"
-    folder.mkdir(exist_ok=True)
     path = folder / f"{name}.json"
-    write_json(path, {**report, "confusion": result.confusion})
-    draw_evaluation(result, learner, source, folder / name)
-    draw_curve(run)
-    return path
+    try:
+        folder.mkdir(exist_ok=True)
+        write_json(path, {**report, "confusion": result.confusion})
+        draw_evaluation(result, learner, source, folder / name)
+        draw_curve(run)
+    except (OSError, RunError) as error:
+        return f"nothing kept: {error}"
+    return f"kept: {path} with every class's confusions, and pictures beside it"

@@ -88,11 +88,15 @@ def as_trained(
     if found is None:
         unclear = "; not inverted: the examples have no clear polarity (--polarity says what they are), the "
         return x, queries, f"{unclear}run's pictures are {run_polarity}"
-    other = given or polarity(queries)
-    careful = "" if other in (found, None) else f"; careful: examples are {found}, queries {other}"
     if found == run_polarity:
-        return x, queries, careful
-    return 255 - x, 255 - queries, f"; inverted to {run_polarity}, as the run was trained{careful}"
+        return x, queries, ""
+    return 255 - x, 255 - queries, f"; inverted to {run_polarity}, as the run was trained"
+
+
+def others(queries: np.ndarray, examples: np.ndarray) -> list[int]:
+    """The queries that are clearly of another polarity than the examples: these are easily misread."""
+    kind = polarity(examples)
+    return [i for i, q in enumerate(queries) if kind is not None and polarity(q) not in (kind, None)]
 
 
 def support_files(folder: Path) -> dict[str, list[Path]]:
@@ -106,7 +110,7 @@ def support_files(folder: Path) -> dict[str, list[Path]]:
 def main(args: Sequence[str]) -> int:
     """Parse, adapt, predict."""
     given = parse(Predict, args, "predict", EXAMPLES)
-    say = Console(stderr=True, highlight=False).print
+    say = Console(stderr=True, highlight=False, soft_wrap=True).print
     classes = support_files(given.support)
     learner, _, run = load_run(given.run)
     facts = run.config["pictures"]
@@ -119,14 +123,16 @@ def main(args: Sequence[str]) -> int:
     queries = [f for path in given.query for f in pictures_in(path)]
     if not queries:
         raise DataError("--query names no pictures to classify")
-    x, q, done = as_trained(
-        read_all(files, shape), read_all(queries, shape), facts["polarity"], given.polarity
-    )
+    x, q = read_all(files, shape), read_all(queries, shape)
+    odd = [] if given.polarity else others(q, x)
+    x, q, done = as_trained(x, q, facts["polarity"], given.polarity)
     counts = sorted({len(v) for v in classes.values()})
     shots = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     say(f"{len(names)} classes, {shots} examples each; {len(queries)} to classify")
     kind = "colour" if shape[0] == 3 else "grey"
     say(f"pictures brought to {shape[1]}×{shape[2]} {kind}{done}")
+    for i in odd:
+        say(escape(f"careful: {queries[i]} is of another polarity than the examples, and may be misread"))
     if learner.transductive:
         say("transductive: a prediction depends on the other pictures of the same call")
     p = learner.adapt(torch.from_numpy(x), labels).probabilities(torch.from_numpy(q))  # [q, N]

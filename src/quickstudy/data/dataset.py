@@ -190,25 +190,35 @@ class ClassDataset:
         return tuple(c + k * len(self) for k in range(4) for c in classes)
 
     def split(
-        self, how: str | None = None, *, seed: int = 0, fractions: tuple[float, float] = (0.6, 0.2)
+        self,
+        how: str | None = None,
+        *,
+        seed: int | None = None,
+        fractions: tuple[float, float] | None = None,
     ) -> Splits:
         """Meta-train, meta-validation and meta-test classes, disjoint.
 
         Args:
             how: the name of a ready-made split; "random" for one by `seed`; by default the first
                 ready-made one, else "random".
-            fractions: meta-train and meta-validation shares of a random split; at least 3 classes go to
-                each of the three where there are 9 or more.
+            seed: of a random split; by default 0.
+            fractions: meta-train and meta-validation shares of a random split, by default 0.6 and 0.2; at
+                least 3 classes go to each of the three where there are 9 or more.
 
         Raises:
-            UserError: an unknown split, impossible shares, or too few classes.
+            UserError: an unknown split, impossible shares, too few classes, or a seed or shares for a
+                ready-made split.
         """
         how = how or next(iter(self.splits), "random")
         if how != "random" and how not in self.splits:
-            raise unknown("split", how, [*self.splits, "random"])
+            raise unknown(f"split of {self.name}", how, [*self.splits, "random"])
+        if how != "random" and not (seed is None and fractions is None):
+            raise DataError(
+                f"{self.name}: the split {how!r} is ready-made; a seed or shares are for the split 'random'"
+            )
         if how == "random":
             groups = self.class_attributes.get(TOGETHER, self.names)
-            parts = random_parts(groups, seed, fractions, self.name)
+            parts = random_parts(groups, seed or 0, fractions or (0.6, 0.2), self.name)
         else:
             parts = self.splits[how]
         return Splits(*(self.subset(p, self.name) for p in parts))

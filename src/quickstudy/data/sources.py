@@ -15,7 +15,7 @@ from quickstudy.data.folder import from_folder
 from quickstudy.data.glyphs import glyphs
 from quickstudy.data.omniglot import PARTS, URLS, omniglot
 from quickstudy.data.quickdraw import categories, quickdraw
-from quickstudy.errors import DataError, unknown
+from quickstudy.errors import DataError, UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def load(
     elif Path(name).expanduser().exists() or isinstance(name, Path) or os.sep in name:
         data = from_folder(name, size=size)
     else:
-        raise unknown("data set", name, [*makers, "a folder of your own"])
+        raise UserError(f"{unknown('data set', name, makers)}; there is no folder of that name either")
     if samples_per_class is None or name in ("quickdraw", "glyphs"):
         return data
     return data.limit(samples_per_class, seed)

@@ -79,6 +79,7 @@ def training_curve(
                     ha="right" if left else "left",
                     color=BLUE,
                     fontsize=9,
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
                 )
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.legend(handles=drawn, frameon=False, fontsize=9, labelcolor=INK)
@@ -126,9 +127,10 @@ def task_picture(
 
     figure = _figure(1.0 * (left + right) + 1.9, (1.05 + 0.13 * lines) * way + 0.7)
     correct = sum(p == y for p, y in zip(predicted, query_y, strict=True))
-    figure.suptitle(
-        f"{correct} of {len(query_y)} queries answered right", x=0.01, ha="left", fontsize=11, color=INK
-    )
+    shown = sum(map(len, asked))
+    some = f", {shown} of them shown" if shown < len(query_y) else ""
+    title = f"{correct} of {len(query_y)} queries answered right{some}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     grid = figure.add_gridspec(way, left + right + 1, width_ratios=[1] * left + [0.3] + [1] * right)
 
     def show(row: int, column: int, picture: Tensor, colour: str) -> Any:
@@ -186,7 +188,7 @@ def reliability(measured: Calibration, path: str | Path) -> None:
     below = _axes(figure, grid[1], xlabel="confidence", ylabel="queries")
     below.bar(edges, share, width, align="edge", color=GREY, edgecolor="white")
     below.set(xlim=(0, 1))
-    below.yaxis.set_major_locator(MaxNLocator(3))
+    below.yaxis.set_major_locator(MaxNLocator(3, prune="lower"))
     below.yaxis.set_major_formatter(PERCENT)
     _save(figure, path)
 
@@ -225,7 +227,7 @@ def confusion_matrix(counts: Confusion, path: str | Path, classes: int = 20) -> 
     axes.set_yticks(range(n), labels, fontsize=8)
     axes.set_xlabel("taken for", color=GREY)
     axes.set_ylabel("true class", color=GREY)
-    axes.set_title("Most confused classes, % of a class's queries", loc="left", fontsize=11, color=INK)
+    figure.suptitle("% of a class's queries", x=0.01, ha="left", fontsize=11, color=INK)
     axes.tick_params(which="both", length=0, colors=INK)
     axes.spines[:].set_color(PALE)
     _save(figure, path)

@@ -45,7 +45,7 @@ class PretrainFinetune(Scratch):
     outer = PRETRAINING
 
     def __init__(
-        self, body: nn.Module, *, way: int, classes: int, inner_lr: float = 0.003, steps: int = 30
+        self, body: nn.Module, *, way: int, classes: int, inner_lr: float = 0.001, steps: int = 30
     ) -> None:
         super().__init__(body, way=way, inner_lr=inner_lr, steps=steps)
         self.classes = classes
@@ -55,7 +55,7 @@ class PretrainFinetune(Scratch):
         return classified(self, self.net.body, self.pretraining_head, task)
 
     def settings(self) -> list[dict[str, Any]]:
-        return [{"inner_lr": lr, "steps": n} for lr in (0.001, 0.003, 0.01) for n in (10, 30)]
+        return [{"inner_lr": lr, "steps": n} for lr in (0.0003, 0.001, 0.01) for n in (10, 30)]
 
 
 class PretrainCentroid(ProtoNet):

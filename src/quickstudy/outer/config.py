@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from quickstudy import nets
 from quickstudy.data import ClassDataset, Splits, describe, names
@@ -54,7 +54,7 @@ class TrainConfig:
         outer_lr: the meta-optimiser's rate.
         schedule: of that rate; linear and cosine end at zero, halving halves it every fifth of the run.
         clip: largest norm of the meta-gradient; by default any.
-        validate_every: meta-steps between validations; by default a twentieth of the run, at most 500.
+        validate_every: meta-steps between validations; by default a twentieth of the run, from 50 to 500.
         validation_tasks: meta-validation tasks a validation.
         patience: stop after this many validations without a better one; by default never.
         body: the net that looks at an example.
@@ -105,6 +105,7 @@ class TrainConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.check_kinds()
         kind = learner_class(self.learner)
         usual = {k: v for k, v in asdict(kind.outer).items() if k in OUTER}
         usual["norm"] = "none" if self.body == "mlp" else "support"
@@ -132,6 +133,19 @@ class TrainConfig:
         if self.clip is not None and self.clip <= 0:
             raise UserError(f"clip must be above 0, not {self.clip}")
 
+    def check_kinds(self) -> None:
+        """Refuse what an option's type does not allow: other words, fractions for whole numbers."""
+        for name, kind in get_type_hints(TrainConfig).items():
+            value, kinds = getattr(self, name), get_args(kind)
+            if value is None and type(None) in kinds:
+                continue
+            words = [word for k in (kind, *kinds) if get_origin(k) is Literal for word in get_args(k)]
+            if words and value not in words:
+                raise unknown(name, str(value), words)
+            whole = int in (kind, *kinds) and bool not in (kind, *kinds)
+            if whole and (isinstance(value, bool) or not isinstance(value, int)):
+                raise UserError(f"{name.replace('_', '-')} must be a whole number, not {value!r}")
+
     def json(self) -> dict[str, Any]:
         """The options as JSON, without what is this machine's: data folder, threads, device."""
         values = asdict(self)
@@ -151,27 +165,39 @@ class TrainConfig:
         known = {f.name for f in fields(TrainConfig)}
         given = {k: v for k, v in values.items() if k in known}
         try:
-            return TrainConfig(**{**given, "data_dir": data_dir, "device": device})
-        except TypeError as error:
+            saved = TrainConfig(**given)
+        except (TypeError, UserError) as error:
             raise RunError(f"these are not a training run's options: {error}") from error
+        return replace(saved, data_dir=data_dir, device=device)
 
     def splits(self) -> Splits:
         """The data, split by classes, turned where the protocol turns it."""
         if self.data in names() and self.split is not None:  # told before anything is read
             known = [*describe(self.data).splits, "random"]
             if self.split not in known:
-                raise unknown("split", self.split, known)
+                raise unknown(f"split of {self.data}", self.split, known)
         data: ClassDataset = load_data(
             self.data,
             root=self.data_dir,
             samples_per_class=self.samples_per_class,
             size=self.size,
         )
-        parts = data.split(self.split, seed=self.split_seed)
+        parts = data.split(self.split, seed=self.split_seed or None)
+        self.check_ways(parts)
         turn = self.rotations
         if turn is None:
             turn = self.data == "omniglot" and self.split in (None, "vinyals")
         return Splits(*(p.rotated() for p in parts)) if turn else parts
+
+    def check_ways(self, parts: Splits) -> None:
+        """Refuse a split that leaves too few classes in a part for the tasks to be solved."""
+        counts = [len(part) for part in parts]
+        if min(counts) < self.way:
+            remedy = f"--way {min(counts)} will do" if min(counts) > 1 else "at least 6 are needed"
+            raise TaskError(
+                f"{parts.train.name}: its {sum(counts)} classes are split {'/'.join(map(str, counts))} into "
+                f"meta-train/validation/test, too few in a part for {self.way} ways: {remedy}"
+            )
 
     def training_tasks(self, data: ClassDataset) -> TaskSource:
         """What the learner is meta-trained on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,11 @@ def meta_train(
     if not params or learner.trains_on == "nothing":
         return History()
     size, how = meta_batch or outer.meta_batch, strategy or outer.strategy
-    every = validate_every or max(1, min(500, iterations // 20))
+    every = validate_every or max(min(50, iterations), min(500, iterations // 20), 1)
+    if isinstance(tasks, Sized) and len(tasks) < iterations * size:
+        raise TaskError(
+            f"{iterations} meta-steps of {size} need {iterations * size} tasks: there are {len(tasks)}"
+        )
     lr = outer.outer_lr if outer_lr is None else outer_lr
     opt = make_optimizer(optimizer or outer.optimizer, params, lr)
     rate = make_schedule(schedule or outer.schedule, opt, iterations)

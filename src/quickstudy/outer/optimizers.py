@@ -35,6 +35,10 @@ def make_optimizer(how: str | MakeOptimizer, params: Iterable[Tensor], lr: float
     Raises:
         UserError: no such name, LBFGS, or a rate that is a tensor.
     """
+    if isinstance(how, Optimizer):
+        raise UserError(
+            "give a function that makes the optimizer: lambda params: torch.optim.SGD(params, lr=0.1)"
+        )
     if callable(how):
         made = how(params)
         if isinstance(made, torch.optim.LBFGS):

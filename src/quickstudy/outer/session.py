@@ -194,6 +194,8 @@ def load_splits(config: TrainConfig, run: RunFolder) -> Splits:
         >>> learner, config, run = load_run("runs/a")  # doctest: +SKIP
         >>> splits = load_splits(config, run)  # doctest: +SKIP
     """
+    if Path(config.data).is_absolute() and not Path(config.data).is_dir():
+        raise RunError(f"{run.path} is of {config.data}, which is not there: --data says where it is now")
     splits = config.splits()
     check_splits(config, run, fingerprints(splits))
     return splits
@@ -238,6 +240,11 @@ def load_run(
     run = RunFolder.open(path)
     saved = run.config
     find_device(device)  # there is one
+    if "data" not in saved:
+        raise RunError(
+            f"{run.path} was written by meta_train, for a net of your own: make the learner again, then "
+            "learner.load_state_dict(RunFolder.open(path).load('best.safetensors')[0])"
+        )
     try:
         config = TrainConfig.from_json(saved, data_dir, device)
         learner = config.make_learner(tuple(saved["pictures"]["shape"]), saved["classes"])
@@ -248,6 +255,8 @@ def load_run(
     try:
         learner.load_state_dict(weights)
     except RuntimeError as error:
-        raise RunError(f"{run.path / BEST} does not fit {run.path / 'config.json'}: {error}") from error
+        raise RunError(
+            f"{run.path / BEST} does not fit {run.path / 'config.json'}: {' '.join(str(error).split()[:40])}"
+        ) from error
     learner.eval()
     return learner, config, run
