@@ -10,7 +10,8 @@ from torch import Tensor
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.inner import map_tasks
-from quickstudy.inner.gradient import inside_map
+from quickstudy.inner.gradient import gradient, inside_map
+from quickstudy.inner.rules import Params
 from quickstudy.tasks import ClassTasks, Task
 
 
@@ -78,7 +79,19 @@ def test_each_task_draws_its_own(blobs: ClassDataset) -> None:
         assert len(drawn.unique()) == 20
 
 
-RECURRENT = torch.nn.LSTM(256, 2)
+RECURRENT = {kind: getattr(torch.nn, kind)(256, 2) for kind in ("LSTM", "GRU", "RNN")}
+
+
+def tuned(net: torch.nn.Module) -> Callable[[Tensor], Tensor]:
+    """The gradient by the net's weights, where torch's error is another and does not speak of vmap."""
+
+    def function(x: Tensor) -> Tensor:
+        def loss(params: Params) -> Tensor:
+            return torch.func.functional_call(net, params, (x.flatten(1)[None],))[0].sum()
+
+        return gradient(loss, dict(net.named_parameters()), create_graph=False)[0]
+
+    return function
 
 
 def looks(x: Tensor) -> Tensor:
@@ -91,9 +104,11 @@ def looks(x: Tensor) -> Tensor:
         looks,
         lambda x: x * x.sum().item(),
         lambda x: x[x > 0].sum(),
-        lambda x: RECURRENT(x.flatten(1)[None])[0],
+        *(lambda x, net=net: net(x.flatten(1)[None])[0] for net in RECURRENT.values()),
+        tuned(RECURRENT["GRU"]),
+        tuned(RECURRENT["RNN"]),
     ],
-    ids=["if", "item", "mask", "lstm"],
+    ids=["if", "item", "mask", *RECURRENT, "tuned GRU", "tuned RNN"],
 )
 def test_what_cannot_be_vectorised_names_the_loop(
     function: Callable[[Tensor], Tensor], blobs: ClassDataset
@@ -108,3 +123,13 @@ def test_a_fault_in_the_net_is_told_as_it_is(blobs: ClassDataset) -> None:
     batch = batch_of(ClassTasks(blobs, 3, 1, query=2), 2)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         map_tasks(lambda task: {"a": task.support.x.flatten(1) @ torch.ones(3, 3)}, batch, "vmap")
+
+
+def test_too_little_memory_is_told_as_it_is(blobs: ClassDataset) -> None:
+    def greedy(task: Task) -> dict[str, Tensor]:
+        if inside_map():
+            raise torch.OutOfMemoryError("out of memory")
+        raise AssertionError("tried again")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        map_tasks(greedy, batch_of(ClassTasks(blobs, 3, 1, query=2), 2), "vmap")

@@ -499,11 +499,18 @@ def test_the_forward_pass_on_padded_tasks_is_refused_nowhere(make: Make, blobs: 
         close(outcome.loss[i], learner(source.task(i).to(torch.float64)).loss.detach(), f"task {i}")
 
 
-def test_support_with_a_way_beyond_its_labels(make: Make) -> None:
-    """A task may state more classes than its support set shows; a head then answers them all."""
-    learner, x = make("maml", way=3), torch.rand(2, 1, 16, 16)
+@pytest.mark.parametrize("name", ALL)
+def test_support_with_a_way_beyond_its_labels(name: str, make: Make) -> None:
+    """A task may state more classes than its support set shows; who needs a prototype of each says which."""
+    learner, x = few_steps(name, make), torch.rand(2, 1, 16, 16)
     support = replace(Support.of(x, torch.tensor([0, 1])), way=3)
-    assert learner.adapt(support)(x).shape == (2, 3)
+    if name in ("protonet", "proto-maml", "untrained", "pretrain-centroid"):
+        with pytest.raises(DataError, match=r"class 2 has no example \(it states 3 ways\)"):
+            learner.adapt(support)
+    else:
+        probabilities = learner.adapt(support).probabilities(x)
+        assert probabilities.shape == (2, 3)
+        close(probabilities.sum(1), torch.ones(2), name)
 
 
 def test_pixel_nn_has_nothing_to_train() -> None:

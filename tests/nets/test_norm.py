@@ -176,6 +176,21 @@ def test_torchs_layers_are_converted_wherever_they_are() -> None:
     assert not {"2.2.weight", "2.2.bias"} & trained  # affine=False stays without scale and shift
 
 
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+@pytest.mark.parametrize("training", [True, False])
+def test_what_was_frozen_or_in_evaluation_stays_so(frozen: str, training: bool) -> None:
+    net = nn.Sequential(nn.BatchNorm1d(3)).train(training)
+    net.get_parameter(f"0.{frozen}").requires_grad_(False)
+    x, state = torch.randn(5, 3) * 2 + 1, net.state_dict()
+    convert_batch_norm(net)
+    assert {k: p.requires_grad for k, p in net.named_parameters()} == {
+        f"0.{k}": k != frozen for k in ("weight", "bias")
+    }
+    wanted = nn.BatchNorm1d(3).train(training)
+    wanted.load_state_dict({k.removeprefix("0."): v for k, v in state.items()})
+    torch.testing.assert_close(net(x), wanted(x))
+
+
 def test_a_layer_in_several_places_stays_one_layer() -> None:
     class Twice(nn.Module):
         def __init__(self, norm: nn.Module) -> None:

@@ -41,12 +41,13 @@ def map_tasks(
 
         try:  # "different": dropout draws anew for each task
             return torch.func.vmap(call, randomness="different")(batch.tensors())
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            if not str(error).startswith(("vmap:", "Batching rule not implemented")):
-                raise
+            function(next(batch.unbatch()))  # what fails by itself too is not vmap's: its own error stands
             raise UserError(
                 "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item(), "
-                'indexing by a mask or an LSTM: use strategy="loop" (--strategy loop)'
+                'indexing by a mask or a recurrent layer: use strategy="loop" (--strategy loop)'
             ) from error
     results = [function(task) for task in batch.unbatch()]
     return {k: torch.stack([r[k] for r in results]) for k in results[0]}

@@ -72,6 +72,8 @@ class Learner(nn.Module):
 
     trains_on: ClassVar[TrainsOn] = "tasks"
     outer: ClassVar[Outer] = Outer()
+    needs_every_class: ClassVar[bool] = False
+    """Whether a class without support examples cannot be answered, as where it has no prototype."""
     statistics: Statistics | None = None
 
     def __init__(self) -> None:
@@ -103,7 +105,7 @@ class Learner(nn.Module):
         torch.Size([3, 2])
         """
         if isinstance(x, Support):
-            support = checked(x)
+            support = checked(x, self.needs_every_class)
         elif y is None:
             raise UserError("adapt needs labels beside the examples: adapt(x, y)")
         else:
@@ -246,8 +248,9 @@ class Learner(nn.Module):
         }
 
 
-def checked(support: Support) -> Support:
-    """A support set as `Support.of` makes it, its padding taken out; it may state more ways than it shows."""
+def checked(support: Support, every_class: bool = False) -> Support:
+    """A support set as `Support.of` makes it, its padding taken out; it may state more ways than it shows,
+    unless `every_class` must have an example."""
     if support.mask is not None:  # the ways of what is padded are those of the largest task
         support = replace(support, x=support.x[support.mask], y=support.y[support.mask], way=None)
     found = Support.of(support.x, support.y)
@@ -255,6 +258,8 @@ def checked(support: Support) -> Support:
     if way is not None and (found.way is None or found.way > way):
         shown = "real targets" if found.way is None else f"labels up to {found.way - 1}"
         raise DataError(f"support set: {shown}, but it states {way} ways")
+    if every_class and way is not None and found.way is not None and found.way < way:
+        raise DataError(f"support set: class {found.way} has no example (it states {way} ways)")
     return replace(found, way=way, unlabelled=support.unlabelled)
 
 

@@ -29,6 +29,7 @@ class ProtoMAML(DescentLearner):
         torch.Size([7, 7])
     """
 
+    needs_every_class = True
     outer = Outer(meta_batch=8, outer_lr=1e-3, train_query=5, strategy="vmap")
 
     def __init__(

@@ -42,6 +42,7 @@ class ProtoNet(Learner):
         >>> learner = ProtoNet(conv4(16))
     """
 
+    needs_every_class = True
     outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
 
     def __init__(self, body: nn.Module) -> None:

@@ -173,7 +173,7 @@ def convert_batch_norm(net: nn.Module) -> nn.Module:
     """The same net with torch's batch normalisation layers replaced by `BatchNorm`, in place.
 
     Torch's layers write running averages while they compute, which an inner loop must not do. A layer that is
-    used in several places stays one layer.
+    used in several places stays one layer; what was frozen, or in evaluation mode, stays so.
 
     >>> convert_batch_norm(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))[1]
     BatchNorm()
@@ -205,4 +205,6 @@ def _converted(theirs: nn.modules.batchnorm._BatchNorm) -> BatchNorm:
         ):
             if given is not None:
                 mine.data = given.detach().clone()  # with its device and dtype
-    return ours.requires_grad_(theirs.affine)
+    for mine, given in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
+        mine.requires_grad_(given is not None and given.requires_grad)
+    return ours.train(theirs.training)
