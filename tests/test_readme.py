@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+import quickstudy as qs
 from quickstudy.app.cli import COMMANDS
 from quickstudy.learners import CONTROLS, LEARNERS
 
@@ -53,6 +54,28 @@ def test_the_python_example_runs():
     exec(example, names)
     assert names["labels"].shape == (4,)
     assert names["history"].iteration == 2
+
+
+def test_the_learner_of_the_readme_learns():
+    """As prototypical networks do, but for the square."""
+    names = {"qs": qs, "torch": torch}
+    exec(
+        re.search(r"```python\n(from quickstudy.learners import call.*?)```", README, re.DOTALL).group(1),
+        names,
+    )
+    train, _, test = qs.data.digits(size=16).limit(30).split()
+    torch.manual_seed(0)
+    learner = names["NearestMean"](qs.nets.conv4(4, size=16))
+    same = qs.ProtoNet(learner.body)
+    before = qs.evaluate(learner, qs.tasks(test, way=3, shot=1), n_tasks=20)
+    assert before.accuracy == qs.evaluate(same, qs.tasks(test, way=3, shot=1), n_tasks=20).accuracy
+    assert before.statistics == "support"
+    assert not before.transductive
+    history = qs.meta_train(
+        learner, qs.tasks(train, way=3, shot=1), iterations=20, meta_batch=2, outer_lr=0.01
+    )
+    assert history.iteration == 20
+    assert qs.evaluate(learner, qs.tasks(test, way=3, shot=1), n_tasks=20).loss < before.loss
 
 
 def test_linked_files_exist():

@@ -1,7 +1,7 @@
 """The methods: one a file, its citation first; floors and controls are learners too."""
 
 from quickstudy.learners.anil import ANIL
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Learner, call
 from quickstudy.learners.fomaml import FOMAML
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.pixel_nn import PixelNN
@@ -31,5 +31,6 @@ __all__ = [
     "Scratch",
     "Untrained",
     "build",
+    "call",
     "learner_class",
 ]
