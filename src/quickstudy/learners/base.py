@@ -97,6 +97,7 @@ class Learner(nn.Module):
 
         Raises:
             DataError: what cannot be learned from: see `Support.of`.
+            UserError: labels beside a `Support`, or a net that fails.
 
         >>> from quickstudy.nets import conv4
         >>> from quickstudy.learners.protonet import ProtoNet
@@ -105,6 +106,8 @@ class Learner(nn.Module):
         torch.Size([3, 2])
         """
         if isinstance(x, Support):
+            if y is not None:
+                raise UserError("a Support holds its labels already: adapt(support)")
             support = checked(x, self.needs_every_class)
         elif y is None:
             raise UserError("adapt needs labels beside the examples: adapt(x, y)")
@@ -125,9 +128,8 @@ class Learner(nn.Module):
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise DataError(
-                f"the net cannot take examples of shape {tuple(shape)}: {str(error).splitlines()[0]}"
-            ) from error
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise UserError(f"the net failed on examples of shape {tuple(shape)}: {reason}") from error
 
         def predict(x: Tensor) -> Tensor:
             if x.shape[1:] != shape:
