@@ -366,6 +366,10 @@ def test_a_net_that_normalises_its_own_way_is_refused() -> None:
         body = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=track))
         with pytest.raises(UserError, match=r"layer '1' .*convert_batch_norm"):
             ProtoNet(body)
+    body = nn.Sequential(nn.Conv1d(1, 3, 1), nn.InstanceNorm1d(3, track_running_stats=True))
+    with pytest.raises(UserError, match=r"layer '1' writes running averages .*track_running_stats=False"):
+        ProtoNet(body)
+    assert ProtoNet(nn.InstanceNorm1d(3)).modes == []
 
 
 def test_a_body_says_how_many_features_it_has() -> None:

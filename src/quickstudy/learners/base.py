@@ -212,6 +212,11 @@ class Learner(nn.Module):
                     f"layer {name!r} is torch's batch normalisation, which does not say whose statistics it "
                     "uses and writes running averages: call quickstudy.nets.convert_batch_norm(net) first"
                 )
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
+                raise UserError(
+                    f"layer {name!r} writes running averages while it computes: make it with "
+                    "track_running_stats=False"
+                )
         norm: Any = getattr(body, "norm", None)
         self.statistics = norm if norm in get_args(Statistics) else "support"
         if self.statistics == "running" and self.trains_on == "nothing":
