@@ -378,6 +378,15 @@ def test_a_body_says_how_many_features_it_has() -> None:
         width(nn.Linear(3, 4))
 
 
+@pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [*DESCENDING, "pixel-nn"])
+def test_a_rate_is_finite_and_not_below_zero(name: str, rate: float, make: Make) -> None:
+    option = "blur" if name == "pixel-nn" else "inner_lr"
+    with pytest.raises(UserError, match=f"^{option} must be at least 0 and finite, not {rate}"):
+        make(name, **{option: rate})
+    make(name, **{option: 0.0})
+
+
 def test_task_loss() -> None:
     logits, y = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
     close(task_loss(logits, y), -logits.log_softmax(1)[torch.arange(5), y].mean(), "cross-entropy")

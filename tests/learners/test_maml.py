@@ -154,8 +154,9 @@ def test_errors_of_options() -> None:
         MAML(mlp(2), way=2, inner_params="tail")
     with pytest.raises(UserError, match="no regular expression"):
         MAML(mlp(2), way=2, inner_params="(")
-    with pytest.raises(UserError, match="steps must be at least 0, not -1"):
-        MAML(mlp(2), way=2, steps=-1)
+    for option in ("steps", "test_steps"):
+        with pytest.raises(UserError, match=f"^{option} must be at least 0 and finite, not -1"):
+            MAML(mlp(2), way=2, **{option: -1})
     with pytest.raises(UserError, match="Identity does not say how many features"):
         MAML(nn.Identity(), way=2)
 

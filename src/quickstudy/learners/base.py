@@ -7,6 +7,7 @@ itself; so do learners that share a net.
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -296,6 +297,16 @@ def task_loss(output: Tensor, y: Tensor) -> Tensor:
             )
         return F.mse_loss(output, y)
     return F.cross_entropy(output, y)
+
+
+def at_least_zero(**options: float | None) -> None:
+    """Refuse an option that is below 0, infinite or no number; None is for the learner to say.
+
+    >>> at_least_zero(inner_lr=0.1, test_steps=None)
+    """
+    for name, value in options.items():
+        if value is not None and not 0 <= value < math.inf:
+            raise UserError(f"{name} must be at least 0 and finite, not {value}")
 
 
 def width(body: nn.Module) -> int:
