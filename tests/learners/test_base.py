@@ -310,6 +310,9 @@ def test_rows_are_drawn_on_the_cpu_and_moved(make: Make, batch: Task) -> None:
 def test_labels_are_needed(make: Make) -> None:
     with pytest.raises(UserError, match="adapt needs labels"):
         make("maml").adapt(torch.rand(3, 1, 16, 16))
+    x, y = torch.rand(3, 1, 16, 16), torch.arange(3)
+    with pytest.raises(UserError, match="a Support holds its labels already"):
+        make("maml").adapt(Support(x, y, 3), y)
 
 
 # -- transduction -----------------------------------------------------------------------------------------
@@ -363,12 +366,25 @@ def test_a_net_that_normalises_its_own_way_is_refused() -> None:
         body = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=track))
         with pytest.raises(UserError, match=r"layer '1' .*convert_batch_norm"):
             ProtoNet(body)
+    body = nn.Sequential(nn.Conv1d(1, 3, 1), nn.InstanceNorm1d(3, track_running_stats=True))
+    with pytest.raises(UserError, match=r"layer '1' writes running averages .*track_running_stats=False"):
+        ProtoNet(body)
+    assert ProtoNet(nn.InstanceNorm1d(3)).modes == []
 
 
 def test_a_body_says_how_many_features_it_has() -> None:
     assert width(mlp(3, (7,))) == 7
     with pytest.raises(UserError, match="Linear does not say how many features it returns"):
         width(nn.Linear(3, 4))
+
+
+@pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [*DESCENDING, "pixel-nn"])
+def test_a_rate_is_finite_and_not_below_zero(name: str, rate: float, make: Make) -> None:
+    option = "blur" if name == "pixel-nn" else "inner_lr"
+    with pytest.raises(UserError, match=f"^{option} must be at least 0 and finite, not {rate}"):
+        make(name, **{option: rate})
+    make(name, **{option: 0.0})
 
 
 def test_task_loss() -> None:
@@ -521,9 +537,20 @@ def test_pixel_nn_has_nothing_to_train() -> None:
 # -- pictures of another kind than the net's --------------------------------------------------------------
 
 
-def test_a_shape_the_net_cannot_take_is_named(make: Make) -> None:
-    with pytest.raises(DataError, match=r"the net cannot take examples of shape \(16, 16\): "):
+def test_what_a_net_fails_on_is_named(make: Make) -> None:
+    with pytest.raises(UserError, match=r"the net failed on examples of shape \(16, 16\): [^\n]*16"):
         make("protonet").adapt(torch.rand(4, 16, 16), [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(("fault", "told"), [("one\ntwo", "one"), ("", "RuntimeError")])
+def test_a_nets_own_fault_is_told_in_one_line(fault: str, told: str) -> None:
+    class Faulty(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError(fault)
+
+    with pytest.raises(UserError) as error:
+        ProtoNet(Faulty()).adapt(torch.rand(2, 3), [0, 1])
+    assert str(error.value) == f"the net failed on examples of shape (3,): {told}"
 
 
 def test_float_pictures_beyond_fractions_are_doubted(make: Make) -> None:

@@ -52,6 +52,18 @@ def test_meta_gradient_of_a_regression(agrees: Callable[..., None]) -> None:
     agrees(MAML(body, way=1, inner_lr=0.05, steps=5), tasks)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's word for attention under vmap
+def test_meta_gradient_of_attention(agrees: Callable[..., None]) -> None:
+    encoder = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, activation=torch.tanh, batch_first=True)
+    body = nn.Sequential(nn.Linear(1, 8), nn.Unflatten(1, (2, 4)), encoder, nn.Flatten())
+    body.features = 8  # type: ignore[assignment]
+    learner = MAML(body, way=1, inner_lr=0.05, steps=2)
+    tasks = Sinusoids(shot=5, query=5).batch(np.arange(2)).to(torch.float64)
+    agrees(learner, tasks)
+    (_, loop), (_, vmap) = (estimate(learner, tasks, s) for s in ("loop", "vmap"))  # type: ignore[arg-type]
+    torch.testing.assert_close(vmap, loop, rtol=1e-10, atol=1e-12)
+
+
 def adapted(learner: MAML, task: Task) -> nn.Module:
     """The net after the inner loop, by torch's own optimiser on a copy; for nets that see one example."""
     net = copy.deepcopy(learner.net)
@@ -142,8 +154,9 @@ def test_errors_of_options() -> None:
         MAML(mlp(2), way=2, inner_params="tail")
     with pytest.raises(UserError, match="no regular expression"):
         MAML(mlp(2), way=2, inner_params="(")
-    with pytest.raises(UserError, match="steps must be at least 0, not -1"):
-        MAML(mlp(2), way=2, steps=-1)
+    for option in ("steps", "test_steps"):
+        with pytest.raises(UserError, match=f"^{option} must be at least 0 and finite, not -1"):
+            MAML(mlp(2), way=2, **{option: -1})
     with pytest.raises(UserError, match="Identity does not say how many features"):
         MAML(nn.Identity(), way=2)
 

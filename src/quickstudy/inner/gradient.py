@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 from quickstudy.inner.rules import Params
+from quickstudy.inner.twice import twice_differentiable
 
 _inside_map: ContextVar[bool] = ContextVar("inside_map", default=False)
 
@@ -39,11 +40,13 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
     Returns:
         (loss, gradient); the gradient is zero where a parameter has no influence, never None.
     """
-    if _inside_map.get():
-        with torch.set_grad_enabled(create_graph):  # torch.func.grad differentiates all the same
+    mapped = _inside_map.get()
+    twice = twice_differentiable(mapped) if create_graph else nullcontext()
+    if mapped:
+        with twice, torch.set_grad_enabled(create_graph):  # torch.func.grad differentiates all the same
             grads, value = torch.func.grad_and_value(loss)(params)
         return value, grads
-    with torch.enable_grad():
+    with twice, torch.enable_grad():
         if create_graph:
             # Views: one parameter may be computed from another, and only the direct influence counts.
             leaves = {

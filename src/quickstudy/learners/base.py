@@ -7,6 +7,7 @@ itself; so do learners that share a net.
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -97,6 +98,7 @@ class Learner(nn.Module):
 
         Raises:
             DataError: what cannot be learned from: see `Support.of`.
+            UserError: labels beside a `Support`, or a net that fails.
 
         >>> from quickstudy.nets import conv4
         >>> from quickstudy.learners.protonet import ProtoNet
@@ -105,6 +107,8 @@ class Learner(nn.Module):
         torch.Size([3, 2])
         """
         if isinstance(x, Support):
+            if y is not None:
+                raise UserError("a Support holds its labels already: adapt(support)")
             support = checked(x, self.needs_every_class)
         elif y is None:
             raise UserError("adapt needs labels beside the examples: adapt(x, y)")
@@ -125,9 +129,8 @@ class Learner(nn.Module):
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise DataError(
-                f"the net cannot take examples of shape {tuple(shape)}: {str(error).splitlines()[0]}"
-            ) from error
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise UserError(f"the net failed on examples of shape {tuple(shape)}: {reason}") from error
 
         def predict(x: Tensor) -> Tensor:
             if x.shape[1:] != shape:
@@ -210,6 +213,11 @@ class Learner(nn.Module):
                     f"layer {name!r} is torch's batch normalisation, which does not say whose statistics it "
                     "uses and writes running averages: call quickstudy.nets.convert_batch_norm(net) first"
                 )
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
+                raise UserError(
+                    f"layer {name!r} writes running averages while it computes: make it with "
+                    "track_running_stats=False"
+                )
         norm: Any = getattr(body, "norm", None)
         self.statistics = norm if norm in get_args(Statistics) else "support"
         if self.statistics == "running" and self.trains_on == "nothing":
@@ -289,6 +297,16 @@ def task_loss(output: Tensor, y: Tensor) -> Tensor:
             )
         return F.mse_loss(output, y)
     return F.cross_entropy(output, y)
+
+
+def at_least_zero(**options: float | None) -> None:
+    """Refuse an option that is below 0, infinite or no number; None is for the learner to say.
+
+    >>> at_least_zero(inner_lr=0.1, test_steps=None)
+    """
+    for name, value in options.items():
+        if value is not None and not 0 <= value < math.inf:
+            raise UserError(f"{name} must be at least 0 and finite, not {value}")
 
 
 def width(body: nn.Module) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from quickstudy.errors import TaskError, UserError
 from quickstudy.inner.rules import Params, Rule, sgd
 from quickstudy.inner.solve import InnerProblem, Solution, solve
-from quickstudy.learners.base import Learner, call, task_loss, width
+from quickstudy.learners.base import Learner, at_least_zero, call, task_loss, width
 from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.norm import BatchNorm, Moments
 from quickstudy.tasks.task import Support
@@ -36,9 +36,7 @@ class DescentLearner(Learner):
 
     def __init__(self, *, inner_lr: float, steps: int, test_steps: int | None) -> None:
         super().__init__()
-        for name, value in (("steps", steps), ("test_steps", test_steps)):
-            if value is not None and value < 0:
-                raise UserError(f"{name} must be at least 0, not {value}")
+        at_least_zero(inner_lr=inner_lr, steps=steps, test_steps=test_steps)
         self.inner_lr, self.steps, self.test_steps = inner_lr, steps, test_steps
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Learner, at_least_zero
 from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.protonet import squared_distances
 from quickstudy.tasks.task import Support
@@ -30,6 +30,7 @@ class PixelNN(Learner):
 
     def __init__(self, *, blur: float = 1.5) -> None:
         super().__init__()
+        at_least_zero(blur=blur)
         self.blur = blur
 
     def learn(self, support: Support) -> Predictor:

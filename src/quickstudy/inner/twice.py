@@ -1,0 +1,47 @@
+"""Second derivatives where torch's fast kernels have none, or wrong ones."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+_BY_CHANNEL = (F.batch_norm, F.instance_norm)
+
+
+@contextmanager
+def twice_differentiable(mapped: bool) -> Iterator[None]:
+    """Within this block what a net computes can be differentiated twice.
+
+    Args:
+        mapped: whether `torch.func.vmap` runs the code.
+    """
+    # The fused attention kernels have one derivative only.
+    with sdpa_kernel(SDPBackend.MATH), _ScaledApart() if mapped else nullcontext():
+        yield
+
+
+class _ScaledApart(TorchFunctionMode):
+    """Normalise without scale and shift, which then follow as steps of their own.
+
+    Under vmap torch takes the mean and variance in a scale's gradient for constants: the second derivative is
+    then wrong, without any error.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is not F.layer_norm and func not in _BY_CHANNEL:
+            return func(*args, **(kwargs or {}))
+        given = inspect.signature(func).bind(*args, **(kwargs or {})).arguments
+        weight, bias = given.pop("weight", None), given.pop("bias", None)
+        y = func(**given)
+        if func in _BY_CHANNEL:  # [C] beside [B, C, …]
+            weight, bias = (v if v is None else v.view(-1, *[1] * (y.ndim - 2)) for v in (weight, bias))
+        y = y if weight is None else y * weight
+        return y if bias is None else y + bias
