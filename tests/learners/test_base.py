@@ -48,7 +48,7 @@ def close(a: Tensor, b: Tensor, what: str, tolerance: float = 1e-10) -> None:
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.parametrize("norm", ["support", "batch", "running", "layer", "none"])
+@pytest.mark.parametrize("norm", ["support", "batch", "running", "group", "layer", "none"])
 def test_vmap_equals_the_loop_over_tasks(name: str, norm: str, make: Make, batch: Task) -> None:
     learner = few_steps(name, make, norm)
     prepared = learner.prepare(batch, torch.Generator().manual_seed(0))
