@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import DataError, UserError
@@ -48,7 +50,7 @@ def close(a: Tensor, b: Tensor, what: str, tolerance: float = 1e-10) -> None:
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.parametrize("norm", ["support", "batch", "running", "layer", "none"])
+@pytest.mark.parametrize("norm", ["support", "batch", "running", "group", "layer", "none"])
 def test_vmap_equals_the_loop_over_tasks(name: str, norm: str, make: Make, batch: Task) -> None:
     learner = few_steps(name, make, norm)
     prepared = learner.prepare(batch, torch.Generator().manual_seed(0))
@@ -447,8 +449,33 @@ def test_only_second_order_training_keeps_every_step(name: str, make: Make, batc
         assert peaks[1] == peaks[0]
 
 
+def peak_bytes(function: Callable[[], object]) -> int:
+    """The most that a function's tensors take at once, also those that only torch.func holds."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        function()
+    events = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
+    return max(accumulate(e.nbytes() for e in events if e.name() == "[memory]"))
+
+
+@pytest.mark.parametrize("name", DESCENDING)
+def test_evaluations_memory_by_vmap_does_not_depend_on_the_steps(name: str, make: Make, batch: Task) -> None:
+    def evaluated(learner: Learner) -> None:
+        with torch.no_grad():
+            map_tasks(lambda task: learner.judge(task).metrics, batch, "vmap")
+
+    option = "test_steps" if name == "reptile" else "steps"
+    learners = [make(name, **{option: steps}).eval() for steps in (2, 8)]
+    few, many = (peak_bytes(lambda learner=learner: evaluated(learner)) for learner in learners)
+    assert many < 1.05 * few
+    if name == "maml":  # whose training must keep every step, so that the measure does see it
+        few, many = (
+            peak_bytes(lambda learner=learner: estimate(learner, batch, "vmap")) for learner in learners
+        )
+        assert many > 2 * few
+
+
 @pytest.mark.parametrize("name", ALL)
-def test_evaluation_never_builds_a_second_order_graph(
+def test_evaluation_in_a_loop_builds_no_second_order_graph(
     name: str, make: Make, blobs: ClassDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []

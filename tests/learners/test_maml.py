@@ -261,3 +261,15 @@ def test_a_body_that_does_not_move_is_computed_once(
     close(gradient, wanted)
     for task in batch.unbatch():
         close(head.adapt(task.support)(task.query.x), general.adapt(task.support)(task.query.x))
+
+
+@pytest.mark.parametrize("norm", ["support", "batch", "running"])
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_the_last_support_pass_has_a_graph_only_where_queries_need_it(
+    norm: str, strategy: str, smooth: Callable[[str], nn.Module], batch: Task
+) -> None:
+    modes = []
+    learner = MAML(smooth(norm), way=3, steps=1)
+    learner.net.body.register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled()))
+    estimate(learner, batch, strategy)  # type: ignore[arg-type]
+    assert modes[:3] == [True, norm == "support", True]  # the step, the moments, the queries

@@ -35,7 +35,8 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
 
     Args:
         loss: a function of the parameters, to a scalar.
-        create_graph: whether the gradient itself can be differentiated (second order).
+        create_graph: whether the gradient itself can be differentiated (second order). Inside a map
+            torch.func makes that graph all the same, and drops it before this returns.
 
     Returns:
         (loss, gradient); the gradient is zero where a parameter has no influence, never None.

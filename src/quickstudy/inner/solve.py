@@ -41,8 +41,8 @@ def solve(problem: InnerProblem, *, first_order: bool = False) -> Solution:
     """Take `problem.steps` steps of `problem.rule` from `problem.params`.
 
     Args:
-        first_order: treat each gradient as a constant of the meta-gradient. Without gradient mode (in
-            evaluation) no graph is built in either case.
+        first_order: treat each gradient as a constant of the meta-gradient. Then, and without gradient mode
+            (in evaluation), no step's graph outlives the step: memory does not grow with the steps.
 
     >>> from quickstudy.inner.rules import sgd
     >>> start = {"w": torch.tensor(4.0)}

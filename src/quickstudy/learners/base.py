@@ -41,7 +41,7 @@ class Outer:
         meta_batch: tasks a meta-step.
         train_way: classes of a meta-training task; None trains on the way to be solved.
         train_query: query examples a class in meta-training; None is the default number.
-        strategy: how tasks are mapped on a CPU: loop or vmap.
+        strategy: how tasks are mapped: loop or vmap.
     """
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"

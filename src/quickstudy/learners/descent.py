@@ -85,7 +85,9 @@ class DescentLearner(Learner):
         solution = solve(InnerProblem(params, loss, self.rule(), steps), first_order=self.first_order)
         weights = {**fixed, **solution.params}
         if not head_only and self.modes and (self.statistics == "support" or self.training):
-            self.embed(weights, support.x, moments)
+            # Only where queries are normalised by these moments is a graph of them of use.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.statistics == "support"):
+                self.embed(weights, support.x, moments)
         return weights, solution, moments
 
     def learn(self, support: Support) -> Predictor:

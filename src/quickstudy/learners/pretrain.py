@@ -1,7 +1,9 @@
 """Ordinary pretraining on the meta-train classes: the controls a meta-learner has to beat.
 
-Chen et al. 2019, arXiv 1904.04232 ("Baseline"): train one classifier over all meta-train classes, throw
-its head away, and on a new task either fine-tune with a new head or take the nearest class mean.
+Chen et al. 2019, arXiv 1904.04232: train one classifier over all meta-train classes, then throw its head
+away. On a new task their "Baseline" trains a new linear head on frozen features; `PretrainFinetune` moves all
+weights, with Adam. `PretrainCentroid` takes the nearest class mean, as Chen et al. 2020, arXiv 2003.04390
+("Classifier-Baseline"), though by Euclidean distance where they take the cosine.
 """
 
 from __future__ import annotations
