@@ -142,7 +142,7 @@ def evaluate(
     chunk: int = 20,
     progress: bool = False,
 ) -> Evaluation:
-    """Adapt to tasks 0 … n_tasks - 1 of a source and score the predictions; no second-order graph is built.
+    """Adapt to tasks 0 … n_tasks - 1 of a source and score the predictions; no graph outlives a step.
 
     Args:
         learner: left as it was.

@@ -55,7 +55,7 @@ def collect(
     strategy: Strategy | None = None,
     chunk: int = 20,
 ) -> None:
-    """Map a function over tasks 0 … n_tasks - 1, the learner in evaluation; no second-order graph is built.
+    """Map a function over tasks 0 … n_tasks - 1, the learner in evaluation; no graph outlives a step.
 
     Args:
         function: from one task to named tensors.
