@@ -25,8 +25,8 @@ def measured(r: dict[str, Any]) -> str:
     if r["query"] == 1:
         parts.append("1 query a class")
     parts.append(f"{r['statistics']} statistics" + ", transductive" * r["transductive"])
-    parts += [f"{name} {value:g} by meta-validation" for name, value in r.get("chosen", {}).items()]
-    return ", ".join(parts)
+    chosen = [f"{name.replace('_', ' ')} {value:g}" for name, value in r.get("chosen", {}).items()]
+    return ", ".join(parts) + (f" ({' and '.join(chosen)} by meta-validation)" if chosen else "")
 
 
 def rows_of(result: dict[str, Any], file: str) -> list[list[str]]:
