@@ -115,3 +115,9 @@ def test_the_state_is_named_by_block() -> None:
     parts = ("conv.weight", "conv.bias", "norm.weight", "norm.bias", "norm.mean", "norm.var")
     assert names == {f"0.{part}" for part in parts}
     assert isinstance(conv4(4)[0], nn.Module)
+
+
+@pytest.mark.parametrize("options", [{"channels": 0}, {"in_channels": 0}, {"blocks": 0}])
+def test_nothing_makes_no_net(options: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="at least 1 channel and 1 block"):
+        conv4(**options)

@@ -293,6 +293,18 @@ def test_a_run_at_a_path_is_claimed_and_refuses_other_options(tmp_path: Path) ->
     assert go(Slope(), run=tmp_path / "a", iterations=2).iteration == 2
 
 
+def test_a_run_at_a_path_is_of_its_classes(tmp_path: Path, blobs: ClassDataset) -> None:
+    def train(classes: list[int], iterations: int) -> int:
+        tasks = ClassTasks(blobs.subset(classes), 3, 1, query=1)
+        net = ProtoNet(conv4(2, size=16, blocks=2))
+        return meta_train(net, tasks, iterations=iterations, run=tmp_path / "a").iteration
+
+    train([0, 1, 2, 3], 1)
+    with pytest.raises(RunError, match="was begun with fingerprint="):
+        train([0, 1, 2, 4], 2)
+    assert train([0, 1, 2, 3], 2) == 2
+
+
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "halving"])
 def test_more_iterations_follow_the_longer_schedule(schedule: str, tmp_path: Path) -> None:
     """From where it is gone on, each step is of the rate that it would have in one run."""

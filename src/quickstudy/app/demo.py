@@ -27,9 +27,18 @@ Next, type one of these:
   quickstudy --help                                                          everything else"""
 
 
+EXAMPLES = """The main job, offline, on Glyphs, which are made-up handwritten characters: meta-train
+prototypical networks, measure them on unseen classes beside what one would do otherwise, draw a task.
+
+Examples:
+  quickstudy demo                              about two minutes on two cores; leaves its run in runs/demo
+  quickstudy demo --iterations 1000            longer, better
+  quickstudy evaluate runs/demo --shot 5       measure its run another way"""
+
+
 @dataclass(frozen=True)
 class Demo:
-    """The main job on Glyphs, made-up handwritten characters: meta-train, measure on unseen classes, compare.
+    """What to train and measure.
 
     Args:
         out: the run folder; a second call goes on from it.
@@ -58,7 +67,7 @@ def demo_config(iterations: int) -> TrainConfig:
 
 def main(args: Sequence[str]) -> int:
     """Train, measure, draw."""
-    given = parse(Demo, args, "demo")
+    given = parse(Demo, args, "demo", EXAMPLES)
     begun = time.monotonic()
     out = Console(highlight=False)
     config = demo_config(given.iterations)

@@ -130,6 +130,8 @@ class HeadLearner(DescentLearner):
 
     def __init__(self, body: nn.Module, *, way: int, inner_params: str = "all", **descent: Any) -> None:
         super().__init__(**descent)
+        if way < 1:
+            raise UserError(f"way must be at least 1, not {way}")
         self.net = Net(self.accept(body), way)
         self.way, self.inner_params = way, inner_params
         self.inner_names()  # there are some

@@ -64,6 +64,8 @@ def conv4(
     >>> conv4(32)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 32])
     """
+    if min(channels, in_channels, blocks) < 1:
+        raise UserError(f"conv4 needs at least 1 channel and 1 block, not {(channels, in_channels, blocks)}")
     if size >> blocks < 1:
         raise UserError(f"pictures of {size}×{size} are too small for {blocks} blocks that halve them")
     return Conv4(channels, in_channels, size, norm, blocks)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from quickstudy.data import ClassDataset
 from quickstudy.errors import NonFiniteError, TaskError, UserError
 from quickstudy.inner.mapping import Strategy
 from quickstudy.inner.outcome import Outcome
@@ -101,6 +102,9 @@ def meta_train(
         "seed": seed,
         "tasks": tasks.describe(),
     }
+    data = getattr(tasks, "data", None)
+    if isinstance(run, (str, Path)) and isinstance(data, ClassDataset):
+        options["fingerprint"] = data.fingerprint()
     with kept_in(run, options) as place:
         state = State(learner, opt, rate, place)
         state.go_on()
