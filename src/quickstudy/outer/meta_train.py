@@ -20,6 +20,7 @@ from quickstudy.inner.unrolled import estimate
 from quickstudy.learners.base import Learner
 from quickstudy.outer.checkpoint import BEST, History, State
 from quickstudy.outer.device import suited
+from quickstudy.outer.interrupt import interrupted_between
 from quickstudy.outer.measure import measure
 from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimizer, make_schedule
 from quickstudy.outer.progress import Progress, display
@@ -105,7 +106,7 @@ def meta_train(
     data = getattr(tasks, "data", None)
     if isinstance(run, (str, Path)) and isinstance(data, ClassDataset):
         options["fingerprint"] = data.fingerprint()
-    with kept_in(run, options) as place:
+    with kept_in(run, options) as place, interrupted_between() as interruption:
         state = State(learner, opt, rate, place)
         state.go_on()
         history = state.history
@@ -114,6 +115,7 @@ def meta_train(
         try:
             while history.iteration < iterations and not history.stopped_early:
                 state.whole, i = True, history.iteration
+                interruption()
                 outcome, gradient = meta_gradient(learner, tasks, i, size, how, seed)
                 norm = finite_norm(outcome, gradient, i)
                 scale = min(1.0, clip / (norm + 1e-12)) if clip else 1.0

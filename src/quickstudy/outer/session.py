@@ -152,7 +152,11 @@ def finish(run: RunFolder, learner: Learner, history: History) -> None:
 
 def check_options(config: TrainConfig, run: RunFolder) -> None:
     """Refuse to go on with a run by other options than it was begun with."""
-    for name, old, new in changed(run.config, config):
+    try:
+        differing = changed(run.config, config)
+    except RunError as error:
+        raise RunError(f"{run.path / 'config.json'} is damaged: {error}") from error
+    for name, old, new in differing:
         raise RunError(
             f"{run.path} was begun with {name}={old}, not {new}: resume it with the same options "
             "(more iterations are allowed), or choose another --out"
