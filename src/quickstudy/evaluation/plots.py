@@ -128,7 +128,7 @@ def task_picture(
     figure = _figure(1.0 * (left + right) + 1.9, (1.05 + 0.13 * lines) * way + 0.7)
     correct = sum(p == y for p, y in zip(predicted, query_y, strict=True))
     shown = sum(map(len, asked))
-    some = f", {shown} of them shown" if shown < len(query_y) else ""
+    some = f" ({shown} shown)" if shown < len(query_y) else ""
     title = f"{correct} of {len(query_y)} queries answered right{some}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     grid = figure.add_gridspec(way, left + right + 1, width_ratios=[1] * left + [0.3] + [1] * right)
@@ -227,7 +227,7 @@ def confusion_matrix(counts: Confusion, path: str | Path, classes: int = 20) -> 
     axes.set_yticks(range(n), labels, fontsize=8)
     axes.set_xlabel("taken for", color=GREY)
     axes.set_ylabel("true class", color=GREY)
-    figure.suptitle("% of a class's queries", x=0.01, ha="left", fontsize=11, color=INK)
+    figure.suptitle("Most confused, % of queries", x=0.01, ha="left", fontsize=11, color=INK)
     axes.tick_params(which="both", length=0, colors=INK)
     axes.spines[:].set_color(PALE)
     _save(figure, path)
