@@ -62,7 +62,7 @@ def easyfsl(peer: Path, data: ClassDataset, way: int, shot: int, query: int) -> 
     for name in ("torchvision", "torchvision.transforms", "torchvision.datasets", "pandas", "tqdm"):
         sys.modules.setdefault(name, MagicMock())
     # Its sampler calls a constructor argument that torch's base class no longer has.
-    torch.utils.data.Sampler.__init__ = lambda self, data_source=None: None  # type: ignore[method-assign]
+    torch.utils.data.Sampler.__init__ = lambda self, data_source=None: None
     from easyfsl.samplers import TaskSampler
 
     x, y = data.x.float() / 255, data.labels().tolist()

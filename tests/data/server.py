@@ -88,7 +88,7 @@ class Server:
 @contextmanager
 def serving(files: dict[str, bytes], **options: object) -> Iterator[Server]:
     """A `Server` that answers while the block runs, its `url` ending in a slash."""
-    server = Server(files, **options)  # type: ignore[arg-type]
+    server = Server(files, **options)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -238,7 +238,7 @@ def test_pictures_of_any_depth_come_as_from_a_folder(tmp_path: Path) -> None:
         data = ClassDataset.from_torch(Pictures([(picture, 0)]))
         picture.save(tmp_path / "a.png")
         color = "grey" if picture is ramp else "rgb"
-        np.testing.assert_array_equal(data.x[0], read_image(tmp_path / "a.png", None, color))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(data.x[0], read_image(tmp_path / "a.png", None, color))
 
 
 def test_indices_of_classes() -> None:

@@ -218,7 +218,7 @@ def test_other_bytes_never_appear_and_both_are_named(
     server: Server, dest: Path, options: dict[str, object], found: str
 ) -> None:
     with pytest.raises(DataError) as error:
-        fetch([server.url + "a.bin"], dest, **options)  # type: ignore[arg-type]
+        fetch([server.url + "a.bin"], dest, **options)
     message = str(error.value)
     assert found in message
     assert str(next(iter(options.values()))) in message

@@ -185,7 +185,7 @@ def huge(side: int) -> bytes:
 )
 def test_a_bad_file_is_named(tmp_path: Path, damage: object, said: str) -> None:
     bad = pets(tmp_path) / "dogs/bad.png"
-    damage(bad)  # type: ignore[operator]
+    damage(bad)
     with pytest.raises(DataError, match=said) as caught:
         from_folder(tmp_path)
     assert str(bad) in one_line(caught)
@@ -213,7 +213,7 @@ def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def guarded(file: object, *args: object, **kwargs: object) -> object:
         if str(file).endswith("c.png"):
             raise PermissionError(13, "Permission denied", str(file))
-        return real(file, *args, **kwargs)  # type: ignore[call-overload]
+        return real(file, *args, **kwargs)
 
     monkeypatch.setattr("builtins.open", guarded)
     with pytest.raises(DataError, match=r"dogs/c\.png: no permission to read it"):
@@ -347,8 +347,8 @@ def test_the_folder_and_read_image_agree(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.fromarray(pixels).save(tmp_path / "a/1.png")
     for color in ("grey", "rgb"):
-        data = from_folder(tmp_path, size=20, color=color, invert=True)  # type: ignore[arg-type]
-        alone = read_image(tmp_path / "a/1.png", 20, color, invert=True)  # type: ignore[arg-type]
+        data = from_folder(tmp_path, size=20, color=color, invert=True)
+        alone = read_image(tmp_path / "a/1.png", 20, color, invert=True)
         np.testing.assert_array_equal(data.x[0].numpy(), alone)
 
 
@@ -360,7 +360,7 @@ def test_sizes_that_differ_need_a_size(tmp_path: Path) -> None:
 
 def test_bad_options(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'grey'"):
-        from_folder(pets(tmp_path), color="gray")  # type: ignore[arg-type]
+        from_folder(pets(tmp_path), color="gray")
     with pytest.raises(DataError, match="the size is 0"):
         from_folder(tmp_path, size=0)
 

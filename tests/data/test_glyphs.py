@@ -154,7 +154,7 @@ def test_strokes_meet() -> None:
 )
 def test_impossible_wishes_are_named(given: dict[str, int], named: str) -> None:
     with pytest.raises(DataError, match=named):
-        glyphs(**given)  # type: ignore[arg-type]
+        glyphs(**given)
 
 
 @pytest.mark.parametrize("index", [(-1, 0), (0, -1)])

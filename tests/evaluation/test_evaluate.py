@@ -94,7 +94,7 @@ def test_strategy_and_chunk_change_nothing(blobs: ClassDataset, name: str) -> No
     source, learner = ClassTasks(blobs, 3, 1, query=4), small(name=name)
     wanted = evaluate(learner, source, 7, strategy="loop", chunk=1)
     for strategy, chunk in (("vmap", 3), ("loop", 100), ("vmap", 100)):
-        got = evaluate(learner, source, 7, strategy=strategy, chunk=chunk)  # type: ignore[arg-type]
+        got = evaluate(learner, source, 7, strategy=strategy, chunk=chunk)
         assert got.loss == pytest.approx(wanted.loss, rel=1e-4)
         assert got.confusion == wanted.confusion
 
@@ -156,7 +156,7 @@ def test_modes(blobs: ClassDataset) -> None:
     assert ", transductive: batch statistics)" in str(found["batch"])
     assert ", non-transductive: support statistics)" in str(found["support"])
     for statistics, e in found.items():
-        learner.statistics = statistics  # type: ignore[assignment]
+        learner.statistics = statistics
         assert evaluate(learner, source, 10).json() == e.json()
 
 

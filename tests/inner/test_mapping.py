@@ -36,7 +36,7 @@ def test_loop_and_vmap_equal_the_plain_loop(blobs: ClassDataset) -> None:
     batch = batch_of(ClassTasks(blobs, 4, 2, query=3), 6)
     wanted = [summary(task) for task in batch.unbatch()]
     for strategy in ("loop", "vmap"):
-        mapped = map_tasks(summary, batch, strategy)  # type: ignore[arg-type]
+        mapped = map_tasks(summary, batch, strategy)
         assert mapped["noise"].shape == (6, 3)
         for t, one in enumerate(wanted):
             for k in one:
@@ -48,7 +48,7 @@ def test_padding_is_taken_out_first(blobs: ClassDataset, strategy: str) -> None:
     source = ClassTasks(blobs, (2, 5), (1, 4), query=2)
     batch = batch_of(source, 8)
     assert batch.padded
-    mapped = map_tasks(summary, batch, strategy)  # type: ignore[arg-type]
+    mapped = map_tasks(summary, batch, strategy)
     for t in range(8):
         alone = source.task(t)
         one = summary(Task(alone.support, alone.query, alone.classes, {"noise": batch.extra["noise"][t]}))
@@ -74,7 +74,7 @@ def test_only_vmap_is_marked(blobs: ClassDataset) -> None:
 def test_each_task_draws_its_own(blobs: ClassDataset) -> None:
     batch = batch_of(ClassTasks(blobs, 3, 1, query=2), 5)
     for strategy in ("loop", "vmap"):
-        drawn = map_tasks(lambda task: {"u": torch.rand(4).to(task.support.x)}, batch, strategy)["u"]  # type: ignore[arg-type]
+        drawn = map_tasks(lambda task: {"u": torch.rand(4).to(task.support.x)}, batch, strategy)["u"]
         assert drawn.shape == (5, 4)
         assert len(drawn.unique()) == 20
 

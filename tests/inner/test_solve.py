@@ -54,7 +54,7 @@ def test_the_loss_is_told_the_step() -> None:
 
 def outer(loss: object, first_order: bool, start: Params, other: Tensor) -> tuple[Tensor, Tensor]:
     """The meta-gradients of a curved outer loss with respect to the start and something else."""
-    end = solve(InnerProblem(start, loss, sgd(0.3), 4), first_order=first_order)  # type: ignore[arg-type]
+    end = solve(InnerProblem(start, loss, sgd(0.3), 4), first_order=first_order)
     value = (end.params["w"] ** 4).sum() + (end.params["w"] * other).sum()
     g = torch.autograd.grad(value, [start["w"], other])
     return g[0], g[1]
@@ -84,7 +84,7 @@ def test_without_gradients_no_graph_is_built(monkeypatch: pytest.MonkeyPatch) ->
 
     def spy(*args: object, create_graph: bool = False, **options: object) -> object:
         asked.append(create_graph)
-        return real(*args, create_graph=create_graph, **options)  # type: ignore[arg-type]
+        return real(*args, create_graph=create_graph, **options)
 
     monkeypatch.setattr(torch.autograd, "grad", spy)
     start = {"w": torch.ones(3, requires_grad=True)}

@@ -35,7 +35,7 @@ def batch() -> Task:
 @pytest.mark.parametrize("strategy", ["loop", "vmap"])
 def test_against_the_formula(strategy: str) -> None:
     learner, tasks = Line(), batch()
-    outcome, gradient = estimate(learner, tasks, strategy)  # type: ignore[arg-type]
+    outcome, gradient = estimate(learner, tasks, strategy)
     with torch.no_grad():
         error = learner.w * tasks.query.x + learner.b - tasks.query.y  # [T, Q, 1]
     torch.testing.assert_close(outcome.loss, error.square().mean((1, 2)))

@@ -47,7 +47,7 @@ def test_meta_gradient_of_conv4(
 
 def test_meta_gradient_of_a_regression(agrees: Callable[..., None]) -> None:
     body = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh())
-    body.features = 8  # type: ignore[assignment]
+    body.features = 8
     tasks = Sinusoids(shot=5, query=5).batch(np.arange(3)).to(torch.float64)
     agrees(MAML(body, way=1, inner_lr=0.05, steps=5), tasks)
 
@@ -56,11 +56,11 @@ def test_meta_gradient_of_a_regression(agrees: Callable[..., None]) -> None:
 def test_meta_gradient_of_attention(agrees: Callable[..., None]) -> None:
     encoder = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, activation=torch.tanh, batch_first=True)
     body = nn.Sequential(nn.Linear(1, 8), nn.Unflatten(1, (2, 4)), encoder, nn.Flatten())
-    body.features = 8  # type: ignore[assignment]
+    body.features = 8
     learner = MAML(body, way=1, inner_lr=0.05, steps=2)
     tasks = Sinusoids(shot=5, query=5).batch(np.arange(2)).to(torch.float64)
     agrees(learner, tasks)
-    (_, loop), (_, vmap) = (estimate(learner, tasks, s) for s in ("loop", "vmap"))  # type: ignore[arg-type]
+    (_, loop), (_, vmap) = (estimate(learner, tasks, s) for s in ("loop", "vmap"))
     torch.testing.assert_close(vmap, loop, rtol=1e-10, atol=1e-12)
 
 
@@ -217,7 +217,7 @@ def test_steps_in_use_may_differ_from_those_of_training(make: Callable[..., MAML
 def test_only_trainable_parameters_move(batch: Task) -> None:
     """Torch's layers without scale and shift stay without; so does what a user froze, also later."""
     body = nn.Sequential(nn.Flatten(), nn.Linear(256, 4), nn.BatchNorm1d(4, affine=False), nn.ReLU())
-    body.features = 4  # type: ignore[assignment]
+    body.features = 4
     for learner in (MAML(convert_batch_norm(body), way=3, steps=2), ProtoMAML(body, steps=2)):
         learner.embedding[1].bias.requires_grad_(False)
         support = next(batch.unbatch()).support
@@ -251,7 +251,7 @@ def test_a_body_that_does_not_move_is_computed_once(
     head = kind(Counted(smooth(norm)), way=3, steps=4, inner_lr=0.3, inner_params="head")
     general = kind(Counted(smooth(norm)), way=3, steps=4, inner_lr=0.3, inner_params="^head|unused")
     general.load_state_dict(head.state_dict())
-    (ours, gradient), (theirs, wanted) = (estimate(m, batch, strategy) for m in (head, general))  # type: ignore[arg-type]
+    (ours, gradient), (theirs, wanted) = (estimate(m, batch, strategy) for m in (head, general))
     tasks = 1 if strategy == "vmap" else len(batch.support.x)
     assert head.net.body.calls == 2 * tasks  # the support set and the queries
     assert general.net.body.calls == 6 * tasks
@@ -271,5 +271,5 @@ def test_the_last_support_pass_has_a_graph_only_where_queries_need_it(
     modes = []
     learner = MAML(smooth(norm), way=3, steps=1)
     learner.net.body.register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled()))
-    estimate(learner, batch, strategy)  # type: ignore[arg-type]
+    estimate(learner, batch, strategy)
     assert modes[:3] == [True, norm == "support", True]  # the step, the moments, the queries

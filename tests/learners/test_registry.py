@@ -89,8 +89,8 @@ def test_settings_reach_the_learner() -> None:
     learner = build(
         "maml", conv4(4), way=3, classes=9, settings={"inner_lr": 0.25, "steps": 7, "inner_params": "head"}
     )
-    assert (learner.inner_lr, learner.steps, learner.inner_params) == (0.25, 7, "head")  # type: ignore[attr-defined]
-    assert build("pretrain-centroid", conv4(4), way=3, classes=9).classes == 9  # type: ignore[attr-defined]
+    assert (learner.inner_lr, learner.steps, learner.inner_params) == (0.25, 7, "head")
+    assert build("pretrain-centroid", conv4(4), way=3, classes=9).classes == 9
 
 
 def test_errors_name_the_nearest() -> None:

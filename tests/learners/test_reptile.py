@@ -25,7 +25,7 @@ def test_the_gradient_is_start_minus_end_of_torchs_adam(
 ) -> None:
     learner = make("reptile", norm, steps=6, inner_batch=5, inner_lr=0.02)
     prepared = learner.prepare(batch, torch.Generator().manual_seed(3))
-    outcome, gradient = estimate(learner, prepared, strategy)  # type: ignore[arg-type]
+    outcome, gradient = estimate(learner, prepared, strategy)
     total = {k: torch.zeros_like(p) for k, p in learner.net.named_parameters()}
     for t, task in enumerate(prepared.unbatch()):
         x, y = torch.cat([task.support.x, task.query.x]), torch.cat([task.support.y, task.query.y])

@@ -104,7 +104,7 @@ def test_a_layer_never_changes_itself(source: str) -> None:
     norm = layer()
     before = {k: v.clone() for k, v in norm.state_dict().items()}
     for fused in (False, True):
-        with normalised_by(Moments(source, fused=fused)):  # type: ignore[arg-type]
+        with normalised_by(Moments(source, fused=fused)):
             norm(torch.randn(5, 3))
     assert all(torch.equal(v, before[k]) for k, v in norm.state_dict().items())
 

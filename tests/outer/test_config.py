@@ -35,9 +35,9 @@ def test_keys_of_json_are_the_options() -> None:
 
 @pytest.mark.parametrize(("name", "least"), LEAST.items())
 def test_the_least_values(name: str, least: float) -> None:
-    TrainConfig(**{name: least})  # type: ignore[arg-type]
+    TrainConfig(**{name: least})
     with pytest.raises(UserError, match=f"{name.replace('_', '-')} must be at least {least}, not"):
-        TrainConfig(**{name: least - 1})  # type: ignore[arg-type]
+        TrainConfig(**{name: least - 1})
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_head_cannot_train_on_more_ways(quick: Quick) -> None:
 @pytest.mark.parametrize("body", ["mlp", "conv4", "resnet"])
 def test_initial_weights_are_a_function_of_the_seed(body: str) -> None:
     def weights(seed: int) -> torch.Tensor:
-        config = TrainConfig(learner="protonet", body=body, channels=2, seed=seed)  # type: ignore[arg-type]
+        config = TrainConfig(learner="protonet", body=body, channels=2, seed=seed)
         learner = config.make_learner((1, 28, 28), 4)
         return torch.cat([p.detach().flatten() for p in learner.parameters()])
 

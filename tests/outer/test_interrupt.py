@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +14,8 @@ def press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_the_first_is_held_back_until_it_is_asked_for() -> None:
+@pytest.mark.parametrize("between", ["ask", "end", "press"])
+def test_the_first_is_held_back_until_asked_for_or_the_end_or_a_second(between: str) -> None:
     passed: list[str] = []
 
     def work() -> None:
@@ -21,41 +23,15 @@ def test_the_first_is_held_back_until_it_is_asked_for() -> None:
             here()
             press()
             passed.append("after the signal")
-            here()
-            passed.append("never")
+            acts: dict[str, Callable[[], None]] = {"ask": here, "press": press, "end": lambda: None}
+            acts[between]()
+            passed.append("after the next")
+        passed.append("never")
 
     with pytest.raises(KeyboardInterrupt):
         work()
-    assert passed == ["after the signal"]
+    assert passed == ["after the signal", "after the next"][: 2 if between == "end" else 1]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_or_until_the_end() -> None:
-    passed: list[str] = []
-
-    def work() -> None:
-        with interrupted_between():
-            press()
-            passed.append("after the signal")
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert passed == ["after the signal"]
-
-
-def test_the_second_is_not() -> None:
-    passed: list[str] = []
-
-    def work() -> None:
-        with interrupted_between():
-            press()
-            passed.append("after the first")
-            press()
-            passed.append("never")
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert passed == ["after the first"]
 
 
 def test_other_handlers_and_threads_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from torch import nn
 
 from quickstudy.data import ClassDataset
 from quickstudy.errors import NonFiniteError, RunError, TaskError, UserError
-from quickstudy.inner.mapping import map_tasks
+from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners import MAML, Learner, PixelNN, Predictor, ProtoNet
+from quickstudy.learners import LEARNERS, MAML, Learner, PixelNN, Predictor, ProtoNet, build
 from quickstudy.nets import conv4
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.outer.config import TrainConfig
@@ -215,7 +215,7 @@ def test_validation_maps_tasks_as_training_does(monkeypatch: pytest.MonkeyPatch)
 
     def noted(function: Any, batch: Task, strategy: str) -> Any:
         seen.append(strategy)
-        return map_tasks(function, batch, strategy)  # type: ignore[arg-type]
+        return map_tasks(function, batch, strategy)
 
     for room in ("outer.measure", "inner.unrolled"):
         monkeypatch.setattr(sys.modules[f"quickstudy.{room}"], "map_tasks", noted)
@@ -246,7 +246,7 @@ def test_dropout_is_drawn_from_seed_and_step(
     def go_on(until: int, **options: Any) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         body = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.5), nn.ReLU())
-        body.features = 8  # type: ignore[assignment]
+        body.features = 8
         learner = kind(body, **({"way": 4} if kind is MAML else {}))
         torch.rand(until)  # whatever the global generator did before
         state = torch.get_rng_state()
@@ -263,8 +263,9 @@ def test_dropout_is_drawn_from_seed_and_step(
     assert any(not torch.equal(other_seed[k], v) for k, v in whole.items())
 
 
-@pytest.mark.parametrize("learner", [MAML, ProtoNet])
-def test_memory_does_not_grow_over_meta_steps(learner: type[Learner], blobs: ClassDataset) -> None:
+@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_memory_does_not_grow_over_meta_steps(learner: str, strategy: Strategy, blobs: ClassDataset) -> None:
     """Tensors that live after each step of the real loop, its history and display aside."""
     alive: list[int] = []
 
@@ -273,11 +274,10 @@ def test_memory_does_not_grow_over_meta_steps(learner: type[Learner], blobs: Cla
             gc.collect()
             alive.append(sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()))
 
-    options = {"way": 3} if learner is MAML else {}
-    net = learner(conv4(2, size=16, blocks=2), **options)  # type: ignore[arg-type]
+    net = build(learner, conv4(2, size=16, blocks=2), way=3)
     source = ClassTasks(blobs, 3, 1, query=1)
     meta_train(net, source, validation=source, validation_tasks=2, validate_every=4, iterations=9,
-               meta_batch=2, progress=Counting())  # fmt: skip
+               meta_batch=2, strategy=strategy, progress=Counting())  # fmt: skip
     assert len(alive) == 9
     assert max(alive[4:]) <= max(alive[1:4])
 

@@ -106,7 +106,7 @@ def test_what_needs_more_than_the_gradient_is_refused_by_name() -> None:
     with pytest.raises(UserError, match="LBFGS asks for the loss several times"):
         make_optimizer(lambda q: torch.optim.LBFGS(q), parameters(), 0.1)
     with pytest.raises(UserError, match="ReduceLROnPlateau follows a loss"):
-        make_schedule(ReduceLROnPlateau, make_optimizer("sgd", parameters(), 0.1), 10)  # type: ignore[arg-type]
+        make_schedule(ReduceLROnPlateau, make_optimizer("sgd", parameters(), 0.1), 10)
 
 
 def test_a_rate_that_is_a_tensor_is_refused() -> None:

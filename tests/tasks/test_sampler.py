@@ -7,40 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.numpy import save_file
 from scipy import stats
 
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.errors import DataError, RunError, TaskError
-from quickstudy.tasks import ClassTasks, FrozenTasks, Task, tasks
-from quickstudy.tasks.rows import Draw, Rows
+from quickstudy.errors import TaskError
+from quickstudy.tasks import ClassTasks, FrozenTasks, tasks
 
-
-def numbered(counts: list[int], attributes: dict[str, Any] | None = None) -> ClassDataset:
-    """Class c has counts[c] examples `[1]`, each its own row number, so that a task tells what it drew."""
-    m = sum(counts)
-    return ClassDataset.from_arrays(
-        np.arange(m, dtype=np.float32)[:, None],
-        np.repeat(np.arange(len(counts)), counts),
-        attributes=attributes,
-        name="numbered",
-    )
-
-
-def rows(x: torch.Tensor) -> list[int]:
-    return x[:, 0].long().tolist()
-
-
-def identical(a: Task, b: Task) -> bool:
-    left, right = a.tensors(), b.tensors()
-    return (
-        left.keys() == right.keys()
-        and a.support.way == b.support.way
-        and all(torch.equal(left[k], right[k]) for k in left)
-    )
+from .common import identical, numbered, rows
 
 
 @st.composite
@@ -206,39 +181,6 @@ def test_default_query_is_fifteen_or_what_is_left() -> None:
     assert ClassTasks(numbered([9] * 5), 3, (1, 5), unlabelled=2).query == 2
 
 
-# -- environments -----------------------------------------------------------------------------------------
-
-
-@settings(max_examples=60)
-@given(st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=6), st.sets(st.integers(0, 2)))
-def test_environment_tables_against_a_loop(values: list[list[int]], wanted: set[int]) -> None:
-    """Also with classes that are empty, at the start, in the middle and at the end."""
-    flat = [v for c in values for v in c]
-    offsets = np.concatenate([[0], np.cumsum([len(c) for c in values])]).astype(np.int64)
-    data = ClassDataset(
-        torch.zeros(len(flat), 1), torch.from_numpy(offsets), tuple(map(str, range(len(values)))),
-        {"drawer": torch.tensor(flat, dtype=torch.int64)},
-    )  # fmt: skip
-    table = Rows.of(data, ("drawer", sorted(wanted)))
-    expected = [
-        [int(offsets[c]) + i for i, v in enumerate(row) if v in wanted] for c, row in enumerate(values)
-    ]
-    assert table.counts.tolist() == [len(e) for e in expected]
-    assert table.rows.tolist() == [r for rows in expected for r in rows]
-
-
-def test_support_and_query_from_different_environments() -> None:
-    drawer = np.tile([0, 1, 2, 0, 1, 2, 0, 1], 5)
-    data = numbered([8] * 5, {"drawer": drawer})
-    source = ClassTasks(data, 3, 2, query=2, support_from=("drawer", [0]), query_from=("drawer", [1, 2]))
-    for task in source.batch(np.arange(30)).unbatch():
-        assert set(drawer[rows(task.support.x)]) == {0}
-        assert set(drawer[rows(task.query.x)]) <= {1, 2}
-        assert task.classes is not None
-        assert torch.equal(data.labels()[rows(task.query.x)], task.classes[task.query.y])
-    assert ClassTasks(data, 3, 2, support_from=("drawer", [0]), query_from=("drawer", [1])).query == 3
-
-
 # -- errors -----------------------------------------------------------------------------------------------
 
 
@@ -274,12 +216,6 @@ def test_errors_name_the_class_and_the_count(options: dict[str, Any], message: s
     assert "\n" not in str(caught.value)
 
 
-def test_values_of_an_environment_are_numbers() -> None:
-    data = numbered([4, 4, 4], {"drawer": np.arange(12) % 2})
-    with pytest.raises(DataError, match="values of 'drawer': values of type <U2 are not numbers"):
-        ClassTasks(data, 2, support_from=("drawer", ["US"]))
-
-
 def test_numpys_whole_numbers_are_whole_numbers(tmp_path: Path) -> None:
     data = numbered([9] * 6)
     count = np.array([2, 3, 4, 5])
@@ -296,87 +232,6 @@ def test_numpys_whole_numbers_are_whole_numbers(tmp_path: Path) -> None:
 def test_no_classes_at_all_is_an_error() -> None:
     with pytest.raises(TaskError, match="no classes"):
         ClassTasks(numbered([3, 3]).subset([]), 2)
-
-
-# -- saved evaluation sets --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"way": 4, "shot": 2}, {"way": (2, 4), "shot": (1, 3)}, {"way": 3, "shot": 1, "unlabelled": 2}],
-)
-def test_a_saved_evaluation_set_gives_the_same_tasks(tmp_path: Path, options: dict[str, Any]) -> None:
-    data = numbered([9] * 6)
-    source = ClassTasks(data, query=2, seed=8, **options)
-    source.save(tmp_path / "set.safetensors", 12)
-    frozen = FrozenTasks(data, tmp_path / "set.safetensors")
-    assert len(frozen) == 12
-    assert [p.name for p in tmp_path.iterdir()] == ["set.safetensors"]
-    ours, theirs = source.batch(np.arange(12)), frozen.batch(np.arange(12))
-    for a, b in zip(ours.unbatch(), theirs.unbatch(), strict=True):
-        assert identical(a, b)
-    assert identical(next(frozen.batch(np.array([7])).unbatch()), source.task(7))
-    assert frozen.describe()["seed"] == 8
-    assert identical(frozen.task(7), source.task(7))
-    for index in (12, -1):
-        with pytest.raises(TaskError, match=f"holds 12 tasks; task {index}"):
-            frozen.batch(np.array([3, index]))
-    with pytest.raises(TaskError, match="0 tasks to save"):
-        source.save(tmp_path / "none", 0)
-    with pytest.raises(RunError, match="cannot write"):
-        source.save(tmp_path / "none" / "set", 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("support", 54), ("query", 54), ("query", -2), ("support_y", 3), ("classes", 6), ("unlabelled", 54)],
-)
-def test_a_saved_set_that_goes_beyond_its_data(tmp_path: Path, name: str, value: int) -> None:
-    data, path = numbered([9] * 6), tmp_path / "set"
-    ClassTasks(data, 3, 1, query=2, unlabelled=1).save(path, 4)
-    with safe_open(path, "numpy") as file:
-        meta, arrays = file.metadata(), {k: file.get_tensor(k) for k in Draw._fields}
-    damaged = {k: v.copy() for k, v in arrays.items()}
-    damaged[name][2, 0] = value
-    short = arrays | {name: arrays[name][:3]}
-    for content in (damaged, short):
-        save_file(content, path, meta)
-        with pytest.raises(DataError, match=r"set: damaged, its \w+ goes beyond the data"):
-            FrozenTasks(data, path).task(0)
-    for key in ("fingerprint", "way_max"):
-        kept = {k: v for k, v in json.loads(meta["quickstudy"]).items() if k != key}
-        save_file(arrays, path, {"quickstudy": json.dumps(kept)})
-        with pytest.raises(DataError, match=f"not a saved set of tasks .*{key}"):
-            len(FrozenTasks(data, path))
-
-
-def test_a_saved_set_refuses_other_data_and_other_files(tmp_path: Path) -> None:
-    path = tmp_path / "set.safetensors"
-    ClassTasks(numbered([9] * 6), 3, 1).save(path, 3)
-    for other in (numbered([9] * 7), numbered([9] * 6).subset([1, 0, 2, 3, 4, 5])):
-        with pytest.raises(DataError, match="other data"):
-            FrozenTasks(other, path).batch(np.arange(2))
-    for content in (b"", b"no safetensors", path.read_bytes()[:100]):
-        (tmp_path / "bad").write_bytes(content)
-        with pytest.raises(DataError, match="not a saved set of tasks"):
-            FrozenTasks(numbered([9] * 6), tmp_path / "bad").batch(np.arange(2))
-    with pytest.raises(DataError, match="not a saved set of tasks"):
-        FrozenTasks(numbered([9] * 6), tmp_path / "missing").batch(np.arange(2))
-
-
-@pytest.mark.parametrize("given", ["support_from", "query_from"])
-def test_of_one_environment_alone_the_other_is_the_rest(given: str) -> None:
-    data = numbered([12] * 4, {"drawer": np.arange(48) % 3})
-    one, other = ("support_from", "query_from") if given == "support_from" else ("query_from", "support_from")
-    alone = ClassTasks(data, 3, 2, query=2, **{one: ("drawer", [0])})
-    both = ClassTasks(data, 3, 2, query=2, **{one: ("drawer", [0]), other: ("drawer", [1, 2])})
-    assert identical(alone.batch(np.arange(5)), both.batch(np.arange(5)))
-
-
-@pytest.mark.parametrize("values", [[0, 1], range(2), np.arange(2), torch.arange(2)])
-def test_values_of_an_environment_are_told_as_json(values: Any) -> None:
-    source = ClassTasks(numbered([12] * 4, {"drawer": np.arange(48) % 3}), 3, support_from=("drawer", values))
-    assert json.loads(json.dumps(source.describe()))["support_from"] == ["drawer", [0, 1]]
 
 
 # -- pictures ---------------------------------------------------------------------------------------------

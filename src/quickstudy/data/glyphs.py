@@ -84,7 +84,8 @@ def _bases() -> tuple[ndarray, ndarray, ndarray]:
     curve = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
     turns = np.pi * np.linspace(0, 1, POINTS)[:, None] * np.array([2.0, 3.5])
     waves = np.concatenate([np.sin(turns), np.cos(turns)], -1)
-    return tuple(m.astype(np.float32) for m in (polyline, curve - polyline, waves))  # type: ignore[return-value]
+    single = np.float32
+    return polyline.astype(single), (curve - polyline).astype(single), waves.astype(single)
 
 
 CORNERED, BULGE, TREMOR = _bases()

@@ -164,7 +164,7 @@ def evaluate(
     tally = Tally()
     with progress_bar(progress) as bar, normalising(learner, statistics):
         shown = bar.add_task("evaluating", total=n_tasks, note="")
-        used = {
+        used: dict[str, Any] = {
             "statistics": learner.statistics if learner.modes else None,
             "transductive": learner.transductive,
         }
@@ -175,10 +175,10 @@ def evaluate(
 
         collect(learner, source, n_tasks, lambda t: scores(learner, t), take, strategy=strategy, chunk=chunk)
     told = dict(source.describe())
-    about = {k: told.pop(k, None) for k in ("data", "way", "shot", "query", "seed")}
+    about: dict[str, Any] = {k: told.pop(k, None) for k in ("data", "way", "shot", "query", "seed")}
     told.pop("classes", None)
     names = getattr(getattr(source, "data", None), "names", None)
-    return Evaluation(tasks=n_tasks, **used, **about, drawn=told, **tally.result(names))  # type: ignore[arg-type]
+    return Evaluation(tasks=n_tasks, **used, **about, drawn=told, **tally.result(names))
 
 
 class Tally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,7 +65,7 @@ class _Turn:
         return _Turn, ()
 
 
-class Learner(nn.Module):
+class Learner(nn.Module, ABC):
     """A meta-learning method. A subclass says how it learns from a support set, in `learn`.
 
     Keyword arguments of a subclass's `__init__` are its options: they are its command-line flags and are
@@ -81,9 +82,9 @@ class Learner(nn.Module):
         super().__init__()
         self._turn = _Turn()
 
+    @abstractmethod
     def learn(self, support: Support) -> Predictor:
         """The inner learning, for one task."""
-        raise NotImplementedError
 
     def adapt(self, x: object, y: object = None) -> Predictor:
         """Learn a new task; the learner stays as it is, and the predictor keeps no tensor of the caller's.
@@ -277,8 +278,14 @@ def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Suppor
     def copy(v: Tensor | None) -> Tensor | None:
         return None if v is None else v.to(device, dtype if v.is_floating_point() else v.dtype, copy=True)
 
-    parts = {"x": as_input(support.x), "y": support.y, "mask": support.mask, "unlabelled": support.unlabelled}
-    return replace(support, **{k: copy(v) for k, v in parts.items()})  # type: ignore[arg-type]
+    tensors = {
+        "x": as_input(support.x),
+        "y": support.y,
+        "mask": support.mask,
+        "unlabelled": support.unlabelled,
+    }
+    copies: dict[str, Any] = {k: copy(v) for k, v in tensors.items()}
+    return replace(support, **copies)
 
 
 def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments) -> Tensor:

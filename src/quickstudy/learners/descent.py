@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -40,17 +41,17 @@ class DescentLearner(Learner):
         self.inner_lr, self.steps, self.test_steps = inner_lr, steps, test_steps
 
     @property
+    @abstractmethod
     def embedding(self) -> nn.Module:
         """The net whose weights are named `body.…`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self, support: Support) -> Params:
         """The weights the inner loop starts from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inner_names(self) -> set[str]:
         """The names of the weights that the inner loop moves."""
-        raise NotImplementedError
 
     def rule(self) -> Rule:
         """The inner update rule."""

@@ -44,7 +44,7 @@ class Conv4(nn.Sequential):
         self.features = channels * max(1, size >> blocks) ** 2
         self.norm = norm
         if norm not in ("group", "layer"):  # torch cannot map these over tasks in this layout
-            # The layout in which CPU convolutions are fastest.
+            # The layout in which CPU convolutions are fastest; torch's stub of `to` leaves it out.
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

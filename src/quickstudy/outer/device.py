@@ -36,6 +36,6 @@ def find_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises whichever
         raise UserError(f"there is no device {name!r} here: leave --device away, or give cpu") from error
     return device

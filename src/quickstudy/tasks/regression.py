@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from quickstudy.tasks.task import Query, Support, Task
 
 
 @dataclass(frozen=True)
-class FunctionTasks:
+class FunctionTasks(ABC):
     """Regression tasks: task i is a random function y = f(x), seen at `shot` points, judged at `query`.
 
     Args:
@@ -39,9 +40,9 @@ class FunctionTasks:
         if not self.low < self.high:
             raise TaskError(f"x runs from {self.low} to {self.high}: the lower number goes first")
 
+    @abstractmethod
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The functions given by uniform numbers u `[T, parameters]` at points x `[T, n]`."""
-        raise NotImplementedError
 
     def batch(self, indices: np.ndarray) -> Task:
         """Support `[T, shot, 1]` → `[T, shot, 1]` and query likewise, float32."""

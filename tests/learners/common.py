@@ -1,0 +1,24 @@
+"""What the tests of every learner share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from quickstudy.learners import CONTROLS, LEARNERS, Learner
+
+Make = Callable[..., Learner]
+ALL = [*LEARNERS, *CONTROLS]
+DESCENDING = ["maml", "fomaml", "anil", "reptile", "proto-maml", "scratch", "pretrain-finetune"]
+
+
+def few_steps(name: str, make: Make, norm: str = "support") -> Learner:
+    """A learner that adapts in few steps, so that many can be tried."""
+    options = {"reptile": {"steps": 3, "test_steps": 3, "inner_batch": 6}}.get(name, {})
+    return make(name, norm, **(options or ({"steps": 3} if name in DESCENDING else {})))
+
+
+def close(a: Tensor, b: Tensor, what: str, tolerance: float = 1e-10) -> None:
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, msg=lambda m: f"{what}: {m}")

@@ -1,0 +1,70 @@
+"""Whose statistics normalise a query, and whether it is transductive, for every learner."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from quickstudy.errors import UserError
+from quickstudy.inner import estimate
+from quickstudy.learners import LEARNERS, ProtoNet
+from quickstudy.tasks import Task
+
+from .common import ALL, Make, close, few_steps
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("norm", ["support", "batch", "running", "group", "layer", "none"])
+def test_transductive_is_declared_exactly_where_it_is(name: str, norm: str, make: Make, batch: Task) -> None:
+    learner, task = few_steps(name, make, norm), next(batch.unbatch())
+    predictor = learner.adapt(task.support)
+    together = predictor(task.query.x)
+    apart = torch.cat([predictor(x[None]) for x in task.query.x])
+    depends = (together - apart).abs().max() > 1e-6
+    assert (
+        bool(depends)
+        == predictor.transductive
+        == learner.transductive
+        == (norm == "batch" and name != "pixel-nn")
+    )
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_each_mode_can_be_chosen_after_training(name: str, make: Make, batch: Task) -> None:
+    learner, task = few_steps(name, make), next(batch.unbatch())
+    assert learner.modes == ["support", "running", "batch"]
+    outputs = []
+    for mode in learner.modes:
+        learner.statistics = mode
+        outputs.append(learner.adapt(task.support)(task.query.x))
+    for i in range(3):
+        assert not torch.allclose(outputs[i], outputs[i - 1])
+    assert make(name, "layer").modes == []
+
+
+def test_running_averages_move_by_a_twentieth(make: Make, batch: Task) -> None:
+    learner = make("protonet")
+    before = {k: v.clone() for k, v in learner.named_buffers()}
+    outcome, gradient = estimate(learner, batch)
+    learner.after_step({k: v.mean(0) for k, v in outcome.stats.items()}, gradient, 0.0)
+    means = []
+    for task in batch.unbatch():  # the moments of the first layer by hand
+        z = learner.body[0].conv(task.support.x)
+        means.append((z.mean((0, 2, 3)), z.var((0, 2, 3), unbiased=False)))
+    after = dict(learner.named_buffers())
+    for i, k in enumerate(("body.0.norm.mean", "body.0.norm.var")):
+        close(after[k], 0.95 * before[k] + 0.05 * torch.stack([m[i] for m in means]).mean(0).detach(), k)
+
+
+def test_a_net_that_normalises_its_own_way_is_refused() -> None:
+    for track in (True, False):
+        body = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=track))
+        with pytest.raises(UserError, match=r"layer '1' .*convert_batch_norm"):
+            ProtoNet(body)
+    body = nn.Sequential(nn.Conv1d(1, 3, 1), nn.InstanceNorm1d(3, track_running_stats=True))
+    with pytest.raises(UserError, match=r"layer '1' writes running averages .*track_running_stats=False"):
+        ProtoNet(body)
+    assert ProtoNet(nn.InstanceNorm1d(3)).modes == []
