@@ -26,6 +26,15 @@ class NonFiniteError(UserError):
     """The outer loss, or the meta-gradient, stopped being a finite number."""
 
 
+def in_brief(error: Exception) -> str:
+    """An error's first 40 words, in one line.
+
+    >>> in_brief(ValueError("a table of\\n\\tmany lines"))
+    'a table of many lines'
+    """
+    return " ".join(str(error).split()[:40])
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     """The error for a name that nothing goes by, with the nearest one that something does.
 

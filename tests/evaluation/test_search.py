@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from quickstudy.data.dataset import ClassDataset
+from quickstudy.errors import UserError
 from quickstudy.evaluation import choose_settings
 from quickstudy.learners import CONTROLS, LEARNERS, Learner, build
 from quickstudy.learners.base import Predictor
@@ -58,7 +59,7 @@ def test_what_is_no_number_never_wins(levels: tuple[float, ...]) -> None:
 
 def test_a_search_that_fails_leaves_the_learner_as_it_was() -> None:
     learner = Constant(2.0, (2.0, 1.0, 13.0))
-    with pytest.raises(RuntimeError, match="unlucky"):
+    with pytest.raises(UserError, match="unlucky"):
         choose_settings(learner, Lines(), 3)
     assert learner.level == 2.0
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quickstudy.data import ClassDataset
-from quickstudy.errors import TaskError
+from quickstudy.errors import TaskError, UserError
 from quickstudy.inner.mapping import Strategy
 from quickstudy.learners import PixelNN, ProtoNet
 from quickstudy.nets import mlp
-from quickstudy.outer import Measurement, measure
+from quickstudy.outer import Measurement, measure, meta_train
 from quickstudy.outer.measure import collect
 from quickstudy.tasks import ClassTasks, FrozenTasks, SupervisedBatches
 
@@ -144,3 +144,14 @@ def test_a_saved_set_is_not_asked_for_more_than_it_holds(
 def test_batches_without_a_support_set_are_refused(blobs: ClassDataset) -> None:
     with pytest.raises(TaskError, match="no support set"):
         measure(PixelNN(), SupervisedBatches(blobs), 2)
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_pictures_that_the_net_does_not_fit_are_told_by_their_shape(
+    strategy: Strategy, problem: ClassTasks
+) -> None:
+    learner, told = ProtoNet(mlp(50)), r"the net failed on examples of shape \(1, 16, 16\): .*shapes cannot"
+    with pytest.raises(UserError, match=told):
+        measure(learner, problem, 2, strategy=strategy)
+    with pytest.raises(UserError, match=told):
+        meta_train(learner, problem, iterations=1, strategy=strategy)

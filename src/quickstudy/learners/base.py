@@ -124,14 +124,8 @@ class Learner(nn.Module, ABC):
         like = next(self.parameters(), as_input(support.x))
         device, dtype, shape = like.device, like.dtype, support.x.shape[1:]  # the learner's, as it is now
         support = copied(support, device, dtype)
-        try:
-            with self.in_use(), torch.no_grad():
-                predictor = self.learn(support)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise UserError(f"the net failed on examples of shape {tuple(shape)}: {reason}") from error
+        with explained(shape), self.in_use(), torch.no_grad():
+            predictor = self.learn(support)
 
         def predict(x: Tensor) -> Tensor:
             if x.shape[1:] != shape:
@@ -255,6 +249,22 @@ class Learner(nn.Module, ABC):
             for layer, pairs in support.seen.items()
             for i, kind in enumerate(("mean", "var"))
         }
+
+
+@contextmanager
+def explained(shape: torch.Size) -> Iterator[None]:
+    """Say of what torch refuses within this block that it came of examples `[n, *shape]`.
+
+    Raises:
+        UserError: a net that does not fit them; memory that is too small stays torch's own error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"the net failed on examples of shape {tuple(shape)}: {reason}") from error
 
 
 def checked(support: Support, every_class: bool = False) -> Support:

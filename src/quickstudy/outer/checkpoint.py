@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from quickstudy.errors import RunError
+from quickstudy.errors import RunError, in_brief
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.learners.base import Learner
@@ -181,9 +181,7 @@ class State:
             self.learner.load_state_dict(_part(tensors, "learner."))
             load_state(self.optimizer, _part(tensors, "optimizer."), meta["optimizer"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise RunError(
-                f"{run.path / CHECKPOINT} does not fit this learner: {' '.join(str(error).split()[:40])}"
-            ) from error
+            raise RunError(f"{run.path / CHECKPOINT} does not fit this learner: {in_brief(error)}") from error
         for group, lr in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = lr  # of this schedule, which may be of more steps than the one that was saved
         history.records = [r for r in run.records() if r["iteration"] <= meta["iteration"]]

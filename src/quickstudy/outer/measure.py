@@ -12,7 +12,7 @@ from torch import Tensor
 
 from quickstudy.errors import TaskError
 from quickstudy.inner.mapping import Strategy, map_tasks
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Learner, explained
 from quickstudy.outer.device import suited
 from quickstudy.tasks.task import Task, TaskSource
 
@@ -74,7 +74,11 @@ def collect(
         if batch.support.x.shape[1] == 0:
             raise TaskError("these tasks have no support set: there is nothing to adapt to")
         for part in stackable(batch):
-            with learner.in_use(), torch.no_grad():  # in between, other threads have their turn
+            with (
+                explained(part.support.x.shape[2:]),
+                learner.in_use(),
+                torch.no_grad(),
+            ):  # in between, other threads have their turn
                 found = map_tasks(function, part, strategy or learner.outer.strategy)
             take(part, found)
 

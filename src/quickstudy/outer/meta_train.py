@@ -17,7 +17,7 @@ from quickstudy.inner.mapping import Strategy
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.inner.unrolled import estimate
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Learner, explained
 from quickstudy.outer.checkpoint import BEST, History, State
 from quickstudy.outer.device import suited
 from quickstudy.outer.interrupt import interrupted_between
@@ -70,7 +70,7 @@ def meta_train(
         log: called with each record.
 
     Raises:
-        UserError: a number that is too small.
+        UserError: a number that is too small, or a net that fails on these examples.
         TaskError: the learner is trained on ordinary batches and these are tasks, or the other way round.
         NonFiniteError: the outer loss or the meta-gradient is not a number; it names the meta-step, and the
             state before it is kept.
@@ -152,7 +152,8 @@ def meta_gradient(
     batch = tasks.batch(np.arange(i * size, (i + 1) * size))
     check_source(learner, batch)
     batch = learner.prepare(suited(batch, learner), generator)
-    with seeded(int(torch.randint(2**62, (), generator=generator))):  # dropout in a net
+    dropout = seeded(int(torch.randint(2**62, (), generator=generator)))
+    with dropout, explained(batch.query.x.shape[2:]):
         return estimate(learner, batch, strategy)
 
 

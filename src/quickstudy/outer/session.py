@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from quickstudy.data import Splits, polarity
-from quickstudy.errors import RunError, UserError
+from quickstudy.errors import RunError, UserError, in_brief
 from quickstudy.learners import Learner
 from quickstudy.outer.checkpoint import BEST, History
 from quickstudy.outer.config import TrainConfig
@@ -260,7 +260,7 @@ def load_run(
         learner.load_state_dict(weights)
     except RuntimeError as error:
         raise RunError(
-            f"{run.path / BEST} does not fit {run.path / 'config.json'}: {' '.join(str(error).split()[:40])}"
+            f"{run.path / BEST} does not fit {run.path / 'config.json'}: {in_brief(error)}"
         ) from error
     learner.eval()
     return learner, config, run
