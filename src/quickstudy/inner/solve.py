@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,19 @@ class Solution:
     losses: tuple[Tensor, ...]
 
 
+def take_step(
+    problem: InnerProblem, params: Params, state: Any, step: int, create_graph: bool
+) -> tuple[Tensor, Params, Any]:
+    """One step of the rule: (the loss before it, parameters and state after it).
+
+    Args:
+        create_graph: whether the gradient itself can be differentiated (second order).
+    """
+    loss, grads = gradient(lambda p: problem.loss(p, step), params, create_graph)
+    updates, state = problem.rule.update(grads, state, params)
+    return loss.detach(), {k: p + updates[k] for k, p in params.items()}, state
+
+
 def solve(problem: InnerProblem, *, first_order: bool = False) -> Solution:
     """Take `problem.steps` steps of `problem.rule` from `problem.params`.
 
@@ -53,12 +67,6 @@ def solve(problem: InnerProblem, *, first_order: bool = False) -> Solution:
     second_order = torch.is_grad_enabled() and not first_order
     params, state, losses = problem.params, problem.rule.init(problem.params), []
     for step in range(problem.steps):
-
-        def loss_here(params: Params, step: int = step) -> Tensor:
-            return problem.loss(params, step)
-
-        loss, grads = gradient(loss_here, params, second_order)
-        updates, state = problem.rule.update(grads, state, params)
-        params = {k: p + updates[k] for k, p in params.items()}
-        losses.append(loss.detach())
+        loss, params, state = take_step(problem, params, state, step, second_order)
+        losses.append(loss)
     return Solution(params, tuple(losses))

@@ -1,0 +1,245 @@
+"""The inner loop in flat memory: only the parameters of each step are kept, and on the way back each step is
+made again, with one vector-Hessian product.
+
+The idea of MixFlow-MG (Kemaev et al. 2025, arXiv 2505.00793): a step θₛ₊₁ = Φ(θₛ, φ) has a graph only while
+it is gone back through, āₛ = (∂Φ/∂θ)ᵀ āₛ₊₁ and φ̄ = Σₛ (∂Φ/∂φ)ᵀ āₛ₊₁. φ is all that the support loss and the
+rule use besides parameters and state: weights that are not adapted, rates, features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_leaves
+
+from quickstudy.errors import UserError
+from quickstudy.inner.closure import Replaced, Watched
+from quickstudy.inner.gradient import inside_map, vectorised
+from quickstudy.inner.leaves import Form, put_together, taken_apart
+from quickstudy.inner.rules import Params, Rule
+from quickstudy.inner.solve import InnerProblem, Solution, solve, take_step
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """The way an inner loop went.
+
+    Args:
+        problem: what was solved.
+        used: φ, by `id`.
+        forms: what parameters and state are besides their tensors, before each step.
+        chance: torch's random state before each step that drew from it.
+        batched: of each operand of `GoBack`, whether its first dimension is that of tasks; empty outside of
+            a map.
+    """
+
+    problem: InnerProblem
+    used: dict[int, Tensor] = field(default_factory=dict)
+    forms: list[Form] = field(default_factory=list)
+    chance: list[Tensor | None] = field(default_factory=list)
+    batched: tuple[bool, ...] = ()
+
+
+def flat(problem: InnerProblem) -> Solution:
+    """Solve in flat memory; the meta-gradient is exactly that of the unrolled loop.
+
+    Raises:
+        UserError: on the way back, for a loss that keeps tensors from step to step, or that hides what it
+            uses in a `torch.autograd.Function`.
+
+    >>> from quickstudy.inner.rules import sgd
+    >>> start = {"w": torch.tensor(4.0, requires_grad=True)}
+    >>> end = flat(InnerProblem(start, lambda p, step: 0.5 * p["w"] ** 2, sgd(0.5), steps=3)).params["w"]
+    >>> torch.autograd.grad(end, start["w"])
+    (tensor(0.1250),)
+    """
+    if not torch.is_grad_enabled() or not problem.steps:
+        return solve(problem)
+    course = Course(problem)
+    watched = under(problem, lambda given: Watched(given, course.used))
+    params, state, losses = problem.params, problem.rule.init(problem.params), []
+    start, form = taken_apart((params, state))
+    end = start
+    rows = Rows(problem.steps - 1)
+    with torch.no_grad():
+        for step in range(problem.steps):
+            if step:
+                rows.add(step - 1, end)
+            course.forms.append(form)
+            before = torch.get_rng_state()
+            loss, params, state = take_step(watched, params, state, step, create_graph=False)
+            course.chance.append(None if torch.equal(before, torch.get_rng_state()) else before)
+            losses.append(loss)
+            end, form = taken_apart((params, state))
+    found = GoBack.apply(course, *start, *rows.tensors(), *end, *course.used.values())
+    return Solution(put_together(found, form)[0], tuple(losses))
+
+
+class Rows:
+    """The tensors after each step, stacked: `[S - 1, …]` of each.
+
+    One block of memory for each; many small ones would scatter the heap.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.blocks: list[Tensor] = []
+        self.loose: list[list[Tensor]] = []
+
+    def add(self, i: int, tensors: Sequence[Tensor]) -> None:
+        """The tensors after step i."""
+        if inside_map():  # where a block cannot be written to by each task for itself
+            self.loose.append(list(tensors))
+            return
+        if not i:
+            self.blocks = [v.new_empty(self.count, *v.shape) for v in tensors]
+        for block, v in zip(self.blocks, tensors, strict=True):
+            block[i].copy_(v)
+
+    def tensors(self) -> list[Tensor]:
+        """The blocks; none for a single step."""
+        return self.blocks or [torch.stack(column) for column in zip(*self.loose, strict=True)]
+
+
+class GoBack(torch.autograd.Function):
+    """Operands: start, rows, end, φ. Forward hands on the end; backward goes back to start and φ."""
+
+    @staticmethod
+    def forward(course: Course, *operands: Tensor) -> tuple[Tensor, ...]:
+        return tuple(v.clone() for v in parts(course, operands)[2])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.course, *operands = inputs
+        ctx.save_for_backward(*operands)
+        ctx.mark_non_differentiable(*(v for v in output if not v.is_floating_point()))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], course: Course, *operands: Tensor) -> Any:
+        if course.batched:
+            raise UserError("flat memory is for one map over tasks, not for a map within a map")
+        moved = [v if d is None else v.movedim(d, 0) for v, d in zip(operands, in_dims[1:], strict=True)]
+        start, rows, end, used = parts(course, moved)
+        end = [v if d is not None else v.expand(info.batch_size, *v.shape)
+               for v, d in zip(end, parts(course, in_dims[1:])[2], strict=True)]  # fmt: skip
+        batched = tuple(d is not None for d in in_dims[1:])
+        out = GoBack.apply(replace(course, batched=batched), *start, *rows, *end, *used)
+        return out, (0,) * len(out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *adjoint: Tensor) -> tuple[Tensor | None, ...]:
+        course: Course = ctx.course
+        start, rows, end, used = parts(course, ctx.saved_tensors)
+        wanted = parts(course, ctx.needs_input_grad[1:])[3]
+        begun = parts(course, course.batched or (False,) * len(ctx.saved_tensors))[0]
+        at, total = (
+            list(adjoint),
+            [torch.zeros_like(v) if w else None for v, w in zip(used, wanted, strict=True)],
+        )
+        for step in reversed(range(course.problem.steps)):
+            here, mapped = (row(course, rows, step - 1, at), [True] * len(rows)) if step else (start, begun)
+            at, found = back(course, step, here, mapped, used, wanted, at)
+            for sum_, g in zip((v for v in total if v is not None), found, strict=True):
+                sum_ += g
+        nothing = [None] * (len(rows) + len(end))
+        return (None, *at, *nothing, *total)
+
+
+def parts(course: Course, operands: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
+    """Start, rows, end and φ among the operands of `GoBack`, or among what is told of each of them."""
+    last = len(operands) - len(course.used)
+    n = last // (2 if course.problem.steps == 1 else 3)
+    return operands[:n], operands[n : last - n], operands[last - n : last], operands[last:]
+
+
+def row(course: Course, rows: Sequence[Tensor], i: int, like: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors after step i; within a map each with the dimension of tasks that `like` has."""
+    if not course.batched:
+        return [v[i] for v in rows]
+    across = parts(course, course.batched)[1]
+    return [v[:, i] if b else v[i].expand_as(a) for v, b, a in zip(rows, across, like, strict=True)]
+
+
+def back(
+    course: Course, step: int, here: Sequence[Tensor], mapped: Sequence[bool], used: Sequence[Tensor],
+    wanted: Sequence[bool], adjoint: Sequence[Tensor],
+) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
+    """The vector-Jacobian product of one step: adjoints of what it began with, and of those of φ wanted."""
+    leaves = [v.detach().requires_grad_(v.is_floating_point()) for v in here]
+    others = [v.detach().requires_grad_(w) for v, w in zip(used, wanted, strict=True)]
+
+    def again(leaves: list[Tensor], others: list[Tensor]) -> tuple[Tensor, ...]:
+        stand_ins = dict(zip(course.used, others, strict=True))
+        problem = under(course.problem, lambda given: Replaced(stand_ins))
+        params, state = put_together(leaves, course.forms[step])
+        with vectorised() if course.batched else nullcontext():
+            _, params, state = take_step(problem, params, state, step, create_graph=True)
+        return tuple(taken_apart((params, state))[0])
+
+    with torch.enable_grad(), replayed(course.chance[step]):
+        if course.batched:
+            dims = [[0 if b else None for b in flags] for flags in (mapped, parts(course, course.batched)[3])]
+            after = torch.func.vmap(again, in_dims=tuple(dims), randomness="different")(leaves, others)
+        else:
+            after = again(leaves, others)
+    reached = [(v, a) for v, a in zip(after, adjoint, strict=True) if v.requires_grad]
+    outputs, adjoints = zip(*reached, strict=True)
+    inputs = [v for v in (*leaves, *others) if v.requires_grad]
+    if step == course.problem.steps - 1:
+        check_known(outputs, inputs)
+    grads = iter(torch.autograd.grad(outputs, inputs, adjoints, materialize_grads=True))
+    at = [next(grads) if v.requires_grad else torch.zeros_like(v) for v in leaves]
+    return at, list(grads)
+
+
+def check_known(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+    """Refuse a step whose graph ends in other tensors than those it is differentiated by."""
+    known = {id(v) for v in inputs}
+    nodes, seen = [v.grad_fn for v in outputs], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in known:
+            raise UserError(
+                "flat memory cannot see how the support loss uses a tensor of shape "
+                f"{tuple(variable.shape)}: it goes into a torch.autograd.Function, or was kept from an "
+                "earlier inner step; use the unrolled gradient"
+            )
+        nodes += [following for following, _ in node.next_functions]
+
+
+def under(
+    problem: InnerProblem, mode: Callable[[Iterable[Any]], AbstractContextManager[Any]]
+) -> InnerProblem:
+    """The same problem, its loss and its rule running within `mode(their arguments)`."""
+
+    def loss(params: Params, step: int) -> Tensor:
+        with mode(params.values()):
+            return problem.loss(params, step)
+
+    def update(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        with mode(tree_leaves((grads, state, params))):
+            return problem.rule.update(grads, state, params)
+
+    return replace(problem, loss=loss, rule=Rule(problem.rule.init, update))
+
+
+@contextmanager
+def replayed(chance: Tensor | None) -> Iterator[None]:
+    """Within this block torch draws what it drew from that state on; afterwards it goes on as before."""
+    if chance is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(chance)
+        yield
