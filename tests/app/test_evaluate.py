@@ -182,7 +182,8 @@ def test_the_other_classes_can_be_measured_too(run, capsys, split):
     assert set(kept["confusion"]) <= set(getattr(splits, split).names)
 
 
-def test_floors_are_measured_beside_it_and_kept(tmp_path, capsys):
+def test_floors_are_measured_beside_it_and_kept(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("quickstudy.app.evaluate.SEARCH", 2)
     words = "train --data digits --learner protonet --way 3 --train-way 3 --train-shot 1 --train-query 2"
     small = "--body mlp --channels 4 --size 8 --iterations 2 --validation-tasks 2 --threads 1 --out"
     assert main([*words.split(), *small.split(), str(tmp_path)]) == 0
