@@ -31,7 +31,18 @@ from quickstudy.learners import (
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.session import load_run, train
-from quickstudy.tasks import FrozenTasks, Harmonics, Lines, Query, Sinusoids, Support, Task, tasks
+from quickstudy.tasks import (
+    ClassTasks,
+    FrozenTasks,
+    Harmonics,
+    Lines,
+    Query,
+    Sinusoids,
+    SupervisedBatches,
+    Support,
+    Task,
+    tasks,
+)
 from quickstudy.version import __version__
 
 __all__ = [
@@ -39,6 +50,7 @@ __all__ = [
     "FOMAML",
     "MAML",
     "ClassDataset",
+    "ClassTasks",
     "FrozenTasks",
     "Harmonics",
     "Learner",
@@ -54,6 +66,7 @@ __all__ = [
     "RunFolder",
     "Scratch",
     "Sinusoids",
+    "SupervisedBatches",
     "Support",
     "Task",
     "TrainConfig",

@@ -10,6 +10,7 @@ from PIL import Image
 
 from quickstudy.app.cli import main
 from quickstudy.errors import RunError
+from quickstudy.outer.session import load_run, load_splits
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +84,13 @@ def test_another_evaluation_overwrites_none(run, capsys):
     evaluate(capsys, run, "--tasks", 3, "--seed", 7)
     evaluate(capsys, run, "--tasks", 3, "--seed", 8)
     evaluate(capsys, run, "--tasks", 3, "--seed", 8, "--search")
+    evaluate(capsys, run, "--tasks", 3, "--seed", 8, "--modes")
     new = {p.name for p in (run / "evaluations").glob("*.json")} - before
     assert {name.partition("support-")[2] for name in new} == {
         "3tasks-7seed.json",
         "3tasks-8seed.json",
         "searched-3tasks-8seed.json",
+        "modes-3tasks-8seed.json",
     }
 
 
@@ -156,6 +159,10 @@ def test_the_hardest_classes_are_named(run, capsys):
         (["--shot", "500"], "examples"),
         (["--tasks", "1"], "tasks"),
         (["--statistics", "batches"], "statistics"),
+        (["--split", "val", "--floors"], "only --split test measures them fairly"),
+        (["--split", "train", "--search"], "only --split test measures them fairly"),
+        (["--data-dir", "nowhere"], "data-dir: there is no folder nowhere"),
+        (["--device", "abacus"], "there is no device 'abacus' here"),
     ],
 )
 def test_what_cannot_be_measured_is_told_in_a_line(run, capsys, words, named):
@@ -164,3 +171,28 @@ def test_what_cannot_be_measured_is_told_in_a_line(run, capsys, words, named):
     said = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert len(said) == 1
     assert named in said[0]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_other_classes_can_be_measured_too(run, capsys, split):
+    splits = load_splits(*load_run(run)[1:])
+    said = evaluate(capsys, run, "--tasks", 3, "--split", split, "--device", "cpu")
+    assert said["split"] == split
+    kept = json.loads((run / "evaluations" / f"{split}-3way-1shot-support-3tasks.json").read_bytes())
+    assert set(kept["confusion"]) <= set(getattr(splits, split).names)
+
+
+def test_floors_are_measured_beside_it_and_kept(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("quickstudy.app.evaluate.SEARCH", 2)
+    words = "train --data digits --learner protonet --way 3 --train-way 3 --train-shot 1 --train-query 2"
+    small = "--body mlp --channels 4 --size 8 --iterations 2 --validation-tasks 2 --threads 1 --out"
+    assert main([*words.split(), *small.split(), str(tmp_path)]) == 0
+    said = evaluate(capsys, tmp_path, "--tasks", 4, "--floors")
+    names = [row["name"] for row in said["floors"]]
+    assert names == ["pixel-nn", "untrained", "scratch", "pretrain-finetune", "pretrain-centroid"]
+    assert all(row["tasks"] == 4 and row["seed"] == said["seed"] for row in said["floors"])
+    kept = json.loads((tmp_path / "evaluations" / "test-3way-1shot-floors-4tasks.json").read_bytes())
+    assert kept["floors"] == said["floors"]
+    assert main(["evaluate", str(tmp_path), "--tasks", "4", "--floors"]) == 0  # now from what is kept
+    table = capsys.readouterr().out
+    assert all(name in table for name in [*names, "protonet"])

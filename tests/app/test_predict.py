@@ -15,6 +15,7 @@ from PIL import Image
 
 from quickstudy.app.predict import as_trained, others
 from quickstudy.data import ClassDataset, read_image
+from quickstudy.learners import Predictor
 from quickstudy.outer.session import load_run
 
 
@@ -177,3 +178,40 @@ def test_what_is_wrong_is_named(
     (support / "empty" / "text.png").write_text("no picture")
     assert "text.png: not a picture" in refused("predict", run, "--support", support, "--query", query)
     assert "not a run folder" in refused("predict", tmp_path, "--support", support, "--query", query)
+
+
+@pytest.mark.parametrize("norm", ["support", "batch"])
+def test_many_pictures_go_through_the_net_in_parts_unless_it_is_transductive(
+    norm: str, parts: tuple[Path, Path], tmp_path: Path, command: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    options = "--data glyphs --samples-per-class 6 --learner protonet --channels 4 --iterations 1 --query 3"
+    more = "--train-way 5 --train-query 2 --validation-tasks 2 --norm"
+    assert command("train", *options.split(), *more.split(), norm, "--out", tmp_path / "run").code == 0
+    ask = ["predict", tmp_path / "run", "--support", parts[0], "--query", parts[1], "--json"]
+    whole = command(*ask)
+    assert ("transductive: a prediction depends" in whole.err) == (norm == "batch")
+    seen: list[int] = []
+    real = Predictor.probabilities
+
+    def counted(self: Predictor, x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return real(self, x)
+
+    monkeypatch.setattr(Predictor, "probabilities", counted)
+    monkeypatch.setattr("quickstudy.app.predict.AT_ONCE", 4)
+    again = command(*ask, "--device", "cpu")
+    assert seen == ([4, 4, 2] if norm == "support" else [10])
+    first, second = (json.loads(said.out)["predictions"] for said in (whole, again))
+    for a, b in zip(first, second, strict=True):
+        assert a["probabilities"] == pytest.approx(b["probabilities"], abs=1e-5)
+
+
+def test_a_run_that_goes_on_is_told(
+    run: Path, parts: tuple[Path, Path], tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    said = command("predict", tmp_path / "run", "--support", parts[0], "--query", parts[1])
+    assert said.code == 0
+    assert "has not come to its end" in said.err

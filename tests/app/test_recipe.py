@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 from quickstudy.app.cli import main
+from quickstudy.learners import CONTROLS
+from quickstudy.outer import measure
 from quickstudy.recipes import RECIPES, Measure, Recipe, registry
-from quickstudy.recipes.sinusoid import SinusoidRecipe
+from quickstudy.recipes.sinusoid import SinusoidRecipe, sinusoid_maml
+from quickstudy.tasks import Sinusoids
 
 
 def test_every_recipe_is_listed(capsys):
@@ -24,12 +28,21 @@ def test_an_unknown_recipe_names_the_nearest(capsys):
 def test_a_recipe_is_trained_measured_and_written_down(tmp_path, monkeypatch, capsys):
     plan = RECIPES["omniglot-protonet"]
     assert isinstance(plan, Recipe)
-    changes = {"data": "digits", "way": 3, "train_way": 3, "train_query": 5, "channels": 4, "iterations": 3}
+    changes = {
+        "data": "digits",
+        "way": 3,
+        "train_way": 3,
+        "train_query": 5,
+        "channels": 4,
+        "iterations": 3,
+        "size": 16,
+    }
     small = dataclasses.replace(plan.config, **changes, validation_tasks=4)
     short = dataclasses.replace(
         plan, config=small, measures=(Measure(2, 1, 5, statistics="running", tasks=4),)
     )
     monkeypatch.setitem(registry.RECIPES, "short", short)
+    monkeypatch.setattr(sys.modules["quickstudy.recipes.recipe"], "SEARCH", 2)
     words = [
         "recipe",
         "run",
@@ -44,6 +57,10 @@ def test_a_recipe_is_trained_measured_and_written_down(tmp_path, monkeypatch, ca
     assert result["command"] == "QUICKSTUDY_DATA=DIR quickstudy recipe run short --no-floors"
     (row,) = result["results"]
     assert (row["way"], row["tasks"], row["statistics"], row["train_seed"]) == (2, 4, "running", 0)
+    assert main([*words, "--tasks", "4"]) == 0
+    floors = json.loads((tmp_path / "results" / "short.json").read_text())["floors"]
+    assert {row["tasks"] for row in floors} == {4}
+    assert [row["name"] for row in floors] == list(CONTROLS)
     assert main([*words, "--no-floors"]) == 0  # goes on from the finished run
     assert json.loads((tmp_path / "results" / "short.json").read_text())["results"] == result["results"]
 
@@ -53,6 +70,11 @@ def test_sinusoids_measure_learning_by_steps(tmp_path):
 
     result = SinusoidRecipe(iterations=150).run(Setting("sinusoid-maml", tmp_path, tasks=40))
     mse = {(r["learner"], r["steps"]): r["mse"] for r in result["results"]}
-    assert mse["maml", 1] < mse["maml", 0]
-    assert mse["pretrained", 0] < 6  # about the variance of the family, 4.3 on average over amplitudes
     assert len(mse) == 6
+    test = Sinusoids(shot=10, query=100, seed=2)
+    untrained = {steps: measure(sinusoid_maml(steps), test, 40).mean("loss") for steps in (0, 1, 10)}
+    for (name, steps), value in mse.items():
+        assert value < 0.95 * untrained[steps], (name, steps)
+    # MAML is trained to gain by its first step; who was not gains less by ten.
+    assert mse["maml", 1] < 0.95 * mse["maml", 0]
+    assert mse["maml", 1] < 0.95 * mse["pretrained", 10]

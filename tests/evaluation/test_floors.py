@@ -20,7 +20,7 @@ from quickstudy.data import Splits
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation import Evaluation, evaluate, floors, floors_table
-from quickstudy.evaluation.floors import as_solved
+from quickstudy.evaluation.floors import as_solved, equal_pictures
 from quickstudy.learners import CONTROLS, build
 from quickstudy.learners.pretrain import PretrainFinetune
 from quickstudy.learners.scratch import Scratch
@@ -66,7 +66,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two settings of a few steps instead of six of up to fifty."""
     for kind in (Scratch, PretrainFinetune):
         few = [{"inner_lr": 0.01, "steps": steps} for steps in (1, 4)]
-        monkeypatch.setattr(kind, "settings", lambda self, few=few: [dict(s) for s in few])
+        monkeypatch.setattr(kind, "candidates", lambda self, few=few: [dict(s) for s in few])
         real = kind.__init__
         monkeypatch.setattr(kind, "__init__", partialmethod(real, steps=2))
 
@@ -260,3 +260,25 @@ def test_settings_are_chosen_on_tasks_drawn_alike(splits: Splits) -> None:
     assert {**found.describe(), "seed": 9} == {**source.describe(), "classes": 4, "seed": 9}
     beyond = ClassTasks(splits.test, 4, 1, query=2, unlabelled=3)
     assert as_solved(CONFIG, splits, {**beyond.describe(), "way": 9}).way == CONFIG.way
+
+
+def test_the_folder_of_the_pretrained_body_tells_how_it_was_trained(
+    splits: Splits, source: ClassTasks, spy: Callable[[str], Calls], tmp_path: Path
+) -> None:
+    trained = spy("meta_train")
+    unusual = dataclasses.replace(CONFIG, optimizer="sgd", outer_lr=0.5, schedule="linear", clip=1.0)
+    floors(unusual, splits, source=source, names=["pretrain-centroid"], cache=tmp_path, **QUICK)
+    [(_, used)] = trained
+    [folder] = tmp_path.glob("body-*")
+    kept = json.loads((folder / "config.json").read_bytes())
+    told = {name: kept[name] for name in used if name in kept}
+    assert told == {name: used[name] for name in told}
+    assert told.items() >= {"optimizer": "adam", "outer_lr": 1e-3, "meta_batch": 1, "clip": None}.items()
+    assert (kept["learner"], kept["iterations"], kept["validate_every"]) == ("pretrain-centroid", 54, 27)
+
+
+def test_as_many_pictures_as_the_learner_whatever_it_is(splits: Splits) -> None:
+    """Of a learner that is pretrained itself, just as many steps; each of `meta_batch` batches."""
+    for meta_batch in (1, 4):
+        own = dataclasses.replace(CONFIG, learner="pretrain-centroid", settings={}, meta_batch=meta_batch)
+        assert equal_pictures(own, splits) == 6 * meta_batch

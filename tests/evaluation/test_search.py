@@ -32,7 +32,7 @@ class Constant(Learner):
             raise RuntimeError("unlucky")
         return Predictor(lambda x: torch.full((len(x), 1), self.level), None)
 
-    def settings(self) -> list[dict[str, Any]]:
+    def candidates(self) -> list[dict[str, Any]]:
         return [{"level": v} for v in self.levels]
 
 
@@ -97,7 +97,7 @@ def test_every_setting_sees_the_same_tasks(blobs: ClassDataset) -> None:
 @pytest.mark.parametrize("name", [*LEARNERS, *CONTROLS])
 def test_all_are_searched_with_the_same_budget(blobs: ClassDataset, name: str) -> None:
     learner = build(name, conv4(4, size=16, blocks=2), way=3, classes=8)
-    settings = learner.settings()
+    settings = learner.candidates()
     _, tried = choose_settings(learner, ClassTasks(blobs, 3, 1, query=2), 2)
     assert len(tried) == len(settings)
     assert len(settings) in (0, 6)

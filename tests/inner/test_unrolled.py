@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from quickstudy.errors import UserError
 from quickstudy.inner import Outcome, estimate
+from quickstudy.learners import PixelNN
 from quickstudy.tasks import Lines, Task
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -68,3 +70,8 @@ def test_in_a_loop_one_tasks_graph_is_freed_before_the_next() -> None:
     finally:
         gc.enable()
     assert counts == [0] * 6
+
+
+def test_a_learner_without_parameters_is_refused() -> None:
+    with pytest.raises(UserError, match="PixelNN has no parameter to train"):
+        estimate(PixelNN(), batch())

@@ -43,10 +43,20 @@ def test_adapt_never_changes_the_learner_nor_training_the_predictor(
         for tensor in (*learner.parameters(), *learner.buffers()):
             tensor += 1
     learner.statistics = "running" if norm == "batch" else "batch"
-    for option in learner.settings()[-1:]:
+    for option in learner.candidates()[-1:]:
         for k, v in option.items():
             setattr(learner, k, v + 1)
     learner.eval()
+    assert torch.equal(predictor(task.query.x), first)
+
+
+@pytest.mark.parametrize("name", [k for k in ALL if k != "pixel-nn"])
+def test_another_net_in_the_learner_leaves_its_predictors_alone(name: str, make: Make, batch: Task) -> None:
+    learner, task = few_steps(name, make), next(batch.unbatch())
+    predictor = learner.adapt(task.support)
+    first = predictor(task.query.x)
+    holder = learner.net if hasattr(learner, "net") else learner
+    holder.body = nn.Sequential(holder.body, nn.Tanh())
     assert torch.equal(predictor(task.query.x), first)
 
 
@@ -269,6 +279,18 @@ def test_support_with_a_way_beyond_its_labels(name: str, make: Make) -> None:
 def test_what_a_net_fails_on_is_named(make: Make) -> None:
     with pytest.raises(UserError, match=r"the net failed on examples of shape \(16, 16\): [^\n]*16"):
         make("protonet").adapt(torch.rand(4, 16, 16), [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory: you")]
+)
+def test_too_little_memory_is_told_with_its_remedy(error: Exception) -> None:
+    class Large(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise error
+
+    with pytest.raises(UserError, match=r"too little memory for examples of shape \(3,\).*--meta-batch"):
+        ProtoNet(Large()).adapt(torch.rand(2, 3), [0, 1])
 
 
 @pytest.mark.parametrize(("fault", "told"), [("one\ntwo", "one"), ("", "RuntimeError")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,9 @@ def test_ragged_tasks_reach_a_learner_one_by_one(make: Make, blobs: ClassDataset
 
 def test_a_body_says_how_many_features_it_has() -> None:
     assert width(mlp(3, (7,))) == 7
+    body = nn.Linear(3, 4)
+    body.features = np.int64(4)
+    assert width(body) == 4
     with pytest.raises(UserError, match="Linear does not say how many features it returns"):
         width(nn.Linear(3, 4))
 
@@ -82,6 +87,23 @@ def test_a_rate_is_finite_and_not_below_zero(name: str, rate: float, make: Make)
     with pytest.raises(UserError, match=f"^{option} must be at least 0 and finite, not {rate}"):
         make(name, **{option: rate})
     make(name, **{option: 0.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("maml", {"steps": 1.5}, r"steps must be a whole number, not 1\.5"),
+        ("maml", {"test_steps": "3"}, "test_steps must be a whole number, not '3'"),
+        ("maml", {"inner_lr": "0.1"}, r"inner_lr must be a number, not '0\.1'"),
+        ("reptile", {"inner_batch": 2.0}, r"inner_batch must be a whole number, not 2\.0"),
+        ("scratch", {"steps": True}, "steps must be a whole number, not True"),
+    ],
+)
+def test_options_of_another_kind_are_refused(
+    name: str, options: dict[str, Any], said: str, make: Make
+) -> None:
+    with pytest.raises(UserError, match=said):
+        make(name, **options)
 
 
 def test_task_loss() -> None:

@@ -152,5 +152,5 @@ def test_controls_beat_chance_on_easy_tasks(name: str, make: Callable[..., Learn
     ]
     assert float(torch.stack(accuracy).mean()) > 0.6
     assert learner.trains_on in ("nothing", "batches")
-    for setting in learner.settings():
+    for setting in learner.candidates():
         assert set(setting) <= set(vars(learner))

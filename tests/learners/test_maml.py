@@ -199,9 +199,9 @@ def test_zero_steps_answer_with_the_initialisation(make: Callable[..., MAML]) ->
 
 def test_settings_can_be_set(make: Callable[..., MAML]) -> None:
     learner = make("maml", steps=2, inner_lr=0.4)
-    assert learner.settings()[0] == {"test_steps": None, "inner_lr": 0.4}  # as trained
-    assert len(learner.settings()) == 6
-    for setting in learner.settings():
+    assert learner.candidates()[0] == {"test_steps": None, "inner_lr": 0.4}  # as trained
+    assert len(learner.candidates()) == 6
+    for setting in learner.candidates():
         assert set(setting) <= set(vars(learner))
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.inner import estimate
-from quickstudy.learners import LEARNERS, ProtoNet
-from quickstudy.tasks import Task
+from quickstudy.learners import LEARNERS, Predictor, ProtoNet
+from quickstudy.nets import conv4
+from quickstudy.nets.norm import Moments
+from quickstudy.outer import meta_train
+from quickstudy.tasks import ClassTasks, Support, Task
 
 from .common import ALL, Make, close, few_steps
 
@@ -68,3 +75,35 @@ def test_a_net_that_normalises_its_own_way_is_refused() -> None:
     with pytest.raises(UserError, match=r"layer '1' writes running averages .*track_running_stats=False"):
         ProtoNet(body)
     assert ProtoNet(nn.InstanceNorm1d(3)).modes == []
+
+
+class Forgetful(ProtoNet):
+    """Hands on no moments of its support set."""
+
+    def learn(self, support: Support) -> Predictor:
+        return replace(super().learn(support), moments=Moments())
+
+
+def test_running_averages_need_moments_to_average(blobs: ClassDataset) -> None:
+    source = ClassTasks(blobs, 3, 2, query=3)
+    running = Forgetful(conv4(4, size=16, blocks=2, norm="running")).double()
+    with pytest.raises(UserError, match=r"Forgetful .*hands on no moments .*moments=moments"):
+        meta_train(running, source, iterations=1)
+    for kind, modes in ((Forgetful, ["support", "batch"]), (ProtoNet, ["support", "running", "batch"])):
+        learner = kind(conv4(4, size=16, blocks=2)).double()
+        assert learner.modes == ["support", "batch"]  # nothing was averaged yet
+        meta_train(learner, source, iterations=1)
+        assert learner.modes == modes
+
+
+def test_a_predictor_by_batch_statistics_keeps_none_of_its_queries(make: Make, batch: Task) -> None:
+    for name in ("protonet", "maml"):
+        task = next(batch.unbatch())
+        predictor = few_steps(name, make, "batch").adapt(task.support)
+        predictor(task.query.x)
+        gc.collect()
+        before = sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
+        for _ in range(3):
+            predictor(task.query.x)
+        gc.collect()
+        assert sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()) == before, name

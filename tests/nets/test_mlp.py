@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
+from quickstudy.errors import UserError
 from quickstudy.nets import BatchNorm, mlp
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -35,3 +38,9 @@ def test_a_norm_after_each_linear_layer(norm: str) -> None:
     kind = BatchNorm if norm in ("batch", "support", "running") else nn.GroupNorm
     assert kinds == [nn.Flatten, nn.Linear, kind, nn.ReLU, nn.Linear, kind, nn.ReLU]
     assert net(torch.randn(5, 6)).shape == (5, 8)
+
+
+@pytest.mark.parametrize("make", [lambda: mlp(4, (0,))])
+def test_nothing_makes_no_net(make: Callable[[], object]) -> None:
+    with pytest.raises(UserError, match="mlp needs at least 1"):
+        make()

@@ -210,3 +210,11 @@ def test_a_lone_layer_is_converted_with_its_dtype() -> None:
     ours = convert_batch_norm(nn.BatchNorm1d(3).float())
     assert isinstance(ours, BatchNorm)
     assert {v.dtype for v in ours.state_dict().values()} == {torch.float32}
+
+
+def test_a_lazy_layer_must_know_its_channels_first() -> None:
+    net = nn.Sequential(nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d())
+    with pytest.raises(UserError, match="call the net once before"):
+        convert_batch_norm(net)
+    net(torch.rand(2, 1, 5, 5))
+    assert isinstance(convert_batch_norm(net)[1], BatchNorm)

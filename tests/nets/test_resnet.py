@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quickstudy.errors import UserError
 from quickstudy.nets import Moments, normalised_by, resnet
 from quickstudy.nets.resnet import Residual
 
@@ -39,3 +42,9 @@ def test_group_norm_looks_at_one_example_only() -> None:
     net, x = resnet((4, 8), norm="group"), torch.randn(4, 1, 12, 12)
     torch.testing.assert_close(net(x)[2:3], net(x[2:3]), rtol=1e-10, atol=1e-10)
     assert net.norm == "group"
+
+
+@pytest.mark.parametrize("make", [lambda: resnet(()), lambda: resnet((8, 0))])
+def test_nothing_makes_no_net(make: Callable[[], object]) -> None:
+    with pytest.raises(UserError, match="resnet needs at least 1"):
+        make()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
+from quickstudy.data import ClassDataset
 from quickstudy.errors import RunError, TaskError, UserError
-from quickstudy.outer.config import LEAST, TrainConfig
+from quickstudy.learners.base import OptimizerName, ScheduleName
+from quickstudy.outer import meta_train
+from quickstudy.outer.config import LEAST, OUTER, TrainConfig
+from quickstudy.outer.optimizers import OPTIMIZERS, SCHEDULES
 from quickstudy.tasks import ClassTasks, SupervisedBatches
 
 Quick = Callable[..., TrainConfig]
@@ -108,9 +113,19 @@ def test_vectors_need_an_mlp() -> None:
     assert body(torch.rand(3, 7)).shape == (3, 2)
 
 
-def test_rotations_by_default_on_omniglots_characters_only(quick: Quick) -> None:
+def test_rotations_by_default_on_omniglots_characters_only(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch, blobs: ClassDataset
+) -> None:
     assert len(quick().splits().train) == 4
     assert len(quick(rotations=True).splits().train) == 16
+    named = replace(
+        blobs, splits=dict.fromkeys(("vinyals", "authors", "alphabet"), ((0, 1, 2, 3), (4, 5), (6, 7)))
+    )
+    monkeypatch.setattr("quickstudy.outer.config.load_data", lambda *a, **k: named)
+    for split, classes in ((None, 16), ("vinyals", 16), ("authors", 4), ("alphabet", 4)):
+        parts = quick(data="omniglot", split=split, way=2).splits()
+        assert (len(parts.train), len(parts.test)) == (classes, classes // 2), split
+    assert len(quick(data="omniglot", rotations=False, way=2).splits().train) == 4
 
 
 @pytest.mark.parametrize(
@@ -124,6 +139,7 @@ def test_rotations_by_default_on_omniglots_characters_only(quick: Quick) -> None
         ({"way": "3"}, "way must be a whole number, not '3'"),
         ({"iterations": 10.5}, r"iterations must be a whole number, not 10\.5"),
         ({"shot": True}, "shot must be a whole number, not True"),
+        ({"outer_lr": "0.1"}, r"outer-lr must be a number, not '0\.1'"),
         ({"train_query": 2.0}, r"train-query must be a whole number, not 2\.0"),
     ],
 )
@@ -135,3 +151,12 @@ def test_other_words_and_fractions_are_refused(options: dict[str, Any], message:
 def test_a_split_with_too_few_classes_is_told_with_its_remedy() -> None:
     with pytest.raises(TaskError, match=r"its 10 classes are split 4/3/3 .* for 5 ways: --way 3 will do"):
         TrainConfig(data="digits").splits()
+
+
+def test_the_names_of_optimisers_and_schedules_are_all_there() -> None:
+    assert set(get_args(OptimizerName)) == set(OPTIMIZERS)
+    assert set(get_args(ScheduleName)) == set(SCHEDULES)
+
+
+def test_the_outer_options_are_those_of_meta_train() -> None:
+    assert set(TrainConfig().outer()) == set(OUTER) <= set(inspect.signature(meta_train).parameters)

@@ -67,7 +67,7 @@ def main(args: Sequence[str] | None = None) -> int:
         complain(str(error))
         return 2
     except KeyboardInterrupt:
-        kept = "; what was done is kept (--resume goes on)" if list(args[:1]) == ["train"] else ""
+        kept = "; what a run folder holds is kept (--resume goes on)" if list(args[:1]) == ["train"] else ""
         complain(f"interrupted{kept}")
         return 130
     except BrokenPipeError:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve
+from quickstudy.errors import UserError
 from quickstudy.evaluation.evaluate import evaluate
 from quickstudy.evaluation.floors import floors, floors_table
 from quickstudy.evaluation.plots import task_picture
@@ -68,6 +69,8 @@ def demo_config(iterations: int) -> TrainConfig:
 def main(args: Sequence[str]) -> int:
     """Train, measure, draw."""
     given = parse(Demo, args, "demo", EXAMPLES)
+    if given.tasks < 2:
+        raise UserError(f"tasks must be at least 2 for an interval, not {given.tasks}")
     begun = time.monotonic()
     out = Console(highlight=False)
     config = demo_config(given.iterations)
@@ -89,11 +92,12 @@ def main(args: Sequence[str]) -> int:
         progress=True,
     )
     out.print(floors_table(rows, learner=("protonet, meta-learned", meta)))
-    draw_curve(run)
+    curve = draw_curve(run)
     task = source.task(0)
     names = [splits.test.names[int(c)] for c in task.classes] if task.classes is not None else None
     task_picture(task, learner.adapt(task.support), given.out / "task.png", names=names)
-    out.print(f"pictures: {given.out / 'task.png'} (a task and its predictions), {given.out / 'curve.png'}")
+    beside = f", {curve}" if curve else ""
+    out.print(f"pictures: {given.out / 'task.png'} (a task and its predictions){beside}")
     out.print(f"the run is in {given.out}; {time.monotonic() - begun:.0f} s")
     out.print(NEXT.format(out=given.out), soft_wrap=True)
     sys.stdout.flush()

@@ -23,7 +23,7 @@ from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
 from quickstudy.learners import Learner
 from quickstudy.outer.run_folder import RunFolder
-from quickstudy.outer.session import load_run, load_splits
+from quickstudy.outer.session import load_run, load_splits, with_steps_taken
 from quickstudy.tasks import ClassTasks
 
 EXAMPLES = """Measure a run on classes it has never seen: accuracy with its 95 % interval.
@@ -87,6 +87,11 @@ def main(args: Sequence[str]) -> int:
         raise UserError(f"tasks must be at least 2 for an interval, not {given.tasks}")
     if given.modes and given.statistics:
         raise UserError("--modes measures every mode: leave --statistics away")
+    if given.split != "test" and (given.floors or given.search):
+        raise UserError(
+            f"--split {given.split}: --floors and --search choose on meta-validation classes and pretrain on "
+            "meta-train classes, so that only --split test measures them fairly"
+        )
     say = (lambda *words: None) if given.json else Console(highlight=False, soft_wrap=True).print
     learner, config, run = load_run(given.run, given.data_dir, given.device)
     if given.data:
@@ -114,7 +119,9 @@ def main(args: Sequence[str]) -> int:
     }
     if given.modes:
         report["modes"] = [r.json() for r in results]
-    kept = keep(run, stem(given, result), report, result, learner, source)  # before a word: pipes may break
+    kept = keep(run, stem(given, result), report, result)  # before a word: pipes may break
+    if kept:
+        draw(run, kept, result, learner, source)
     if not run.finished:
         announce(f"{run.path} has not come to its end: this is its best so far (train --resume goes on)")
     for r in results:
@@ -124,7 +131,7 @@ def main(args: Sequence[str]) -> int:
         say(escape(f"{title:16} {100 * right:3.0f} %  {name}, most often taken for {other}"))
     if given.floors:
         rows = floors(
-            config,
+            with_steps_taken(config, run),
             splits,
             source=source,
             n_tasks=given.tasks,
@@ -135,12 +142,13 @@ def main(args: Sequence[str]) -> int:
             say=lambda row: announce(f"{row.name}: {row.evaluation}"),
         )
         report["floors"] = [row.json() for row in rows]
-        kept = keep(run, stem(given, result), report, result, learner, source)
+        kept = keep(run, stem(given, result), report, result)
         say(floors_table([*rows], learner=(config.learner, result)))
     if given.json:
         print(json.dumps(report))
     sys.stdout.flush()
-    announce(kept)
+    if kept:
+        announce(f"kept: {kept} with every class's confusions, and pictures beside it")
     return 0
 
 
@@ -161,6 +169,7 @@ def measured(given: Evaluate, learner: Learner, source: ClassTasks, run: RunFold
 def stem(given: Evaluate, result: Evaluation) -> str:
     """The name of an evaluation's files: what was measured, and what about it was not as usual."""
     parts = [given.split, f"{count(result.way)}way", f"{count(result.shot)}shot", result.statistics or ""]
+    parts += [name for name in ("modes", "floors") if getattr(given, name)]
     parts += ["searched"] * given.search
     for name in ("query", "tasks", "seed"):
         value = getattr(given, name)
@@ -168,22 +177,22 @@ def stem(given: Evaluate, result: Evaluation) -> str:
     return "-".join(part.replace(" ", "-") for part in parts if part)
 
 
-def keep(
-    run: RunFolder,
-    name: str,
-    report: dict[str, Any],
-    result: Evaluation,
-    learner: Learner,
-    source: ClassTasks,
-) -> str:
-    """Write the report, every class's confusions and the pictures into the run folder; says how that went."""
-    folder = run.path / "evaluations"
-    path = folder / f"{name}.json"
+def keep(run: RunFolder, name: str, report: dict[str, Any], result: Evaluation) -> Path | None:
+    """Write the report with every class's confusions into the run folder; None where that cannot be done."""
+    path = run.path / "evaluations" / f"{name}.json"
     try:
-        folder.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         write_json(path, {**report, "confusion": result.confusion})
-        draw_evaluation(result, learner, source, folder / name)
+    except (OSError, RunError) as error:
+        announce(f"nothing kept: {error}")
+        return None
+    return path
+
+
+def draw(run: RunFolder, kept: Path, result: Evaluation, learner: Learner, source: ClassTasks) -> None:
+    """Pictures beside the report: the evaluation's, and how training went."""
+    try:
+        draw_evaluation(result, learner, source, kept.with_suffix(""))
         draw_curve(run)
     except (OSError, RunError) as error:
-        return f"nothing kept: {error}"
-    return f"kept: {path} with every class's confusions, and pictures beside it"
+        announce(f"no pictures: {error}")

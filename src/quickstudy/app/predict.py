@@ -34,6 +34,10 @@ Examples:
   quickstudy predict … --polarity dark-on-light                             ink on shaded paper"""
 
 
+AT_ONCE = 256
+"""Pictures that go through the net together, where a prediction does not depend on the others."""
+
+
 @dataclass(frozen=True)
 class Predict:
     """What to learn from, and what to classify.
@@ -44,6 +48,7 @@ class Predict:
         query: picture files, or folders of them.
         polarity: what the given pictures are, where that cannot be seen from the examples.
         json: print one JSON object on standard output.
+        device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
     """
 
     run: tyro.conf.Positional[Path]
@@ -51,6 +56,7 @@ class Predict:
     query: tuple[Path, ...]
     polarity: Polarity | None = None
     json: bool = False
+    device: str | None = None
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -112,7 +118,9 @@ def main(args: Sequence[str]) -> int:
     given = parse(Predict, args, "predict", EXAMPLES)
     say = Console(stderr=True, highlight=False, soft_wrap=True).print
     classes = support_files(given.support)
-    learner, _, run = load_run(given.run)
+    learner, _, run = load_run(given.run, device=given.device)
+    if not run.finished:
+        say(escape(f"{run.path} has not come to its end: this is its best so far (train --resume goes on)"))
     facts = run.config["pictures"]
     shape = facts["shape"]
     if len(shape) != 3:
@@ -135,7 +143,11 @@ def main(args: Sequence[str]) -> int:
         say(escape(f"careful: {queries[i]} is of another polarity than the examples, and may be misread"))
     if learner.transductive:
         say("transductive: a prediction depends on the other pictures of the same call")
-    p = learner.adapt(torch.from_numpy(x), labels).probabilities(torch.from_numpy(q))  # [q, N]
+    predictor = learner.adapt(torch.from_numpy(x), labels)
+    at_once = len(q) if predictor.transductive else AT_ONCE
+    p = torch.cat(
+        [predictor.probabilities(part).cpu() for part in torch.from_numpy(q).split(at_once)]
+    )  # [q, N]
     best = p.argmax(-1).tolist()
     if given.json:
         rows = [

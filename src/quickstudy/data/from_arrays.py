@@ -25,7 +25,7 @@ def from_arrays(
 
     Args:
         x: `[M, H, W]`, `[M, H, W, C]` with C of 1, 3 or 4, `[M, C, H, W]`, or `[M, D]`; pictures of whole
-            numbers hold pixels from 0 to 255, floats are left as they are.
+            numbers, and vectors of uint8, hold pixels from 0 to 255; other numbers are left as they are.
         y: `[M]` labels, numbers or text.
         names: the class names, in the order of the sorted labels; by default the labels themselves.
         attributes: further whole-number labels `[M]`, by name.

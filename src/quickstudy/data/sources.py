@@ -146,8 +146,9 @@ def load(
     Args:
         name: one of `names()`, or the path of a folder with one folder of pictures per class.
         root: where built-in data are looked for first.
-        samples_per_class: keep this many examples of each class, drawn by `seed`; of quickdraw the first
-            ones, since no others are fetched, and glyphs writes just so many.
+        samples_per_class: keep this many examples of each class, drawn by `seed`; by default all. Of
+            quickdraw these are the first ones, by default 20, since no others are fetched; glyphs, of 3,000
+            classes here, writes just so many, by default 20.
         size: the side of the pictures in pixels; quickdraw has 28 only.
         download: whether to fetch what is missing.
 

@@ -26,7 +26,7 @@ from quickstudy.evaluation.scores import Calibration
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
 from quickstudy.learners import CONTROLS, Learner, learner_class
-from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.config import USUAL, TrainConfig
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.run_folder import RunFolder, checksum
@@ -111,38 +111,51 @@ def floors(
     told = source.describe()
     iterations = equal_pictures(config, splits) if pretrain_iterations is None else pretrain_iterations
     base = [splits.train.fingerprint(), splits.val.fingerprint(), {k: getattr(config, k) for k in MATTERS}]
-    asked = checksum(
-        source.batch(np.arange(min(2, n_tasks))).tensors()
-    )  # tells tasks apart that are described alike
+    # Tells tasks apart that are described alike.
+    asked = checksum(source.batch(np.arange(min(2, n_tasks))).tensors())
     pretraining = Pretraining(
         config, splits, iterations, cache and cache / f"body-{digest(base, iterations)}"
     )
     key = digest(base, iterations, told, asked, n_tasks, search_tasks, statistics, __version__)
     rows: list[Floor] = []
     for name in names:
-        kept = None if cache is None else read(cache / f"{name}-{key}.json")
-        if kept is not None:
-            rows.append(kept)
-            say(kept)
-            continue
-        begun, seconds = time.monotonic(), 0.0
-        control = dataclasses.replace(config, learner=name, settings={}, way=most(told["way"]))
-        learner = control.make_learner(splits.train.image_shape, len(splits.train))
-        if learner.trains_on == "batches":
-            weights, seconds = pretraining.body(progress)
-            begun = time.monotonic()
-            body(learner).load_state_dict(weights)
-        # A control whose body was never trained has no running averages: it normalises in its own way.
-        with normalising(learner, statistics if statistics in learner.modes else None):
-            validation = as_solved(config, splits, told)
-            chosen, _ = choose_settings(learner, validation, search_tasks, progress=progress)
-            result = evaluate(learner, source, n_tasks, progress=progress)
-        row = Floor(name, result, chosen, seconds + time.monotonic() - begun)
+        row = None if cache is None else read(cache / f"{name}-{key}.json")
+        if row is None:
+            row = measure_control(
+                name, config, splits, source, pretraining, n_tasks, statistics, search_tasks, progress
+            )
+            if cache is not None:
+                write(cache / f"{name}-{key}.json", row)
         rows.append(row)
         say(row)
-        if cache is not None:
-            write(cache / f"{name}-{key}.json", row)
     return rows
+
+
+def measure_control(
+    name: str,
+    config: TrainConfig,
+    splits: Splits,
+    source: ClassTasks | FrozenTasks,
+    pretraining: Pretraining,
+    n_tasks: int,
+    statistics: str | None,
+    search_tasks: int,
+    progress: bool,
+) -> Floor:
+    """Make one control, choose its settings, measure it; see `floors`."""
+    begun, seconds, told = time.monotonic(), 0.0, source.describe()
+    control = dataclasses.replace(config, learner=name, settings={}, way=most(told["way"]))
+    learner = control.make_learner(splits.train.image_shape, len(splits.train))
+    if learner.trains_on == "batches":
+        weights, seconds = pretraining.body(progress)
+        begun = time.monotonic()
+        body(learner).load_state_dict(weights)
+    # A control whose body was never trained has no running averages: it normalises in its own way.
+    with normalising(learner, statistics if statistics in learner.modes else None):
+        validation = as_solved(config, splits, told)
+        chosen, _ = choose_settings(learner, validation, search_tasks, progress=progress)
+        result = evaluate(learner, source, n_tasks, progress=progress)
+    return Floor(name, result, chosen, seconds + time.monotonic() - begun)
 
 
 def equal_pictures(config: TrainConfig, splits: Splits) -> int:
@@ -150,8 +163,8 @@ def equal_pictures(config: TrainConfig, splits: Splits) -> int:
     source = config.training_tasks(splits.train)
     pictures = PRETRAINING_BATCH
     if isinstance(source, ClassTasks):
-        pictures = most(source.way) * (most(source.shot) + most(source.query or 0)) * (config.meta_batch or 1)
-    return math.ceil(config.iterations * pictures / PRETRAINING_BATCH)
+        pictures = most(source.way) * (most(source.shot) + most(source.query or 0))
+    return math.ceil(config.iterations * (config.meta_batch or 1) * pictures / PRETRAINING_BATCH)
 
 
 class Pretraining:
@@ -162,9 +175,15 @@ class Pretraining:
     """
 
     def __init__(self, config: TrainConfig, splits: Splits, iterations: int, folder: Path | None) -> None:
+        every = config.validate_every  # as often as in the run
+        if every is not None:
+            every = max(1, every * iterations // max(1, config.iterations))
         # As the control that is quickly validated: no fine-tuning, the nearest class mean.
-        self.config = dataclasses.replace(config, learner="pretrain-centroid", settings={})
-        self.splits, self.iterations, self.folder = splits, iterations, folder
+        own: dict[str, Any] = dict.fromkeys((*USUAL, "clip", "patience"))
+        own |= {"learner": "pretrain-centroid", "settings": {}}
+        own |= {"iterations": iterations, "validate_every": every}
+        self.config = dataclasses.replace(config, **own)
+        self.splits, self.folder = splits, folder
         self.done: tuple[dict[str, Tensor], float] | None = None
 
     def body(self, progress: bool) -> tuple[dict[str, Tensor], float]:
@@ -173,9 +192,6 @@ class Pretraining:
             train = self.splits.train
             learner = self.config.make_learner(train.image_shape, len(train))
             run = None if self.folder is None else RunFolder(self.folder)
-            every = self.config.validate_every  # as often as in the run
-            if every is not None:
-                every = max(1, every * self.iterations // max(1, self.config.iterations))
             if run is not None and run.vacant:
                 run = RunFolder.create(run.path, self.config.json())
             with run.claimed() if run is not None else nullcontext():
@@ -183,12 +199,9 @@ class Pretraining:
                     learner,
                     self.config.training_tasks(train),
                     validation=self.config.problem(self.splits.val),
-                    iterations=self.iterations,
-                    validate_every=every,
-                    validation_tasks=self.config.validation_tasks,
-                    seed=self.config.seed,
                     run=run,
                     progress=Bar("pretraining for the controls") if progress else None,
+                    **self.config.outer(),
                 )
             self.done = body(learner).state_dict(), history.seconds
         return self.done

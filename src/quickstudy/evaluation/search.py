@@ -20,7 +20,7 @@ def choose_settings(
     strategy: Strategy | None = None,
     progress: bool = False,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Try each of `learner.settings()` on meta-validation tasks, and set the best on the learner.
+    """Try each of `learner.candidates()` on meta-validation tasks, and set the best on the learner.
 
     Whoever has settings lists six, its usual one among them: the same budget for all. One that was set by
     hand and is not listed is tried first, so that a search never ends below it.
@@ -39,7 +39,7 @@ def choose_settings(
     Example:
         >>> chosen, tried = choose_settings(learner, qs.tasks(val, way=5, shot=1))  # doctest: +SKIP
     """
-    candidates = learner.settings()
+    candidates = learner.candidates()
     if not candidates:
         return {}, []
     own = {name: getattr(learner, name) for name in candidates[0]}

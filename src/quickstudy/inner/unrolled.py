@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from quickstudy.errors import UserError
 from quickstudy.inner.mapping import Strategy, map_tasks, vectorisable
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
@@ -37,8 +38,14 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tu
 
     Returns:
         (outcome, gradient by parameter name); zero for a parameter without influence.
+
+    Raises:
+        UserError: the learner has nothing to train.
     """
-    names, params = zip(*((k, p) for k, p in learner.named_parameters() if p.requires_grad), strict=True)
+    trained = {k: p for k, p in learner.named_parameters() if p.requires_grad}
+    if not trained:
+        raise UserError(f"{type(learner).__name__} has no parameter to train")
+    names, params = list(trained), list(trained.values())
     if vectorisable(batch, strategy):
         flat = map_tasks(lambda task: _flat(learner(task)), batch, "vmap")
         grads = torch.autograd.grad(flat["loss"].mean(), params, materialize_grads=True)

@@ -8,6 +8,8 @@ itself; so do learners that share a net.
 from __future__ import annotations
 
 import math
+import numbers
+import operator
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 from quickstudy.errors import DataError, UserError
 from quickstudy.inner.gradient import inside_map
+from quickstudy.inner.mapping import Strategy
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.learners.predictor import Predictor
@@ -29,6 +32,8 @@ from quickstudy.nets.norm import BatchNorm, Moments, Statistics, normalised_by
 from quickstudy.tasks.task import Support, Task, as_input
 
 TrainsOn = Literal["tasks", "batches", "nothing"]
+OptimizerName = Literal["adam", "adamw", "sgd"]
+ScheduleName = Literal["constant", "linear", "cosine", "halving"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,13 @@ class Outer:
         strategy: how tasks are mapped: loop or vmap.
     """
 
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: OptimizerName = "adam"
     outer_lr: float = 1e-3
-    schedule: Literal["constant", "linear", "cosine", "halving"] = "constant"
+    schedule: ScheduleName = "constant"
     meta_batch: int = 16
     train_way: int | None = None
     train_query: int | None = None
-    strategy: Literal["loop", "vmap"] = "loop"
+    strategy: Strategy = "loop"
 
 
 class _Turn:
@@ -173,13 +178,23 @@ class Learner(nn.Module, ABC):
         return batch
 
     def after_step(self, stats: Mapping[str, Tensor], gradient: Params, progress: float) -> None:
-        """What changes between meta-steps besides ω: here the running averages of `BatchNorm`."""
-        with torch.no_grad():
-            for name, module in self.named_modules():
-                if isinstance(module, BatchNorm) and f"{name}.mean" in stats:
-                    module.average(stats[f"{name}.mean"], stats[f"{name}.var"])
+        """What changes between meta-steps besides ω: here the running averages of `BatchNorm`.
 
-    def settings(self) -> list[dict[str, Any]]:
+        Raises:
+            UserError: they are what queries are normalised by, and no layer's moments were handed on.
+        """
+        layers = self.norms()
+        noted = [name for name in layers if f"{name}.mean" in stats]
+        if self.statistics == "running" and layers and not noted:
+            raise UserError(
+                f"{type(self).__name__} normalises by running averages, but hands on no moments to average: "
+                "return Predictor(…, moments=moments) from learn"
+            )
+        with torch.no_grad():
+            for name in noted:
+                layers[name].average(stats[f"{name}.mean"], stats[f"{name}.var"])
+
+    def candidates(self) -> list[dict[str, Any]]:
         """Values of adaptation options to choose among on meta-validation; empty where there are none."""
         return []
 
@@ -187,16 +202,23 @@ class Learner(nn.Module, ABC):
     def modes(self) -> list[Statistics]:
         """The normalisation modes that can be evaluated; empty for nets without batch normalisation.
 
-        A learner that is never trained has no running averages.
+        A learner that is never trained, or whose averages never moved, has none to normalise by.
         """
-        if not any(isinstance(m, BatchNorm) for m in self.modules()):
+        layers = self.norms()
+        if not layers:
             return []
-        return ["support", "batch"] if self.trains_on == "nothing" else ["support", "running", "batch"]
+        averaged = self.statistics == "running" or any(layer.averaged for layer in layers.values())
+        running = averaged and self.trains_on != "nothing"
+        return ["support", "running", "batch"] if running else ["support", "batch"]
+
+    def norms(self) -> dict[str, BatchNorm]:
+        """The batch normalisation layers, by name."""
+        return {name: m for name, m in self.named_modules() if isinstance(m, BatchNorm)}
 
     @property
     def transductive(self) -> bool:
         """Whether predictions depend on the other queries of the same call."""
-        return bool(self.modes) and self.statistics == "batch"
+        return bool(self.norms()) and self.statistics == "batch"
 
     # -- how a net is called: explicit weights, explicit statistics -------------------------------------
 
@@ -239,7 +261,7 @@ class Learner(nn.Module, ABC):
         """The statistics for a call on queries, after the call on the support set."""
         if self.statistics == "support":
             return Moments("given", support.seen)
-        return self.support_moments()
+        return replace(self.support_moments(), noting=False)
 
     def stats(self, support: Moments) -> dict[str, Tensor]:
         """The support set's moments by layer name, for the running averages; the mean of a layer's uses."""
@@ -256,14 +278,17 @@ def explained(shape: torch.Size) -> Iterator[None]:
     """Say of what torch refuses within this block that it came of examples `[n, *shape]`.
 
     Raises:
-        UserError: a net that does not fit them; memory that is too small stays torch's own error.
+        UserError: a net that does not fit them, or more memory than there is.
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in reason:
+            raise UserError(
+                f"there is too little memory for examples of shape {tuple(shape)}: take fewer tasks at once "
+                "(--meta-batch), fewer queries, or a smaller net or --size"
+            ) from error
         raise UserError(f"the net failed on examples of shape {tuple(shape)}: {reason}") from error
 
 
@@ -292,7 +317,7 @@ def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Suppor
         "x": as_input(support.x),
         "y": support.y,
         "mask": support.mask,
-        "unlabelled": support.unlabelled,
+        "unlabelled": None if support.unlabelled is None else as_input(support.unlabelled),
     }
     copies: dict[str, Any] = {k: copy(v) for k, v in tensors.items()}
     return replace(support, **copies)
@@ -316,21 +341,28 @@ def task_loss(output: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(output, y)
 
 
-def at_least_zero(**options: float | None) -> None:
-    """Refuse an option that is below 0, infinite or no number; None is for the learner to say.
+def at_least_zero(*, whole: bool = False, **options: float | None) -> None:
+    """Refuse an option that is no number, or below 0, or infinite; None is for the learner to say.
+
+    Args:
+        whole: whether only whole numbers will do.
 
     >>> at_least_zero(inner_lr=0.1, test_steps=None)
     """
     for name, value in options.items():
-        if value is not None and not 0 <= value < math.inf:
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
+            raise UserError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
+        if not 0 <= value < math.inf:
             raise UserError(f"{name} must be at least 0 and finite, not {value}")
 
 
 def width(body: nn.Module) -> int:
     """The number of features a body returns, which it states as `features`."""
-    features = getattr(body, "features", None)
-    if not isinstance(features, int):
+    try:
+        return operator.index(getattr(body, "features", None))  # type: ignore[arg-type]  # None is caught
+    except TypeError:
         raise UserError(
             f"the body {type(body).__name__} does not say how many features it returns: set body.features"
-        )
-    return features
+        ) from None

@@ -37,7 +37,8 @@ class DescentLearner(Learner):
 
     def __init__(self, *, inner_lr: float, steps: int, test_steps: int | None) -> None:
         super().__init__()
-        at_least_zero(inner_lr=inner_lr, steps=steps, test_steps=test_steps)
+        at_least_zero(inner_lr=inner_lr)
+        at_least_zero(whole=True, steps=steps, test_steps=test_steps)
         self.inner_lr, self.steps, self.test_steps = inner_lr, steps, test_steps
 
     @property
@@ -59,12 +60,7 @@ class DescentLearner(Learner):
 
     def embed(self, weights: Params, x: Tensor, moments: Moments) -> Tensor:
         """Features `[n, D]` of inputs `[n, …]`."""
-        body = {k.removeprefix("body."): v for k, v in weights.items() if k.startswith("body.")}
-        return call(self.embedding, body, x, moments)
-
-    def outputs(self, weights: Params, x: Tensor, moments: Moments) -> Tensor:
-        """What the head makes of the features `[n, N]`."""
-        return headed(weights, self.embed(weights, x, moments))
+        return embedded(self.embedding, weights, x, moments)
 
     def descend(self, support: Support) -> tuple[Params, Solution, Moments]:
         """The weights after the inner loop, its course, and the support set's moments under these weights."""
@@ -85,7 +81,7 @@ class DescentLearner(Learner):
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
         solution = solve(InnerProblem(params, loss, self.rule(), steps), first_order=self.first_order)
         weights = {**fixed, **solution.params}
-        if not head_only and self.modes and (self.statistics == "support" or self.training):
+        if not head_only and self.norms() and (self.statistics == "support" or self.training):
             # Only where queries are normalised by these moments is a graph of them of use.
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.statistics == "support"):
                 self.embed(weights, support.x, moments)
@@ -93,14 +89,14 @@ class DescentLearner(Learner):
 
     def learn(self, support: Support) -> Predictor:
         weights, solution, moments = self.descend(support)
-        for_query = self.query_moments(moments)
+        net, for_query = self.embedding, self.query_moments(moments)
 
         def predict(x: Tensor) -> Tensor:
-            return self.outputs(weights, x, for_query)
+            return headed(weights, embedded(net, weights, x, for_query))
 
         return Predictor(predict, support.way, self.transductive, solution.losses, moments)
 
-    def settings(self) -> list[dict[str, Any]]:
+    def candidates(self) -> list[dict[str, Any]]:
         """As it is and twice as long (at least five steps), each at the same, half and double the rate."""
         steps, lr = self.test_steps, self.inner_lr
         longer = max(5, 2 * (self.steps if steps is None else steps))
@@ -154,6 +150,12 @@ class HeadLearner(DescentLearner):
                 "the learner proto-maml answers any number"
             )
         return {k: v[:way] if k.startswith("head.") else v for k, v in weights.items()}
+
+
+def embedded(net: nn.Module, weights: Params, x: Tensor, moments: Moments) -> Tensor:
+    """Features `[n, D]` by a net whose weights are named `body.…` among these."""
+    body = {k.removeprefix("body."): v for k, v in weights.items() if k.startswith("body.")}
+    return call(net, body, x, moments)
 
 
 def headed(weights: Params, z: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class PixelNN(Learner):
 
         return Predictor(predict, support.way)
 
-    def settings(self) -> list[dict[str, Any]]:
+    def candidates(self) -> list[dict[str, Any]]:
         return [{"blur": b} for b in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)]
 
 

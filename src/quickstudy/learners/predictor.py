@@ -35,7 +35,8 @@ class Predictor:
         """Logits `[q, way]` (or values) of inputs `[q, …]`: tensor, array or list, of any type of number.
 
         Raises:
-            DataError: no numbers, NaN; or other shapes than the examples it learned from.
+            DataError: no numbers; and of a predictor that `adapt` returned, NaN, or other shapes than the
+                examples it learned from.
 
         >>> Predictor(lambda x: x.flatten(1), way=2)(np.array([[[0, 255]]], dtype=np.uint8))
         tensor([[0., 1.]])

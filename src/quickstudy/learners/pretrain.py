@@ -56,7 +56,7 @@ class PretrainFinetune(Scratch):
     def forward(self, task: Task) -> Outcome:
         return classified(self, self.net.body, self.pretraining_head, task)
 
-    def settings(self) -> list[dict[str, Any]]:
+    def candidates(self) -> list[dict[str, Any]]:
         return [{"inner_lr": lr, "steps": n} for lr in (0.0003, 0.001, 0.01) for n in (10, 30)]
 
 

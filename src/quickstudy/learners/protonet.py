@@ -50,11 +50,12 @@ class ProtoNet(Learner):
         self.body = self.accept(body)
 
     def learn(self, support: Support) -> Predictor:
-        weights, moments, way = self.weights(self.body), self.support_moments(), support.ways
-        c = prototypes(call(self.body, weights, support.x, moments), support.y, way)  # [N, D]
+        body, moments, way = self.body, self.support_moments(), support.ways
+        weights = self.weights(body)
+        c = prototypes(call(body, weights, support.x, moments), support.y, way)  # [N, D]
         for_query = self.query_moments(moments)
 
         def predict(x: Tensor) -> Tensor:
-            return -squared_distances(call(self.body, weights, x, for_query), c)
+            return -squared_distances(call(body, weights, x, for_query), c)
 
         return Predictor(predict, way, self.transductive, moments=moments)

@@ -2,6 +2,10 @@
 
 A task is learned by S steps of Adam (β₁ = 0) on mini-batches of all its examples, giving θ';
 the meta-gradient is θ − θ', whose step of size ε moves θ to θ + ε (θ' − θ).
+
+The authors' code (openai/supervised-reptile) differs in three things: its Adam keeps its second moments from
+task to task, its mini-batches go through the shuffled examples before one comes again, and in use it descends
+on mini-batches too. Here a task is learned from ω alone, and in use from the whole support set.
 """
 
 from __future__ import annotations
@@ -16,8 +20,8 @@ from quickstudy.errors import UserError
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params, Rule, adam
 from quickstudy.inner.solve import InnerProblem, solve
-from quickstudy.learners.base import Outer, task_loss
-from quickstudy.learners.descent import HeadLearner
+from quickstudy.learners.base import Outer, at_least_zero, task_loss
+from quickstudy.learners.descent import HeadLearner, headed
 from quickstudy.tasks.task import Task
 
 
@@ -53,6 +57,7 @@ class Reptile(HeadLearner):
         test_steps: int | None = 50,
     ) -> None:
         super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, test_steps=test_steps)
+        at_least_zero(whole=True, inner_batch=inner_batch)
         if steps < 1 or inner_batch < 1:
             raise UserError(f"steps and inner_batch must be at least 1, not {steps} and {inner_batch}")
         self.inner_batch = inner_batch
@@ -86,15 +91,16 @@ class Reptile(HeadLearner):
         start, inner = self.start(task.support), self.inner_names()
         params = {k: v for k, v in start.items() if k in inner}
         fixed = {k: v for k, v in start.items() if k not in inner}
-        noted = [self.support_moments() for _ in rows]
+        noted = [self.support_moments(kept=False) for _ in rows]
 
         def loss(params: Params, step: int) -> Tensor:
-            output = self.outputs({**fixed, **params}, x[rows[step]], noted[step])
-            return task_loss(output, y[rows[step]])
+            weights = {**fixed, **params}
+            z = self.embed(weights, x[rows[step]], noted[step])
+            return task_loss(headed(weights, z), y[rows[step]])
 
         end = solve(InnerProblem(params, loss, self.rule(), self.steps), first_order=True)
         distance = torch.stack([(params[k] - end.params[k].detach()).square().sum() for k in params]).sum()
         return Outcome(0.5 * distance, {"loss": end.losses[-1]}, self.stats(noted[-1]))
 
-    def settings(self) -> list[dict[str, Any]]:
+    def candidates(self) -> list[dict[str, Any]]:
         return [{"test_steps": n, "inner_lr": lr * self.inner_lr} for lr in (1, 3) for n in (10, 50, 100)]

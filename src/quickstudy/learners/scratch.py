@@ -35,5 +35,5 @@ class Scratch(HeadLearner):
     def start(self, support: Support) -> Params:
         return zeros_head(super().start(support))
 
-    def settings(self) -> list[dict[str, Any]]:
+    def candidates(self) -> list[dict[str, Any]]:
         return [{"inner_lr": lr, "steps": n} for lr in (0.001, 0.003, 0.01) for n in (10, 30)]

@@ -41,7 +41,7 @@ class Conv4(nn.Sequential):
     def __init__(self, channels: int, in_channels: int, size: int, norm: str, blocks: int) -> None:
         widths = [in_channels] + [channels] * blocks
         super().__init__(*(ConvBlock(a, b, norm) for a, b in pairwise(widths)), nn.Flatten())
-        self.features = channels * max(1, size >> blocks) ** 2
+        self.features = channels * (size >> blocks) ** 2
         self.norm = norm
         if norm not in ("group", "layer"):  # torch cannot map these over tasks in this layout
             # The layout in which CPU convolutions are fastest; torch's stub of `to` leaves it out.

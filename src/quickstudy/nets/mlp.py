@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from quickstudy.errors import UserError
 from quickstudy.nets.norm import make_norm
 
 
@@ -26,7 +27,12 @@ class MLP(nn.Sequential):
 def mlp(inputs: int, hidden: Sequence[int] = (40, 40), *, norm: str = "none") -> MLP:
     """An MLP body: `[B, inputs…]` → `[B, hidden[-1]]`; the default is the MAML paper's for sinusoids.
 
+    Raises:
+        UserError: a layer of no unit.
+
     >>> mlp(1)(torch.zeros(3, 1)).shape
     torch.Size([3, 40])
     """
+    if min([inputs, *hidden]) < 1:
+        raise UserError(f"mlp needs at least 1 unit a layer, not {(inputs, *hidden)}")
     return MLP(inputs, hidden, norm)

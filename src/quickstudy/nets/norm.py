@@ -44,15 +44,18 @@ class Moments:
             layers' buffers.
         seen: what was noted, by layer: one pair for each time the call used it, in order.
         fused: use torch's fused kernel, several times faster; what it notes carries no gradient.
+        noting: whether to note anything; not for queries, of which there may be any number.
     """
 
     source: Literal["batch", "given", "running"] = "batch"
     seen: dict[BatchNorm, list[Pair]] = field(default_factory=dict)
     fused: bool = False
+    noting: bool = True
 
     def note(self, layer: BatchNorm, mean: Tensor, var: Tensor) -> None:
         """Keep what a layer saw."""
-        self.seen.setdefault(layer, []).append((mean, var))
+        if self.noting:
+            self.seen.setdefault(layer, []).append((mean, var))
 
 
 class _Block:
@@ -109,6 +112,11 @@ class BatchNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("var", torch.ones(channels))
         self.eps = eps
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the running averages are other than at the beginning."""
+        return bool((self.mean != 0).any() or (self.var != 1).any())
 
     def average(self, mean: Tensor, var: Tensor) -> None:
         """Move the running averages towards these moments `[C]`, as the outer loop does after a meta-step."""
@@ -173,7 +181,8 @@ def convert_batch_norm(net: nn.Module) -> nn.Module:
     """The same net with torch's batch normalisation layers replaced by `BatchNorm`, in place.
 
     Torch's layers write running averages while they compute, which an inner loop must not do. A layer that is
-    used in several places stays one layer; what was frozen, or in evaluation mode, stays so.
+    used in several places stays one layer, and what was frozen stays so; in a learner each normalises by the
+    statistics that the learner states, and its averages move by a twentieth a meta-step.
 
     >>> convert_batch_norm(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))[1]
     BatchNorm()
@@ -183,6 +192,8 @@ def convert_batch_norm(net: nn.Module) -> nn.Module:
     def convert(module: nn.Module) -> nn.Module:
         if module not in converted:
             converted[module] = module
+            if isinstance(module, nn.modules.lazy.LazyModuleMixin):
+                raise UserError("call the net once before: a lazy layer does not know its channels yet")
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 converted[module] = _converted(module)
             # Not `named_children`, which leaves out a second name of the same layer.

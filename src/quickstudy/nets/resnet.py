@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.errors import UserError
 from quickstudy.nets.norm import make_norm
 
 
@@ -46,7 +47,12 @@ def resnet(
 ) -> ResNet:
     """A residual body: `[B, in_channels, H, W]` → `[B, widths[-1]]`.
 
+    Raises:
+        UserError: no block, or one of no channel.
+
     >>> resnet((8, 16))(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 16])
     """
+    if not widths or min(*widths, in_channels) < 1:
+        raise UserError(f"resnet needs at least 1 block and 1 channel, not {(tuple(widths), in_channels)}")
     return ResNet(widths, in_channels, norm)

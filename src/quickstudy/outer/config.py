@@ -13,14 +13,18 @@ from quickstudy import nets
 from quickstudy.data import ClassDataset, Splits, describe, names
 from quickstudy.data import load as load_data
 from quickstudy.errors import RunError, TaskError, UserError, unknown
+from quickstudy.inner.mapping import Strategy
 from quickstudy.learners import Learner, build, learner_class
+from quickstudy.learners.base import OptimizerName, ScheduleName
 from quickstudy.learners.registry import options
 from quickstudy.outer.device import find_device
 from quickstudy.outer.seeds import seeded
 from quickstudy.tasks import ClassTasks, SupervisedBatches, TaskSource
 
-OUTER = ("optimizer", "outer_lr", "schedule", "meta_batch")
+USUAL = ("optimizer", "outer_lr", "schedule", "meta_batch")
 """The options that a learner has usual values for."""
+OUTER = (*USUAL, "iterations", "clip", "seed", "validate_every", "validation_tasks", "patience")
+"""The options that `meta_train` takes under the same names."""
 Norm = Literal["support", "batch", "running", "group", "layer", "none"]
 LEAST: dict[str, float] = {
     **dict.fromkeys(("way", "train_way"), 2),
@@ -64,7 +68,8 @@ class TrainConfig:
         size: pictures are brought to this height and width.
         split: which classes are meta-train, meta-validation, meta-test; by default the data set's own.
         split_seed: of a random split.
-        samples_per_class: use only this many examples of each class; by default all.
+        samples_per_class: use only this many examples of each class; by default all, but 20 of
+            quickdraw and glyphs.
         rotations: turned pictures as further classes; by default on Omniglot's character splits only.
         strategy: how tasks are mapped on this machine.
         threads: processor threads; by default torch's choice.
@@ -83,9 +88,9 @@ class TrainConfig:
     iterations: int = 3000
     seed: int = 0
     meta_batch: int | None = None
-    optimizer: Literal["adam", "adamw", "sgd"] | None = None
+    optimizer: OptimizerName | None = None
     outer_lr: float | None = None
-    schedule: Literal["constant", "linear", "cosine", "halving"] | None = None
+    schedule: ScheduleName | None = None
     clip: float | None = None
     validate_every: int | None = None
     validation_tasks: int = 200
@@ -98,7 +103,7 @@ class TrainConfig:
     split_seed: int = 0
     samples_per_class: int | None = None
     rotations: bool | None = None
-    strategy: Literal["loop", "vmap"] | None = None
+    strategy: Strategy | None = None
     threads: int | None = None
     device: str | None = None
     data_dir: Path | None = None
@@ -107,7 +112,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self.check_kinds()
         kind = learner_class(self.learner)
-        usual = {k: v for k, v in asdict(kind.outer).items() if k in OUTER}
+        usual = {k: v for k, v in asdict(kind.outer).items() if k in USUAL}
         usual["norm"] = "none" if self.body == "mlp" else "support"
         for name, value in usual.items():  # what is used is what is kept with the run
             if getattr(self, name) is None:
@@ -145,6 +150,8 @@ class TrainConfig:
             whole = int in (kind, *kinds) and bool not in (kind, *kinds)
             if whole and (isinstance(value, bool) or not isinstance(value, int)):
                 raise UserError(f"{name.replace('_', '-')} must be a whole number, not {value!r}")
+            if float in (kind, *kinds) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise UserError(f"{name.replace('_', '-')} must be a number, not {value!r}")
 
     def json(self) -> dict[str, Any]:
         """The options as JSON, without what is this machine's: data folder, threads, device."""
@@ -169,6 +176,10 @@ class TrainConfig:
         except (TypeError, UserError) as error:
             raise RunError(f"these are not a training run's options: {error}") from error
         return replace(saved, data_dir=data_dir, device=device)
+
+    def outer(self) -> dict[str, Any]:
+        """The options of the outer loop, as `meta_train` takes them."""
+        return {name: getattr(self, name) for name in OUTER}
 
     def splits(self) -> Splits:
         """The data, split by classes, turned where the protocol turns it."""

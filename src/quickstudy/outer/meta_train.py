@@ -65,7 +65,8 @@ def meta_train(
         clip: largest norm of the meta-gradient; None does not clip.
         patience: stop after this many validations without a better one.
         seed: of the chance a learner draws in `prepare`, and its net in dropout.
-        run: where to keep checkpoints, a folder; if it holds one, training goes on from it, bit for bit.
+        run: where to keep checkpoints, a folder; if it holds one, training goes on from it, bit for bit. Of a
+            `RunFolder` its giver has claimed it and compared the options; at a path that is done here.
         progress: show a bar on standard error, or a display of your own.
         log: called with each record.
 

@@ -24,11 +24,6 @@ from quickstudy.tasks import ClassTasks, TaskSource
 
 SUMMARY = "summary.json"
 SUMMED = ("iteration", "best", "best_iteration", "stopped_early", "seconds")
-OUTER = (
-    *("iterations", "meta_batch", "optimizer", "outer_lr", "schedule", "clip", "seed"),
-    *("validate_every", "validation_tasks", "patience"),
-)
-"""The options that `meta_train` takes under the same names."""
 
 
 def train(
@@ -85,7 +80,7 @@ def train(
                 run=run,
                 progress=progress,
                 log=log,
-                **{name: getattr(config, name) for name in OUTER},
+                **config.outer(),
             )
             finish(run, learner, history)
         return history
@@ -205,6 +200,13 @@ def load_splits(config: TrainConfig, run: RunFolder) -> Splits:
     return splits
 
 
+def with_steps_taken(config: TrainConfig, run: RunFolder) -> TrainConfig:
+    """The options with the meta-steps that were taken: fewer where patience ran out, or the run goes on."""
+    done = finished(run)
+    taken = [r["iteration"] for r in run.records()] if done is None else [done.iteration]
+    return replace(config, iterations=max(taken, default=0))
+
+
 def finished(run: RunFolder) -> History | None:
     """How a run went that has come to its end; None for one that has not.
 
@@ -252,6 +254,8 @@ def load_run(
     try:
         config = TrainConfig.from_json(saved, data_dir, device)
         learner = config.make_learner(tuple(saved["pictures"]["shape"]), saved["classes"])
+    except UserError:
+        raise
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else error
         raise RunError(f"{run.path / 'config.json'} does not hold a training run's options: {why}") from error

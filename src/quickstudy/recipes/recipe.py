@@ -16,7 +16,7 @@ from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.provenance import commit, environment
 from quickstudy.outer.run_folder import ENVIRONMENT, RunFolder
-from quickstudy.outer.session import load_run, load_splits, train
+from quickstudy.outer.session import load_run, load_splits, train, with_steps_taken
 
 SEARCH = 200
 """Meta-validation tasks for each setting that is tried, the learner's as the controls'."""
@@ -124,7 +124,7 @@ class Recipe:
                 rows.append({**result.json(), **told, "trained_at": run.read_json(ENVIRONMENT).get("commit")})
             if setting.floors and seed == self.seeds[0]:
                 floor_rows = floors(
-                    config,
+                    with_steps_taken(config, run),
                     splits,
                     source=config.problem(splits.test, seed=2),
                     n_tasks=min(setting.tasks or FLOOR_TASKS, FLOOR_TASKS),
