@@ -26,7 +26,7 @@ def test_a_quadratic_in_closed_form(steps: int) -> None:
     (meta,) = torch.autograd.grad(end.params["w"] @ direction, start["w"])
     torch.testing.assert_close(meta, shrink @ direction)  # second order: through every step
 
-    first = solve(problem, first_order=True)
+    first = solve(problem, "first-order")
     torch.testing.assert_close(first.params["w"], shrink @ start["w"])
     (meta,) = torch.autograd.grad(first.params["w"] @ direction, start["w"])
     torch.testing.assert_close(meta, direction)  # first order: as if no step depended on the start
@@ -54,7 +54,7 @@ def test_the_loss_is_told_the_step() -> None:
 
 def outer(loss: object, first_order: bool, start: Params, other: Tensor) -> tuple[Tensor, Tensor]:
     """The meta-gradients of a curved outer loss with respect to the start and something else."""
-    end = solve(InnerProblem(start, loss, sgd(0.3), 4), first_order=first_order)
+    end = solve(InnerProblem(start, loss, sgd(0.3), 4), "first-order" if first_order else "unrolled")
     value = (end.params["w"] ** 4).sum() + (end.params["w"] * other).sum()
     g = torch.autograd.grad(value, [start["w"], other])
     return g[0], g[1]

@@ -217,7 +217,7 @@ def test_validation_maps_tasks_as_training_does(monkeypatch: pytest.MonkeyPatch)
         seen.append(strategy)
         return map_tasks(function, batch, strategy)
 
-    for room in ("outer.measure", "inner.unrolled"):
+    for room in ("outer.measure", "inner.estimate"):
         monkeypatch.setattr(sys.modules[f"quickstudy.{room}"], "map_tasks", noted)
     go(Slope(), validation=Lines(), validation_tasks=3, strategy="vmap")
     assert seen == ["vmap", "vmap"]

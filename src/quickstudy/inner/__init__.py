@@ -1,24 +1,34 @@
-"""Inside one task: update rules, the unrolled inner loop, meta-gradients, mapping over tasks."""
+"""Inside one task: update rules, the inner loop and the ways back through it, mapping over tasks."""
 
+from quickstudy.inner.estimate import estimate
+from quickstudy.inner.flat import flat
 from quickstudy.inner.gradient import gradient, vectorised
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Rule, adam, momentum, sgd
-from quickstudy.inner.solve import InnerProblem, Solution, solve
-from quickstudy.inner.unrolled import estimate
+from quickstudy.inner.solve import METHODS, Method, solve
+from quickstudy.inner.truncated import first_order, truncated
+from quickstudy.inner.unrolled import unrolled
 
 __all__ = [
+    "METHODS",
     "InnerProblem",
+    "Method",
     "Outcome",
     "Rule",
     "Solution",
     "Strategy",
     "adam",
     "estimate",
+    "first_order",
+    "flat",
     "gradient",
     "map_tasks",
     "momentum",
     "sgd",
     "solve",
+    "truncated",
+    "unrolled",
     "vectorised",
 ]

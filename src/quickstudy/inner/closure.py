@@ -1,17 +1,19 @@
 """What a function uses besides its arguments: found by watching it run, and replaced when it runs again.
 
-As `jax.closure_convert`, for functions of torch: a loss closes over a task's examples and over what is learned
-but not adapted, and whoever differentiates it by hand has to know these.
+As `jax.closure_convert`, for functions of torch: a loss closes over a task's examples, and over what is
+learned but not adapted; whoever differentiates it by hand has to know these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from weakref import ref
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+
+from quickstudy.errors import UserError
 
 
 class Watched(TorchFunctionMode):
@@ -22,30 +24,42 @@ class Watched(TorchFunctionMode):
     Args:
         given: the function's own arguments.
         found: by `id`, in the order of use; one dictionary may serve several blocks.
+        earlier: what was given to, or made in, earlier blocks, which this one must not use.
+
+    Raises:
+        UserError: it does.
 
     >>> import torch
     >>> x, w, found = torch.ones(2), torch.ones(2), {}
-    >>> with Watched([x], found):
+    >>> with Watched([x], found, {}):
     ...     y = (2 * x) @ w
     >>> [v is w for v in found.values()]
     [True]
     """
 
-    def __init__(self, given: Iterable[Any], found: dict[int, Tensor]) -> None:
+    def __init__(
+        self, given: Iterable[Tensor], found: dict[int, Tensor], earlier: dict[int, ref[Tensor]]
+    ) -> None:
         super().__init__()
         self.known = {id(v): v for v in given}  # held, so that no id is given out twice
-        self.found = found
+        self.found, self.earlier = found, earlier
+
+    def __exit__(self, *error: Any) -> None:
+        self.earlier.update((i, ref(v)) for i, v in self.known.items())
+        super().__exit__(*error)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        for v in tree_leaves((args, kwargs)):
-            if isinstance(v, Tensor) and id(v) not in self.known:
+        for v in tensors((args, kwargs)):
+            if id(v) not in self.known and id(v) not in self.found:
+                if id(v) in self.earlier and self.earlier[id(v)]() is v:
+                    raise UserError("the support loss, or the rule, keeps tensors from step to step")
                 self.found[id(v)] = v
         made = func(*args, **kwargs)
-        for v in tree_leaves(made):
-            if isinstance(v, Tensor) and id(v) not in self.found:
+        for v in tensors(made):
+            if id(v) not in self.found:
                 self.known[id(v)] = v
         return made
 
@@ -64,9 +78,25 @@ class Replaced(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        args, kwargs = tree_map_only(Tensor, self.stand_in, (args, kwargs or {}))
+        args, kwargs = self.replaced(args), self.replaced(kwargs or {})
         return func(*args, **kwargs)
 
-    def stand_in(self, tensor: Tensor) -> Tensor:
-        """What replaces a tensor, or itself."""
-        return self.stand_ins.get(id(tensor), tensor)
+    def replaced(self, value: Any) -> Any:
+        """The same nested tuples, lists and dictionaries with the stand-ins in them."""
+        kind = type(value)
+        if kind is tuple or kind is list:
+            return kind(self.replaced(v) for v in value)
+        if kind is dict:
+            return {k: self.replaced(v) for k, v in value.items()}
+        return self.stand_ins.get(id(value), value)
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and dictionaries; faster than torch's walk, for every call."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for v in value:
+            yield from tensors(v)
+    elif isinstance(value, dict):
+        yield from tensors(list(value.values()))

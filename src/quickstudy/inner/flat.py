@@ -12,18 +12,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils._pytree import tree_leaves
 
 from quickstudy.errors import UserError
-from quickstudy.inner.closure import Replaced, Watched
+from quickstudy.inner.closure import Replaced, Watched, tensors
 from quickstudy.inner.gradient import inside_map, vectorised
 from quickstudy.inner.leaves import Form, put_together, taken_apart
+from quickstudy.inner.problem import InnerProblem, Solution, take_step
 from quickstudy.inner.rules import Params, Rule
-from quickstudy.inner.solve import InnerProblem, Solution, solve, take_step
+from quickstudy.inner.unrolled import unrolled
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Course:
 
     Args:
         problem: what was solved.
+        steps: how many steps of it are gone back by `GoBack`: the first ones.
         used: φ, by `id`.
         forms: what parameters and state are besides their tensors, before each step.
         chance: torch's random state before each step that drew from it.
@@ -40,18 +42,22 @@ class Course:
     """
 
     problem: InnerProblem
+    steps: int
     used: dict[int, Tensor] = field(default_factory=dict)
     forms: list[Form] = field(default_factory=list)
     chance: list[Tensor | None] = field(default_factory=list)
     batched: tuple[bool, ...] = ()
 
 
-def flat(problem: InnerProblem) -> Solution:
+def flat(problem: InnerProblem, *, keep: int = 2) -> Solution:
     """Solve in flat memory; the meta-gradient is exactly that of the unrolled loop.
 
+    Args:
+        keep: the graphs of the last steps that are kept all the same, and so need not be made again.
+
     Raises:
-        UserError: on the way back, for a loss that keeps tensors from step to step, or that hides what it
-            uses in a `torch.autograd.Function`.
+        UserError: for a loss or a rule that keeps tensors from step to step; and on the way back, for one
+            that hides what it uses in a `torch.autograd.Function`.
 
     >>> from quickstudy.inner.rules import sgd
     >>> start = {"w": torch.tensor(4.0, requires_grad=True)}
@@ -59,16 +65,17 @@ def flat(problem: InnerProblem) -> Solution:
     >>> torch.autograd.grad(end, start["w"])
     (tensor(0.1250),)
     """
-    if not torch.is_grad_enabled() or not problem.steps:
-        return solve(problem)
-    course = Course(problem)
-    watched = under(problem, lambda given: Watched(given, course.used))
+    if not torch.is_grad_enabled() or problem.steps <= keep:
+        return unrolled(problem)
+    course = Course(problem, problem.steps - keep)
+    earlier: dict[int, ref[Tensor]] = {}
+    watched = under(problem, lambda given: Watched(given, course.used, earlier))
     params, state, losses = problem.params, problem.rule.init(problem.params), []
     start, form = taken_apart((params, state))
     end = start
-    rows = Rows(problem.steps - 1)
+    rows = Rows(course.steps - 1)
     with torch.no_grad():
-        for step in range(problem.steps):
+        for step in range(course.steps):
             if step:
                 rows.add(step - 1, end)
             course.forms.append(form)
@@ -78,7 +85,11 @@ def flat(problem: InnerProblem) -> Solution:
             losses.append(loss)
             end, form = taken_apart((params, state))
     found = GoBack.apply(course, *start, *rows.tensors(), *end, *course.used.values())
-    return Solution(put_together(found, form)[0], tuple(losses))
+    params, state = put_together(found, form)
+    for step in range(course.steps, problem.steps):
+        loss, params, state = take_step(problem, params, state, step, create_graph=True)
+        losses.append(loss)
+    return Solution(params, tuple(losses))
 
 
 class Rows:
@@ -143,7 +154,7 @@ class GoBack(torch.autograd.Function):
             list(adjoint),
             [torch.zeros_like(v) if w else None for v, w in zip(used, wanted, strict=True)],
         )
-        for step in reversed(range(course.problem.steps)):
+        for step in reversed(range(course.steps)):
             here, mapped = (row(course, rows, step - 1, at), [True] * len(rows)) if step else (start, begun)
             at, found = back(course, step, here, mapped, used, wanted, at)
             for sum_, g in zip((v for v in total if v is not None), found, strict=True):
@@ -155,7 +166,7 @@ class GoBack(torch.autograd.Function):
 def parts(course: Course, operands: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
     """Start, rows, end and φ among the operands of `GoBack`, or among what is told of each of them."""
     last = len(operands) - len(course.used)
-    n = last // (2 if course.problem.steps == 1 else 3)
+    n = last // (2 if course.steps == 1 else 3)
     return operands[:n], operands[n : last - n], operands[last - n : last], operands[last:]
 
 
@@ -192,7 +203,7 @@ def back(
     reached = [(v, a) for v, a in zip(after, adjoint, strict=True) if v.requires_grad]
     outputs, adjoints = zip(*reached, strict=True)
     inputs = [v for v in (*leaves, *others) if v.requires_grad]
-    if step == course.problem.steps - 1:
+    if step == course.steps - 1:
         check_known(outputs, inputs)
     grads = iter(torch.autograd.grad(outputs, inputs, adjoints, materialize_grads=True))
     at = [next(grads) if v.requires_grad else torch.zeros_like(v) for v in leaves]
@@ -212,8 +223,7 @@ def check_known(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
         if variable is not None and id(variable) not in known:
             raise UserError(
                 "flat memory cannot see how the support loss uses a tensor of shape "
-                f"{tuple(variable.shape)}: it goes into a torch.autograd.Function, or was kept from an "
-                "earlier inner step; use the unrolled gradient"
+                f"{tuple(variable.shape)}: it goes into a torch.autograd.Function; use the unrolled gradient"
             )
         nodes += [following for following, _ in node.next_functions]
 
@@ -228,7 +238,7 @@ def under(
             return problem.loss(params, step)
 
     def update(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
-        with mode(tree_leaves((grads, state, params))):
+        with mode(tensors((grads, state, params))):
             return problem.rule.update(grads, state, params)
 
     return replace(problem, loss=loss, rule=Rule(problem.rule.init, update))

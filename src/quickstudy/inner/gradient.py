@@ -56,7 +56,11 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
         else:
             leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
         value = loss(leaves)
-        grads_ = torch.autograd.grad(
-            value, list(leaves.values()), create_graph=create_graph, materialize_grads=True
+        found = torch.autograd.grad(
+            value, list(leaves.values()), create_graph=create_graph, allow_unused=True
         )
-    return (value if create_graph else value.detach()), dict(zip(params, grads_, strict=True))
+    # Not torch's own zeros, which would be leaves of the graph.
+    grads = {
+        k: torch.zeros_like(p) if g is None else g for (k, p), g in zip(params.items(), found, strict=True)
+    }
+    return (value if create_graph else value.detach()), grads

@@ -1,63 +1,32 @@
-"""The meta-gradient by reverse mode through the unrolled inner loop (Finn et al. 2017, 1703.03400)."""
+"""The inner loop unrolled: the way back goes through the graph of every step (Finn et al. 2017, 1703.03400).
+
+Memory grows with the steps, S graphs of one step each; nothing is computed twice.
+"""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
 
-from quickstudy.errors import UserError
-from quickstudy.inner.mapping import Strategy, map_tasks, vectorisable
-from quickstudy.inner.outcome import Outcome
-from quickstudy.inner.rules import Params
-from quickstudy.tasks.task import Task
+from quickstudy.inner.problem import InnerProblem, Solution, take_step
 
 
-def _flat(outcome: Outcome) -> dict[str, Tensor]:
-    return {
-        "loss": outcome.loss,
-        **{f"metric.{k}": v.detach() for k, v in outcome.metrics.items()},
-        **{f"stat.{k}": v.detach() for k, v in outcome.stats.items()},
-    }
-
-
-def _outcome(flat: dict[str, Tensor]) -> Outcome:
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in flat.items() if k.startswith(prefix)}
-
-    return Outcome(flat["loss"].detach(), part("metric."), part("stat."))
-
-
-def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tuple[Outcome, Params]:
-    """The outcome `[T]` of each task, and the gradient of their mean loss with respect to ω.
-
-    In a loop, each task's graph is freed before the next is built, so memory holds one task at a time.
+def unrolled(problem: InnerProblem, *, exact: int | None = None) -> Solution:
+    """Take all steps; without gradient mode (in evaluation) no step's graph outlives the step.
 
     Args:
-        learner: a module written for one task: `learner(task) -> Outcome`.
-        batch: T tasks.
+        exact: how many of the last steps carry second derivatives; in those before, as in first order, a
+            gradient counts as a constant. By default all.
 
-    Returns:
-        (outcome, gradient by parameter name); zero for a parameter without influence.
-
-    Raises:
-        UserError: the learner has nothing to train.
+    >>> from quickstudy.inner.rules import sgd
+    >>> start = {"w": torch.tensor(4.0, requires_grad=True)}
+    >>> half = InnerProblem(start, lambda p, step: 0.5 * p["w"] ** 2, sgd(0.5), steps=2)
+    >>> torch.autograd.grad(unrolled(half).params["w"], start["w"])
+    (tensor(0.2500),)
     """
-    trained = {k: p for k, p in learner.named_parameters() if p.requires_grad}
-    if not trained:
-        raise UserError(f"{type(learner).__name__} has no parameter to train")
-    names, params = list(trained), list(trained.values())
-    if vectorisable(batch, strategy):
-        flat = map_tasks(lambda task: _flat(learner(task)), batch, "vmap")
-        grads = torch.autograd.grad(flat["loss"].mean(), params, materialize_grads=True)
-        return _outcome(flat), dict(zip(names, grads, strict=True))
-
-    outcomes, total = [], [torch.zeros_like(p) for p in params]
-    for task in batch.unbatch():
-        outcome = learner(task)
-        grads = torch.autograd.grad(outcome.loss, params, materialize_grads=True)
-        outcomes.append({k: v.detach() for k, v in _flat(outcome).items()})
-        for sum_, g in zip(total, grads, strict=True):
-            sum_.add_(g)
-    flat = {k: torch.stack([o[k] for o in outcomes]) for k in outcomes[0]}
-    mean = [t.div_(len(outcomes)) for t in total]
-    return _outcome(flat), dict(zip(names, mean, strict=True))
+    first = 0 if exact is None else problem.steps - exact
+    params, state, losses = problem.params, problem.rule.init(problem.params), []
+    for step in range(problem.steps):
+        second_order = torch.is_grad_enabled() and step >= first
+        loss, params, state = take_step(problem, params, state, step, second_order)
+        losses.append(loss)
+    return Solution(params, tuple(losses))

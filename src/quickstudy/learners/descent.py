@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import TaskError, UserError
+from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Params, Rule, sgd
-from quickstudy.inner.solve import InnerProblem, Solution, solve
+from quickstudy.inner.solve import Method, solve
 from quickstudy.learners.base import Learner, at_least_zero, call, task_loss, width
 from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.norm import BatchNorm, Moments
@@ -33,7 +34,8 @@ class DescentLearner(Learner):
         test_steps: inner steps in use; by default as many as in meta-training.
     """
 
-    first_order = False
+    method: str | Method = "unrolled"
+    """How a meta-gradient goes back through the inner loop."""
 
     def __init__(self, *, inner_lr: float, steps: int, test_steps: int | None) -> None:
         super().__init__()
@@ -79,7 +81,7 @@ class DescentLearner(Learner):
             return task_loss(headed(weights, z), support.y)
 
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
-        solution = solve(InnerProblem(params, loss, self.rule(), steps), first_order=self.first_order)
+        solution = solve(InnerProblem(params, loss, self.rule(), steps), self.method)
         weights = {**fixed, **solution.params}
         if not head_only and self.norms() and (self.statistics == "support" or self.training):
             # Only where queries are normalised by these moments is a graph of them of use.

@@ -20,4 +20,4 @@ class FOMAML(MAML):
         3
     """
 
-    first_order = True
+    method = "first-order"

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from quickstudy.errors import UserError
 from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.problem import InnerProblem
 from quickstudy.inner.rules import Params, Rule, adam
-from quickstudy.inner.solve import InnerProblem, solve
+from quickstudy.inner.truncated import first_order
 from quickstudy.learners.base import Outer, at_least_zero, task_loss
 from quickstudy.learners.descent import HeadLearner, headed
 from quickstudy.tasks.task import Task
@@ -44,7 +45,7 @@ class Reptile(HeadLearner):
     """
 
     outer = Outer(optimizer="sgd", outer_lr=1.0, schedule="linear", meta_batch=5, strategy="vmap")
-    first_order = True
+    method = "first-order"
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class Reptile(HeadLearner):
             z = self.embed(weights, x[rows[step]], noted[step])
             return task_loss(headed(weights, z), y[rows[step]])
 
-        end = solve(InnerProblem(params, loss, self.rule(), self.steps), first_order=True)
+        end = first_order(InnerProblem(params, loss, self.rule(), self.steps))
         distance = torch.stack([(params[k] - end.params[k].detach()).square().sum() for k in params]).sum()
         return Outcome(0.5 * distance, {"loss": end.losses[-1]}, self.stats(noted[-1]))
 

@@ -24,7 +24,7 @@ class Scratch(HeadLearner):
 
     trains_on: ClassVar[TrainsOn] = "nothing"
     outer = Outer(strategy="vmap")
-    first_order = True
+    method = "first-order"
 
     def __init__(self, body: nn.Module, *, way: int, inner_lr: float = 0.01, steps: int = 30) -> None:
         super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, test_steps=None)

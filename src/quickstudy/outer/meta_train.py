@@ -13,10 +13,10 @@ import torch
 
 from quickstudy.data import ClassDataset
 from quickstudy.errors import NonFiniteError, TaskError, UserError
+from quickstudy.inner.estimate import estimate
 from quickstudy.inner.mapping import Strategy
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
-from quickstudy.inner.unrolled import estimate
 from quickstudy.learners.base import Learner, explained
 from quickstudy.outer.checkpoint import BEST, History, State
 from quickstudy.outer.device import suited

@@ -1,0 +1,66 @@
+"""The meta-gradient of a batch of tasks: the gradient of their mean outer loss by ω.
+
+How it goes back through an inner loop is the method with which the learner solves it (`solve`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.errors import UserError
+from quickstudy.inner.mapping import Strategy, map_tasks, vectorisable
+from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.rules import Params
+from quickstudy.tasks.task import Task
+
+
+def _flat(outcome: Outcome) -> dict[str, Tensor]:
+    return {
+        "loss": outcome.loss,
+        **{f"metric.{k}": v.detach() for k, v in outcome.metrics.items()},
+        **{f"stat.{k}": v.detach() for k, v in outcome.stats.items()},
+    }
+
+
+def _outcome(flat: dict[str, Tensor]) -> Outcome:
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in flat.items() if k.startswith(prefix)}
+
+    return Outcome(flat["loss"].detach(), part("metric."), part("stat."))
+
+
+def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tuple[Outcome, Params]:
+    """The outcome `[T]` of each task, and the gradient of their mean loss with respect to ω.
+
+    In a loop, each task's graph is freed before the next is built, so memory holds one task at a time.
+
+    Args:
+        learner: a module written for one task: `learner(task) -> Outcome`.
+        batch: T tasks.
+
+    Returns:
+        (outcome, gradient by parameter name); zero for a parameter without influence.
+
+    Raises:
+        UserError: the learner has nothing to train.
+    """
+    trained = {k: p for k, p in learner.named_parameters() if p.requires_grad}
+    if not trained:
+        raise UserError(f"{type(learner).__name__} has no parameter to train")
+    names, params = list(trained), list(trained.values())
+    if vectorisable(batch, strategy):
+        flat = map_tasks(lambda task: _flat(learner(task)), batch, "vmap")
+        grads = torch.autograd.grad(flat["loss"].mean(), params, materialize_grads=True)
+        return _outcome(flat), dict(zip(names, grads, strict=True))
+
+    outcomes, total = [], [torch.zeros_like(p) for p in params]
+    for task in batch.unbatch():
+        outcome = learner(task)
+        grads = torch.autograd.grad(outcome.loss, params, materialize_grads=True)
+        outcomes.append({k: v.detach() for k, v in _flat(outcome).items()})
+        for sum_, g in zip(total, grads, strict=True):
+            sum_.add_(g)
+    flat = {k: torch.stack([o[k] for o in outcomes]) for k in outcomes[0]}
+    mean = [t.div_(len(outcomes)) for t in total]
+    return _outcome(flat), dict(zip(names, mean, strict=True))

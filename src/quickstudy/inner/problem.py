@@ -1,0 +1,50 @@
+"""What an inner loop is asked for, one step of it, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from quickstudy.inner.gradient import gradient
+from quickstudy.inner.rules import Params, Rule
+
+
+@dataclass(frozen=True, eq=False)
+class InnerProblem:
+    """What a task asks of a learner that descends.
+
+    Args:
+        params: where to start, by name; these carry the meta-gradient.
+        loss: the support loss at some parameters and inner step.
+        rule: how a gradient becomes an update.
+        steps: S, how many.
+    """
+
+    params: Params
+    loss: Callable[[Params, int], Tensor]
+    rule: Rule
+    steps: int
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The adapted parameters and the support loss before each step `[S]`."""
+
+    params: Params
+    losses: tuple[Tensor, ...]
+
+
+def take_step(
+    problem: InnerProblem, params: Params, state: Any, step: int, create_graph: bool
+) -> tuple[Tensor, Params, Any]:
+    """One step of the rule: (the loss before it, parameters and state after it).
+
+    Args:
+        create_graph: whether the gradient itself can be differentiated (second order).
+    """
+    loss, grads = gradient(lambda p: problem.loss(p, step), params, create_graph)
+    updates, state = problem.rule.update(grads, state, params)
+    return loss.detach(), {k: p + updates[k] for k, p in params.items()}, state

@@ -1,0 +1,39 @@
+"""First order, and truncation: second derivatives in the last steps only.
+
+First order (Finn et al. 2017, 1703.03400, section 5.2) takes each inner gradient for a constant, so that the
+meta-gradient of the start is that of the end. Truncated (Shaban et al. 2019, 1810.10667) does so in all steps
+but the last k: exact with k = S, first order with k = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quickstudy.inner.problem import InnerProblem, Solution
+from quickstudy.inner.unrolled import unrolled
+
+
+def first_order(problem: InnerProblem) -> Solution:
+    """Take all steps, no gradient of which carries a meta-gradient; memory does not grow with the steps.
+
+    >>> import torch
+    >>> from quickstudy.inner.rules import sgd
+    >>> start = {"w": torch.tensor(4.0, requires_grad=True)}
+    >>> half = InnerProblem(start, lambda p, step: 0.5 * p["w"] ** 2, sgd(0.5), steps=2)
+    >>> torch.autograd.grad(first_order(half).params["w"], start["w"])
+    (tensor(1.),)
+    """
+    return unrolled(problem, exact=0)
+
+
+def truncated(k: int) -> Callable[[InnerProblem], Solution]:
+    """A method that is exact in the last k steps, and of first order before; memory holds k graphs.
+
+    >>> import torch
+    >>> from quickstudy.inner.rules import sgd
+    >>> start = {"w": torch.tensor(4.0, requires_grad=True)}
+    >>> half = InnerProblem(start, lambda p, step: 0.5 * p["w"] ** 2, sgd(0.5), steps=2)
+    >>> torch.autograd.grad(truncated(1)(half).params["w"], start["w"])
+    (tensor(0.5000),)
+    """
+    return lambda problem: unrolled(problem, exact=min(k, problem.steps))

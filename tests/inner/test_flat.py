@@ -1,0 +1,290 @@
+"""Flat memory is the unrolled loop's exact meta-gradient, whatever is adapted, by whatever rule."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.data.dataset import ClassDataset
+from quickstudy.errors import UserError
+from quickstudy.inner import (
+    InnerProblem,
+    Method,
+    Rule,
+    adam,
+    estimate,
+    flat,
+    momentum,
+    sgd,
+    unrolled,
+    vectorised,
+)
+from quickstudy.inner.rules import Params
+from quickstudy.learners import MAML, build
+from quickstudy.nets import conv4
+from quickstudy.tasks import ClassTasks
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def close(ours: Any, theirs: Any, tolerance: float = 1e-9) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+class Meta(nn.Module):
+    """A linear layer that is adapted, features that are not, rates by step, a start for the velocity."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.w, self.b = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(3))
+        self.body = nn.Linear(5, 4)
+        self.rates = nn.Parameter(torch.rand(max(1, steps)) * 0.2)
+        self.velocity = nn.Parameter(torch.randn(4, 3))
+        self.steps = steps
+
+    def forward(self, x: Tensor, y: Tensor, make: Callable[[Any], Rule], method: Method) -> Tensor:
+        z = torch.tanh(self.body(x))  # made once, and used by every step
+
+        def loss(p: Params, step: int) -> Tensor:
+            scale = self.rates[step] if step else 1.0
+            return F.cross_entropy(scale * (z @ p["w"]) + p["b"], y) + 0.01 * p["w"].pow(4).sum()
+
+        end = method(InnerProblem({"w": self.w, "b": self.b}, loss, make(self), self.steps))
+        with torch.no_grad():
+            assert len(end.losses) == self.steps
+        return end.params["w"].pow(3).sum() + end.params["b"].sin().sum() + z.mean()
+
+
+def velocity_learned(meta: Meta) -> Rule:
+    rule = momentum(0.1)
+    return rule._replace(init=lambda p: {**rule.init(p), "w": meta.velocity})
+
+
+RULES: dict[str, Callable[[Any], Rule]] = {
+    "sgd": lambda meta: sgd(0.3),
+    "one learned rate": lambda meta: sgd(meta.rates[0]),
+    "a learned rate for each parameter": lambda meta: sgd({"w": meta.velocity.exp(), "b": meta.rates[0]}),
+    "momentum": lambda meta: momentum(meta.rates[0], 0.8),
+    "momentum, learned start": velocity_learned,
+    "adam": lambda meta: adam(meta.rates[0]),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("steps", "keep"), [(0, 0), (1, 0), (1, 2), (5, 0), (5, 1), (5, 2), (5, 9)])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_it_is_the_unrolled_meta_gradient(rule: str, steps: int, keep: int, mapped: bool) -> None:
+    meta, make = Meta(steps), RULES[rule]
+    x, y = torch.randn(4, 6, 5), torch.randint(3, (4, 6))
+    params = list(meta.parameters())
+
+    def outer(method: Method) -> tuple[Tensor, ...]:
+        def one(x: Tensor, y: Tensor) -> Tensor:
+            with vectorised():
+                return meta(x, y, make, method)
+
+        value = torch.func.vmap(one)(x, y).mean() if mapped else meta(x[0], y[0], make, method)
+        return value, *torch.autograd.grad(value, params, materialize_grads=True)
+
+    ours, theirs = outer(partial(flat, keep=keep)), outer(unrolled)
+    close(ours, theirs)
+    if steps:
+        assert all(g.norm() > 1e-6 for g in theirs[5:])  # the body's gradient goes through the steps
+
+
+class Recurrent(nn.Module):
+    """A GRU cell over a sequence, its head tied to its input layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.into = nn.GRUCell(4, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 6)
+        for t in range(3):
+            h = self.cell(x[:, t : t + 4], h)
+        return self.into(h)[:, :3]
+
+
+class Attentive(nn.Module):
+    """A transformer layer whose embedding is tied to its output layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Linear(3, 8, bias=False), nn.Linear(8, 3, bias=False)
+        self.out.weight = nn.Parameter(self.embed.weight.detach().T.contiguous())
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.layer(F.linear(x.unflatten(1, (2, 3)), self.embed.weight))
+        return F.linear(z.mean(1), self.embed.weight.T)
+
+
+def half_frozen() -> nn.Module:
+    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    net[0].requires_grad_(False)
+    return net
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch maps these in a loop
+@pytest.mark.parametrize("make", [Recurrent, Attentive, half_frozen])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_any_module(make: Callable[[], nn.Module], mapped: bool) -> None:
+    net = make()
+    x, y = torch.randn(2, 5, 6), torch.randint(3, (2, 5))
+    params = {k: p for k, p in net.named_parameters() if p.requires_grad}
+
+    def outer(method: Method) -> tuple[Tensor, ...]:
+        def one(x: Tensor, y: Tensor) -> Tensor:
+            def loss(p: Params, step: int) -> Tensor:
+                return F.cross_entropy(torch.func.functional_call(net, p, (x,)), y)
+
+            end = method(InnerProblem(params, loss, adam(0.05), 4)).params
+            return F.cross_entropy(torch.func.functional_call(net, end, (x.flip(0),)), y)
+
+        if not mapped:
+            value = one(x[0], y[0])
+        else:
+
+            def inside(x: Tensor, y: Tensor) -> Tensor:
+                with vectorised():
+                    return one(x, y)
+
+            value = torch.func.vmap(inside)(x, y).sum()
+        return torch.autograd.grad(value, list(params.values()), materialize_grads=True)
+
+    close(outer(flat), outer(unrolled))
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+@pytest.mark.parametrize("name", ["maml", "anil", "proto-maml"])
+@pytest.mark.parametrize("norm", ["support", "batch", "group"])
+def test_learners_that_descend(name: str, norm: str, strategy: Any, blobs: ClassDataset) -> None:
+    learner = build(name, conv4(4, size=16, blocks=2, norm=norm), way=3, classes=8, settings={"steps": 4})
+    learner.double()
+    batch = ClassTasks(blobs, 3, 2, query=2).batch(np.arange(3)).to(torch.float64)
+    found = []
+    for method in ("unrolled", "flat"):
+        learner.method = method
+        outcome, gradient = estimate(learner, batch, strategy)
+        found.append([outcome.loss, *outcome.stats.values(), *gradient.values()])
+    close(*found)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_chance_is_replayed(mapped: bool) -> None:
+    """A step that is made again drops the same units, and leaves the stream of chance where it was."""
+    w, x = torch.randn(6, 2, requires_grad=True), torch.randn(3, 4, 6)
+
+    def outer(method: Method) -> tuple[Tensor, ...]:
+        torch.manual_seed(3)
+
+        def one(x: Tensor) -> Tensor:
+            def loss(p: Params, step: int) -> Tensor:
+                return (F.dropout(x, 0.5) @ p["w"]).square().mean()
+
+            return method(InnerProblem({"w": w}, loss, sgd(0.3), 4)).params["w"].pow(3).sum()
+
+        def inside(x: Tensor) -> Tensor:
+            with vectorised():
+                return one(x)
+
+        value = torch.func.vmap(inside, randomness="different")(x).sum() if mapped else one(x[0])
+        return value, *torch.autograd.grad(value, w), torch.rand(3)
+
+    close(outer(partial(flat, keep=1)), outer(unrolled))
+
+
+class Hidden(torch.autograd.Function):
+    """Twice its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * grad
+
+
+def test_what_it_cannot_see_is_refused() -> None:
+    w, other = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    kept = [other]
+
+    def keeps(p: Params, step: int) -> Tensor:
+        kept.append(kept[-1] * p["w"])
+        return kept[-1].sum()
+
+    with pytest.raises(UserError, match="keeps tensors from step to step"):
+        flat(InnerProblem({"w": w}, keeps, sgd(0.1), 4), keep=0)
+    hides = InnerProblem({"w": w}, lambda p, step: (Hidden.apply(other) * p["w"] ** 2).sum(), sgd(0.1), 4)
+    end = flat(hides, keep=0).params["w"]
+    with pytest.raises(UserError, match=r"cannot see how the support loss uses a tensor of shape \(2,\)"):
+        torch.autograd.grad(end.sum(), w)
+
+
+def test_a_map_within_a_map_is_refused() -> None:
+    w = torch.ones(2, requires_grad=True)
+
+    def one(x: Tensor) -> Tensor:
+        with vectorised():
+            problem = InnerProblem({"w": w}, lambda p, step: (x * p["w"] ** 2).sum(), sgd(0.1), 4)
+            return flat(problem).params["w"].sum()
+
+    with pytest.raises(UserError, match="not for a map within a map"):
+        torch.func.vmap(torch.func.vmap(one))(torch.rand(2, 3, 2))
+
+
+class Saved:
+    """A tensor that a graph keeps for the way back; counted while it lives."""
+
+    alive = peak = 0
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()
+        Saved.alive += 1
+        Saved.peak = max(Saved.peak, Saved.alive)
+
+    def __del__(self) -> None:
+        Saved.alive -= 1
+
+
+@contextmanager
+def counting() -> Iterator[None]:
+    gc.collect()
+    Saved.alive = Saved.peak = 0
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+        yield
+
+
+def test_no_more_graphs_are_kept_than_asked_for(blobs: ClassDataset) -> None:
+    batch = ClassTasks(blobs, 3, 2, query=2).batch(np.arange(1)).to(torch.float64)
+
+    def peak(method: Method, steps: int) -> int:
+        learner = MAML(conv4(4, size=16, blocks=2), way=3, steps=steps)
+        learner.method = method
+        with counting():
+            estimate(learner, batch)
+        return Saved.peak
+
+    for keep in (0, 1):
+        few, many = (peak(partial(flat, keep=keep), steps) for steps in (3, 12))
+        assert many <= few + 2
+    assert peak(unrolled, 12) > 2 * peak(unrolled, 3)
+
+
+def test_without_gradients_it_is_the_plain_loop() -> None:
+    w = torch.ones(2, requires_grad=True)
+    problem = InnerProblem({"w": w}, lambda p, step: p["w"].pow(4).sum(), sgd(0.1), 5)
+    with torch.no_grad():
+        assert torch.equal(flat(problem).params["w"], unrolled(problem).params["w"])
