@@ -175,7 +175,7 @@ def test_learners_that_descend(name: str, norm: str, strategy: Any, blobs: Class
     batch = ClassTasks(blobs, 3, 2, query=2).batch(np.arange(3)).to(torch.float64)
     found = []
     for method in ("unrolled", "flat"):
-        learner.method = method
+        learner.gradient = method
         outcome, gradient = estimate(learner, batch, strategy)
         found.append([outcome.loss, *outcome.stats.values(), *gradient.values()])
     close(*found)
@@ -272,7 +272,7 @@ def test_no_more_graphs_are_kept_than_asked_for(blobs: ClassDataset) -> None:
 
     def peak(method: Method, steps: int) -> int:
         learner = MAML(conv4(4, size=16, blocks=2), way=3, steps=steps)
-        learner.method = method
+        learner.gradient = method
         with counting():
             estimate(learner, batch)
         return Saved.peak

@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
+from typing import Literal, get_origin
 
 import pytest
 import torch
@@ -42,7 +43,8 @@ def test_every_option_has_a_default_and_is_explained(name: str) -> None:
     for option, parameter in options(kind).items():
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
         assert parameter.default is not inspect.Parameter.empty, option
-        assert isinstance(parameter.annotation, (type, types.UnionType)), option
+        words = get_origin(parameter.annotation) is Literal
+        assert words or isinstance(parameter.annotation, (type, types.UnionType)), option
         assert help_[option], option
         assert "\n" not in help_[option]
     assert kind.__doc__

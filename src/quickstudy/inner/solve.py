@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from quickstudy.errors import unknown
 from quickstudy.inner.flat import flat
@@ -11,6 +12,7 @@ from quickstudy.inner.truncated import first_order
 from quickstudy.inner.unrolled import unrolled
 
 Method = Callable[[InnerProblem], Solution]
+MethodName = Literal["unrolled", "flat", "first-order"]
 METHODS: dict[str, Method] = {"unrolled": unrolled, "flat": flat, "first-order": first_order}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from quickstudy.inner.solve import MethodName
 from quickstudy.learners.maml import MAML
 
 
@@ -28,7 +29,14 @@ class ANIL(MAML):
         steps: int = 5,
         test_steps: int | None = None,
         inner_params: str = "head",
+        gradient: MethodName = "unrolled",
     ) -> None:
         super().__init__(
-            body, way=way, inner_lr=inner_lr, steps=steps, test_steps=test_steps, inner_params=inner_params
+            body,
+            way=way,
+            inner_params=inner_params,
+            inner_lr=inner_lr,
+            steps=steps,
+            test_steps=test_steps,
+            gradient=gradient,
         )

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import TaskError, UserError
+from quickstudy.errors import TaskError, UserError, unknown
 from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Params, Rule, sgd
-from quickstudy.inner.solve import Method, solve
+from quickstudy.inner.solve import METHODS, Method, MethodName, solve
 from quickstudy.learners.base import Learner, at_least_zero, call, task_loss, width
 from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.norm import BatchNorm, Moments
@@ -32,16 +32,20 @@ class DescentLearner(Learner):
         inner_lr: the inner loop's rate.
         steps: S, inner steps in meta-training.
         test_steps: inner steps in use; by default as many as in meta-training.
+        gradient: the way back through the inner loop: unrolled, the fastest; flat, the same meta-gradient
+            in memory that does not grow with the steps; first-order, without second derivatives.
     """
 
-    method: str | Method = "unrolled"
-    """How a meta-gradient goes back through the inner loop."""
-
-    def __init__(self, *, inner_lr: float, steps: int, test_steps: int | None) -> None:
+    def __init__(
+        self, *, inner_lr: float, steps: int, test_steps: int | None, gradient: MethodName = "unrolled"
+    ) -> None:
         super().__init__()
         at_least_zero(inner_lr=inner_lr)
         at_least_zero(whole=True, steps=steps, test_steps=test_steps)
         self.inner_lr, self.steps, self.test_steps = inner_lr, steps, test_steps
+        if gradient not in METHODS:
+            raise unknown("gradient", gradient, METHODS)
+        self.gradient: MethodName | Method = gradient
 
     @property
     @abstractmethod
@@ -81,7 +85,7 @@ class DescentLearner(Learner):
             return task_loss(headed(weights, z), support.y)
 
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
-        solution = solve(InnerProblem(params, loss, self.rule(), steps), self.method)
+        solution = solve(InnerProblem(params, loss, self.rule(), steps), self.gradient)
         weights = {**fixed, **solution.params}
         if not head_only and self.norms() and (self.statistics == "support" or self.training):
             # Only where queries are normalised by these moments is a graph of them of use.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from quickstudy.inner.solve import MethodName
 from quickstudy.learners.base import Outer
 from quickstudy.learners.descent import HeadLearner
 
@@ -26,6 +27,8 @@ class MAML(HeadLearner):
         test_steps: inner steps in use; by default as many as in meta-training.
         inner_params: what the inner loop moves: all, head, body, filters (all but normalisation scales and
             shifts), or a regular expression over parameter names; never parameters that need no gradient.
+        gradient: the way back through the inner loop: unrolled, the fastest; flat, the same meta-gradient
+            in memory that does not grow with the steps; first-order, without second derivatives.
 
     Example:
         >>> from quickstudy.nets import conv4
@@ -44,7 +47,14 @@ class MAML(HeadLearner):
         steps: int = 1,
         test_steps: int | None = None,
         inner_params: str = "all",
+        gradient: MethodName = "unrolled",
     ) -> None:
         super().__init__(
-            body, way=way, inner_params=inner_params, inner_lr=inner_lr, steps=steps, test_steps=test_steps
+            body,
+            way=way,
+            inner_params=inner_params,
+            inner_lr=inner_lr,
+            steps=steps,
+            test_steps=test_steps,
+            gradient=gradient,
         )

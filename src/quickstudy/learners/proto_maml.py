@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from quickstudy.inner.rules import Params
+from quickstudy.inner.solve import MethodName
 from quickstudy.learners.base import Outer
 from quickstudy.learners.descent import DescentLearner
 from quickstudy.learners.protonet import prototypes
@@ -33,9 +34,15 @@ class ProtoMAML(DescentLearner):
     outer = Outer(meta_batch=8, outer_lr=1e-3, train_query=5, strategy="vmap")
 
     def __init__(
-        self, body: nn.Module, *, inner_lr: float = 0.02, steps: int = 3, test_steps: int | None = None
+        self,
+        body: nn.Module,
+        *,
+        inner_lr: float = 0.02,
+        steps: int = 3,
+        test_steps: int | None = None,
+        gradient: MethodName = "unrolled",
     ) -> None:
-        super().__init__(inner_lr=inner_lr, steps=steps, test_steps=test_steps)
+        super().__init__(inner_lr=inner_lr, steps=steps, test_steps=test_steps, gradient=gradient)
         self.body = self.accept(body)
 
     @property
