@@ -60,7 +60,9 @@ def test_ctrl_c_keeps_the_state(command: Callable[..., Any], tmp_path: Path) -> 
     said, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert said == ""
-    assert err.splitlines()[-1] == "quickstudy: interrupted; what a run folder holds is kept (--resume goes on)"
+    assert (
+        err.splitlines()[-1] == "quickstudy: interrupted; what a run folder holds is kept (--resume goes on)"
+    )
     assert "Traceback" not in err
 
     from quickstudy.outer import RunFolder

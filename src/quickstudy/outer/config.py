@@ -121,8 +121,7 @@ class TrainConfig:
         object.__setattr__(self, "settings", {**own, **self.settings})
         if self.data not in names() and Path(self.data).expanduser().is_dir():  # found from anywhere
             object.__setattr__(self, "data", str(Path(self.data).expanduser().resolve()))
-        if self.data_dir is not None and not Path(self.data_dir).expanduser().is_dir():
-            raise UserError(f"data-dir: there is no folder {self.data_dir}")
+        check_folder(self.data_dir)
         if self.size > LARGEST:
             raise UserError(f"size must be at most {LARGEST} pixels, not {self.size}")
         for name, least in LEAST.items():
@@ -253,3 +252,9 @@ class TrainConfig:
             widths = [self.channels * 2**i for i in range(4)]
             return nets.resnet(widths, in_channels=channels, norm=norm)
         return nets.conv4(self.channels, in_channels=channels, size=size, norm=norm)
+
+
+def check_folder(data_dir: str | Path | None) -> None:
+    """Refuse a data folder that is not there."""
+    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise UserError(f"data-dir: there is no folder {data_dir}")

@@ -15,7 +15,7 @@ from quickstudy.data import Splits, polarity
 from quickstudy.errors import RunError, UserError, in_brief
 from quickstudy.learners import Learner
 from quickstudy.outer.checkpoint import BEST, History
-from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.config import TrainConfig, check_folder
 from quickstudy.outer.device import find_device
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Progress
@@ -246,6 +246,7 @@ def load_run(
     run = RunFolder.open(path)
     saved = run.config
     find_device(device)  # there is one
+    check_folder(data_dir)
     if "data" not in saved:
         raise RunError(
             f"{run.path} was written by meta_train, for a net of your own: make the learner again, then "
@@ -254,8 +255,6 @@ def load_run(
     try:
         config = TrainConfig.from_json(saved, data_dir, device)
         learner = config.make_learner(tuple(saved["pictures"]["shape"]), saved["classes"])
-    except UserError:
-        raise
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else error
         raise RunError(f"{run.path / 'config.json'} does not hold a training run's options: {why}") from error
