@@ -36,7 +36,8 @@ class Course:
         steps: how many steps of it are gone back by `GoBack`: the first ones.
         used: φ, by `id`.
         forms: what parameters and state are besides their tensors, before each step.
-        chance: torch's random state before each step that drew from it.
+        chance: torch's random states before each step that drew from them, of the CPU and of `devices`.
+        devices: the GPUs that the parameters are on.
         batched: of each operand of `GoBack`, whether its first dimension is that of tasks; empty outside of
             a map.
     """
@@ -45,7 +46,8 @@ class Course:
     steps: int
     used: dict[int, Tensor] = field(default_factory=dict)
     forms: list[Form] = field(default_factory=list)
-    chance: list[Tensor | None] = field(default_factory=list)
+    chance: list[list[Tensor] | None] = field(default_factory=list)
+    devices: tuple[torch.device, ...] = ()
     batched: tuple[bool, ...] = ()
 
 
@@ -67,7 +69,8 @@ def flat(problem: InnerProblem, *, keep: int = 2) -> Solution:
     """
     if not torch.is_grad_enabled() or problem.steps <= keep:
         return unrolled(problem)
-    course = Course(problem, problem.steps - keep)
+    devices = {p.device for p in problem.params.values() if p.device.type == "cuda"}
+    course = Course(problem, problem.steps - keep, devices=tuple(devices))
     earlier: dict[int, ref[Tensor]] = {}
     watched = under(problem, lambda given: Watched(given, course.used, earlier))
     params, state, losses = problem.params, problem.rule.init(problem.params), []
@@ -79,9 +82,10 @@ def flat(problem: InnerProblem, *, keep: int = 2) -> Solution:
             if step:
                 rows.add(step - 1, end)
             course.forms.append(form)
-            before = torch.get_rng_state()
+            before = states(course.devices)
             loss, params, state = take_step(watched, params, state, step, create_graph=False)
-            course.chance.append(None if torch.equal(before, torch.get_rng_state()) else before)
+            drew = not all(map(torch.equal, before, states(course.devices)))
+            course.chance.append(before if drew else None)
             losses.append(loss)
             end, form = taken_apart((params, state))
     found = GoBack.apply(course, *start, *rows.tensors(), *end, *course.used.values())
@@ -150,10 +154,8 @@ class GoBack(torch.autograd.Function):
         start, rows, end, used = parts(course, ctx.saved_tensors)
         wanted = parts(course, ctx.needs_input_grad[1:])[3]
         begun = parts(course, course.batched or (False,) * len(ctx.saved_tensors))[0]
-        at, total = (
-            list(adjoint),
-            [torch.zeros_like(v) if w else None for v, w in zip(used, wanted, strict=True)],
-        )
+        at = list(adjoint)
+        total = [torch.zeros_like(v) if w else None for v, w in zip(used, wanted, strict=True)]
         for step in reversed(range(course.steps)):
             here, mapped = (row(course, rows, step - 1, at), [True] * len(rows)) if step else (start, begun)
             at, found = back(course, step, here, mapped, used, wanted, at)
@@ -194,7 +196,7 @@ def back(
             _, params, state = take_step(problem, params, state, step, create_graph=True)
         return tuple(taken_apart((params, state))[0])
 
-    with torch.enable_grad(), replayed(course.chance[step]):
+    with torch.enable_grad(), replayed(course.chance[step], course.devices):
         if course.batched:
             dims = [[0 if b else None for b in flags] for flags in (mapped, parts(course, course.batched)[3])]
             after = torch.func.vmap(again, in_dims=tuple(dims), randomness="different")(leaves, others)
@@ -244,12 +246,19 @@ def under(
     return replace(problem, loss=loss, rule=Rule(problem.rule.init, update))
 
 
+def states(devices: Sequence[torch.device]) -> list[Tensor]:
+    """Torch's random states, of the CPU and of these GPUs."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in devices)]
+
+
 @contextmanager
-def replayed(chance: Tensor | None) -> Iterator[None]:
-    """Within this block torch draws what it drew from that state on; afterwards it goes on as before."""
+def replayed(chance: list[Tensor] | None, devices: Sequence[torch.device]) -> Iterator[None]:
+    """Within this block torch draws what it drew from these states on; afterwards it goes on as before."""
     if chance is None:
         yield
         return
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(chance)
+    with torch.random.fork_rng(devices=devices):
+        torch.set_rng_state(chance[0])
+        for device, state in zip(devices, chance[1:], strict=True):
+            torch.cuda.set_rng_state(state, device)
         yield
