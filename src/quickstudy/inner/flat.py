@@ -8,23 +8,21 @@ rule use besides parameters and state: weights that are not adapted, rates, feat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any
-from weakref import ref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from quickstudy.errors import UserError
-from quickstudy.inner.closure import Replaced, Watched, tensors
+from quickstudy.inner.adjoint import Dims, attached
 from quickstudy.inner.gradient import inside_map, vectorised
 from quickstudy.inner.leaves import Form, put_together, taken_apart
 from quickstudy.inner.problem import InnerProblem, Solution, take_step
-from quickstudy.inner.rules import Params, Rule
 from quickstudy.inner.unrolled import unrolled
+from quickstudy.inner.watching import watched, with_stand_ins
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +31,11 @@ class Course:
 
     Args:
         problem: what was solved.
-        steps: how many steps of it are gone back by `GoBack`: the first ones.
+        steps: how many steps of it are gone back through by hand: the first ones.
         used: φ, by `id`.
         forms: what parameters and state are besides their tensors, before each step.
         chance: torch's random states before each step that drew from them, of the CPU and of `devices`.
         devices: the GPUs that the parameters are on.
-        batched: of each operand of `GoBack`, whether its first dimension is that of tasks; empty outside of
-            a map.
     """
 
     problem: InnerProblem
@@ -48,7 +44,6 @@ class Course:
     forms: list[Form] = field(default_factory=list)
     chance: list[list[Tensor] | None] = field(default_factory=list)
     devices: tuple[torch.device, ...] = ()
-    batched: tuple[bool, ...] = ()
 
 
 def flat(problem: InnerProblem, *, keep: int = 2) -> Solution:
@@ -71,8 +66,7 @@ def flat(problem: InnerProblem, *, keep: int = 2) -> Solution:
         return unrolled(problem)
     devices = {p.device for p in problem.params.values() if p.device.type == "cuda"}
     course = Course(problem, problem.steps - keep, devices=tuple(devices))
-    earlier: dict[int, ref[Tensor]] = {}
-    watched = under(problem, lambda given: Watched(given, course.used, earlier))
+    noted = watched(problem, course.used)
     params, state, losses = problem.params, problem.rule.init(problem.params), []
     start, form = taken_apart((params, state))
     end = start
@@ -83,12 +77,12 @@ def flat(problem: InnerProblem, *, keep: int = 2) -> Solution:
                 rows.add(step - 1, end)
             course.forms.append(form)
             before = states(course.devices)
-            loss, params, state = take_step(watched, params, state, step, create_graph=False)
+            loss, params, state = take_step(noted, params, state, step, create_graph=False)
             drew = not all(map(torch.equal, before, states(course.devices)))
             course.chance.append(before if drew else None)
             losses.append(loss)
             end, form = taken_apart((params, state))
-    found = GoBack.apply(course, *start, *rows.tensors(), *end, *course.used.values())
+    found = attached(partial(go_back, course), [*start, *course.used.values()], rows.tensors(), end)
     params, state = put_together(found, form)
     for step in range(course.steps, problem.steps):
         loss, params, state = take_step(problem, params, state, step, create_graph=True)
@@ -122,84 +116,58 @@ class Rows:
         return self.blocks or [torch.stack(column) for column in zip(*self.loose, strict=True)]
 
 
-class GoBack(torch.autograd.Function):
-    """Operands: start, rows, end, φ. Forward hands on the end; backward goes back to start and φ."""
-
-    @staticmethod
-    def forward(course: Course, *operands: Tensor) -> tuple[Tensor, ...]:
-        return tuple(v.clone() for v in parts(course, operands)[2])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.course, *operands = inputs
-        ctx.save_for_backward(*operands)
-        ctx.mark_non_differentiable(*(v for v in output if not v.is_floating_point()))
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], course: Course, *operands: Tensor) -> Any:
-        if course.batched:
-            raise UserError("flat memory is for one map over tasks, not for a map within a map")
-        moved = [v if d is None else v.movedim(d, 0) for v, d in zip(operands, in_dims[1:], strict=True)]
-        start, rows, end, used = parts(course, moved)
-        end = [v if d is not None else v.expand(info.batch_size, *v.shape)
-               for v, d in zip(end, parts(course, in_dims[1:])[2], strict=True)]  # fmt: skip
-        batched = tuple(d is not None for d in in_dims[1:])
-        out = GoBack.apply(replace(course, batched=batched), *start, *rows, *end, *used)
-        return out, (0,) * len(out)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *adjoint: Tensor) -> tuple[Tensor | None, ...]:
-        course: Course = ctx.course
-        start, rows, end, used = parts(course, ctx.saved_tensors)
-        wanted = parts(course, ctx.needs_input_grad[1:])[3]
-        begun = parts(course, course.batched or (False,) * len(ctx.saved_tensors))[0]
-        at = list(adjoint)
-        total = [torch.zeros_like(v) if w else None for v, w in zip(used, wanted, strict=True)]
-        for step in reversed(range(course.steps)):
-            here, mapped = (row(course, rows, step - 1, at), [True] * len(rows)) if step else (start, begun)
-            at, found = back(course, step, here, mapped, used, wanted, at)
-            for sum_, g in zip((v for v in total if v is not None), found, strict=True):
-                sum_ += g
-        nothing = [None] * (len(rows) + len(end))
-        return (None, *at, *nothing, *total)
+def go_back(
+    course: Course,
+    inputs: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    wanted: Sequence[bool],
+    adjoint: Sequence[Tensor],
+    dims: tuple[Dims, Dims] | None,
+) -> list[Tensor | None]:
+    """The `WayBack` of a course: its inputs are the start and φ, `rows` the tensors after each step."""
+    n = len(adjoint)
+    start, used, wanted = inputs[:n], inputs[n:], wanted[n:]
+    at, total = list(adjoint), [torch.zeros_like(v) if w else None for v, w in zip(used, wanted, strict=True)]
+    for step in reversed(range(course.steps)):
+        here = row(rows, step - 1, at, dims and dims[1]) if step else start
+        shared = dims and ((0,) * n if step else dims[0][:n], dims[0][n:])
+        at, found = back(course, step, here, used, wanted, at, shared)
+        for sum_, g in zip((v for v in total if v is not None), found, strict=True):
+            sum_ += g
+    return [*at, *total]
 
 
-def parts(course: Course, operands: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
-    """Start, rows, end and φ among the operands of `GoBack`, or among what is told of each of them."""
-    last = len(operands) - len(course.used)
-    n = last // (2 if course.steps == 1 else 3)
-    return operands[:n], operands[n : last - n], operands[last - n : last], operands[last:]
-
-
-def row(course: Course, rows: Sequence[Tensor], i: int, like: Sequence[Tensor]) -> list[Tensor]:
+def row(rows: Sequence[Tensor], i: int, like: Sequence[Tensor], dims: Dims | None) -> list[Tensor]:
     """The tensors after step i; within a map each with the dimension of tasks that `like` has."""
-    if not course.batched:
+    if dims is None:
         return [v[i] for v in rows]
-    across = parts(course, course.batched)[1]
-    return [v[:, i] if b else v[i].expand_as(a) for v, b, a in zip(rows, across, like, strict=True)]
+    return [v[i].expand_as(a) if d is None else v[:, i] for v, d, a in zip(rows, dims, like, strict=True)]
 
 
 def back(
-    course: Course, step: int, here: Sequence[Tensor], mapped: Sequence[bool], used: Sequence[Tensor],
-    wanted: Sequence[bool], adjoint: Sequence[Tensor],
-) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
+    course: Course,
+    step: int,
+    here: Sequence[Tensor],
+    used: Sequence[Tensor],
+    wanted: Sequence[bool],
+    adjoint: Sequence[Tensor],
+    dims: tuple[Dims, Dims] | None,
+) -> tuple[list[Tensor], list[Tensor]]:
     """The vector-Jacobian product of one step: adjoints of what it began with, and of those of φ wanted."""
     leaves = [v.detach().requires_grad_(v.is_floating_point()) for v in here]
     others = [v.detach().requires_grad_(w) for v, w in zip(used, wanted, strict=True)]
 
-    def again(leaves: list[Tensor], others: list[Tensor]) -> tuple[Tensor, ...]:
-        stand_ins = dict(zip(course.used, others, strict=True))
-        problem = under(course.problem, lambda given: Replaced(stand_ins))
+    def again(leaves: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        problem = with_stand_ins(course.problem, course.used, others)
         params, state = put_together(leaves, course.forms[step])
-        with vectorised() if course.batched else nullcontext():
+        with vectorised() if dims else nullcontext():
             _, params, state = take_step(problem, params, state, step, create_graph=True)
         return tuple(taken_apart((params, state))[0])
 
     with torch.enable_grad(), replayed(course.chance[step], course.devices):
-        if course.batched:
-            dims = [[0 if b else None for b in flags] for flags in (mapped, parts(course, course.batched)[3])]
-            after = torch.func.vmap(again, in_dims=tuple(dims), randomness="different")(leaves, others)
+        if dims:
+            in_dims = tuple(map(list, dims))
+            after = torch.func.vmap(again, in_dims=in_dims, randomness="different")(leaves, others)
         else:
             after = again(leaves, others)
     reached = [(v, a) for v, a in zip(after, adjoint, strict=True) if v.requires_grad]
@@ -228,22 +196,6 @@ def check_known(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
                 f"{tuple(variable.shape)}: it goes into a torch.autograd.Function; use the unrolled gradient"
             )
         nodes += [following for following, _ in node.next_functions]
-
-
-def under(
-    problem: InnerProblem, mode: Callable[[Iterable[Any]], AbstractContextManager[Any]]
-) -> InnerProblem:
-    """The same problem, its loss and its rule running within `mode(their arguments)`."""
-
-    def loss(params: Params, step: int) -> Tensor:
-        with mode(params.values()):
-            return problem.loss(params, step)
-
-    def update(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
-        with mode(tensors((grads, state, params))):
-            return problem.rule.update(grads, state, params)
-
-    return replace(problem, loss=loss, rule=Rule(problem.rule.init, update))
 
 
 def states(devices: Sequence[torch.device]) -> list[Tensor]:

@@ -1,0 +1,45 @@
+"""An inner problem that is watched as it is solved, and what it then stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+from weakref import ref
+
+from torch import Tensor
+
+from quickstudy.inner.closure import Replaced, Watched, tensors
+from quickstudy.inner.problem import InnerProblem
+from quickstudy.inner.rules import Params, Rule
+
+
+def watched(problem: InnerProblem, used: dict[int, Tensor]) -> InnerProblem:
+    """The same problem; what its loss and its rule use besides parameters and state is noted in `used`."""
+    earlier: dict[int, ref[Tensor]] = {}
+    return _under(problem, lambda given: Watched(given, used, earlier))
+
+
+def with_stand_ins(
+    problem: InnerProblem, used: dict[int, Tensor], stand_ins: Sequence[Tensor]
+) -> InnerProblem:
+    """The same problem, its loss and its rule using other tensors instead of those in `used`."""
+    instead = dict(zip(used, stand_ins, strict=True))
+    return _under(problem, lambda given: Replaced(instead))
+
+
+def _under(
+    problem: InnerProblem, mode: Callable[[Iterable[Any]], AbstractContextManager[Any]]
+) -> InnerProblem:
+    """The same problem, its loss and its rule running within `mode(their arguments)`."""
+
+    def loss(params: Params, step: int) -> Tensor:
+        with mode(params.values()):
+            return problem.loss(params, step)
+
+    def update(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        with mode(tensors((grads, state, params))):
+            return problem.rule.update(grads, state, params)
+
+    return replace(problem, loss=loss, rule=Rule(problem.rule.init, update))
