@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from quickstudy.inner import InnerProblem, sgd, solve
+from quickstudy.errors import UserError
+from quickstudy.inner import InnerProblem, sgd, solve, truncated
 from quickstudy.inner.rules import Params
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -30,6 +31,24 @@ def test_a_quadratic_in_closed_form(steps: int) -> None:
     torch.testing.assert_close(first.params["w"], shrink @ start["w"])
     (meta,) = torch.autograd.grad(first.params["w"] @ direction, start["w"])
     torch.testing.assert_close(meta, direction)  # first order: as if no step depended on the start
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 5, 9])
+def test_truncated_is_exact_in_the_last_steps_only(k: int) -> None:
+    """Of a quadratic the last k steps alone multiply the meta-gradient by (I − αA)."""
+    a, start = quadratic(torch.randn(4, 4) * 0.5)
+    problem = InnerProblem(start, lambda p, step: 0.5 * p["w"] @ a @ p["w"], sgd(0.1), 5)
+    end, direction = solve(problem, truncated(k)).params["w"], torch.randn(4)
+    torch.testing.assert_close(end, solve(problem).params["w"])
+    (meta,) = torch.autograd.grad(end @ direction, start["w"])
+    shrink = torch.linalg.matrix_power(torch.eye(4) - 0.1 * a, min(k, 5))
+    torch.testing.assert_close(meta, shrink @ direction)
+
+
+def test_an_unknown_method_is_told_the_known_ones() -> None:
+    problem = InnerProblem({"w": torch.ones(1)}, lambda p, step: p["w"].sum(), sgd(0.1), 1)
+    with pytest.raises(UserError, match="unknown method 'flatt': did you mean 'flat'"):
+        solve(problem, "flatt")
 
 
 def test_the_course_of_the_loss() -> None:

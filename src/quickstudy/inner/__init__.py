@@ -3,6 +3,7 @@
 from quickstudy.inner.estimate import estimate
 from quickstudy.inner.flat import flat
 from quickstudy.inner.gradient import gradient, vectorised
+from quickstudy.inner.implicit import conjugate_gradient, implicit, neumann
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.problem import InnerProblem, Solution
@@ -20,12 +21,15 @@ __all__ = [
     "Solution",
     "Strategy",
     "adam",
+    "conjugate_gradient",
     "estimate",
     "first_order",
     "flat",
     "gradient",
+    "implicit",
     "map_tasks",
     "momentum",
+    "neumann",
     "sgd",
     "solve",
     "truncated",

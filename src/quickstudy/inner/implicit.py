@@ -1,0 +1,171 @@
+"""The implicit meta-gradient: only where the inner loop ended counts, not the way there.
+
+Implicit MAML (Rajeswaran, Finn, Kakade, Levine 2019, arXiv 1909.04630): the inner loop descends
+
+    L(θ) + λ/2 ‖θ − θ₀‖²,
+
+and at its minimum θ* the implicit function theorem gives, with the Hessian H of L there and an outer gradient
+v,
+
+    q = (H + λI)⁻¹ v,    θ̄₀ = λ q,    φ̄ = −∂⟨∇L(θ*), q⟩/∂φ.
+
+q is found by products with H alone, by conjugate gradients or by the Neumann series; memory does not grow
+with the inner steps. Exact at the minimum only: away from it the error is of the size of the gradient left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quickstudy.errors import UserError
+from quickstudy.inner.adjoint import Dims, attached
+from quickstudy.inner.gradient import vectorised
+from quickstudy.inner.problem import InnerProblem, Solution
+from quickstudy.inner.rules import Params
+from quickstudy.inner.twice import twice_differentiable
+from quickstudy.inner.unrolled import unrolled
+from quickstudy.inner.watching import watched, with_stand_ins
+
+Vector = list[Tensor]
+Product = Callable[[Vector], Vector]
+Solver = Callable[[Product, Vector], Vector]
+
+
+def implicit(strength: float = 1.0, solver: Solver | None = None) -> Callable[[InnerProblem], Solution]:
+    """A method whose meta-gradient is that of the minimum of the proximal objective.
+
+    Args:
+        strength: λ, how strongly the start holds the parameters.
+        solver: how q is found: by default `conjugate_gradient(5)`; or `neumann(iterations, rate)`.
+
+    Raises:
+        UserError: a strength that is not above 0.
+
+    Example:
+        >>> from quickstudy.inner.rules import sgd
+        >>> start = {"w": torch.tensor([4.0], requires_grad=True)}
+        >>> half = InnerProblem(start, lambda p, step: 0.5 * p["w"].square().sum(), sgd(0.4), steps=50)
+        >>> torch.autograd.grad(implicit(1.0)(half).params["w"], start["w"])  # λ / (1 + λ)
+        (tensor([0.5000]),)
+    """
+    if not strength > 0:
+        raise UserError(f"the strength must be above 0, not {strength}")
+    return partial(_implicit, strength=strength, solver=solver or conjugate_gradient(5))
+
+
+def _implicit(problem: InnerProblem, *, strength: float, solver: Solver) -> Solution:
+    used: dict[int, Tensor] = {}
+    seen = watched(problem, used)
+
+    def proximal(params: Params, step: int) -> Tensor:
+        away = [(params[k] - p.detach()).square().sum() for k, p in problem.params.items()]
+        return seen.loss(params, step) + strength / 2 * torch.stack(away).sum()
+
+    with torch.no_grad():
+        end = unrolled(replace(problem, loss=proximal))
+    if not torch.is_grad_enabled() or not problem.steps:
+        return end
+    minimum = list(end.params.values())
+    back = partial(from_minimum, problem, used, strength, solver)
+    found = attached(back, [*problem.params.values(), *used.values()], minimum, minimum)
+    return Solution(dict(zip(end.params, found, strict=True)), end.losses)
+
+
+def from_minimum(
+    problem: InnerProblem,
+    used: dict[int, Tensor],
+    strength: float,
+    solver: Solver,
+    inputs: Sequence[Tensor],
+    minimum: Sequence[Tensor],
+    wanted: Sequence[bool],
+    adjoint: Sequence[Tensor],
+    dims: tuple[Dims, Dims] | None,
+) -> list[Tensor | None]:
+    """The `WayBack` from a minimum to the start and to φ, which are its inputs."""
+    n = len(minimum)
+
+    def one(others: Vector, at: Vector, v: Vector) -> Vector:
+        """λ q, and the adjoints of φ: zeros where it is no real number."""
+        real = [i for i, x in enumerate(others) if x.is_floating_point()]
+
+        def slope(values: Vector, reals: Vector) -> Vector:
+            now = dict(zip(real, reals, strict=True))
+            again = with_stand_ins(problem, used, [now.get(i, x) for i, x in enumerate(others)])
+            with vectorised(), twice_differentiable(mapped=True):
+                found = torch.func.grad(lambda p: again.loss(p, problem.steps - 1))(
+                    dict(zip(problem.params, values, strict=True))
+                )
+            return list(found.values())
+
+        pull: Any = torch.func.vjp(slope, at, [others[i] for i in real])[1]
+        q = solver(lambda u: plus(pull(u)[0], strength, u), v)
+        found = dict(zip(real, pull(q)[1], strict=True))
+        return [strength * x for x in q] + [
+            -found[i] if i in found else torch.zeros_like(x) for i, x in enumerate(others)
+        ]
+
+    given = list(inputs[n:]), list(minimum), list(adjoint)
+    if dims is None:
+        adjoints = one(*given)
+    else:
+        by_task = torch.func.vmap(one, (list(dims[0][n:]), list(dims[1]), 0), randomness="different")(*given)
+        adjoints = [g.sum(0) if d is None else g for g, d in zip(by_task, dims[0], strict=True)]
+    return [g if w else None for g, w in zip(adjoints, wanted, strict=True)]
+
+
+def dot(a: Vector, b: Vector) -> Tensor:
+    """The inner product of two lists of tensors."""
+    return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
+
+
+def plus(a: Vector, scale: Tensor | float, b: Vector) -> Vector:
+    """a + scale · b."""
+    return [x + scale * y for x, y in zip(a, b, strict=True)]
+
+
+def conjugate_gradient(iterations: int = 5) -> Solver:
+    """Solve A q = v for a positive definite A; exact after as many iterations as A has eigenvalues.
+
+    >>> a = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
+    >>> conjugate_gradient(2)(lambda q: [a @ q[0]], [torch.tensor([2.0, 4.0])])
+    [tensor([1.0000, 1.0000])]
+    """
+
+    def solve(product: Product, v: Vector) -> Vector:
+        q, rest, towards = [torch.zeros_like(x) for x in v], v, v
+        size = dot(rest, rest)
+        for _ in range(iterations):
+            image = product(towards)
+            tiny = torch.finfo(size.dtype).tiny  # no step where nothing is left
+            length = size / (dot(towards, image) + tiny)
+            q, rest = plus(q, length, towards), plus(rest, -length, image)
+            size, before = dot(rest, rest), size
+            towards = plus(rest, size / (before + tiny), towards)
+        return q
+
+    return solve
+
+
+def neumann(iterations: int = 10, rate: float = 0.1) -> Solver:
+    """q = rate · Σⱼ (I − rate A)ʲ v, for a rate below 2 over A's largest eigenvalue.
+
+    >>> a = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
+    >>> neumann(50, 0.25)(lambda q: [a @ q[0]], [torch.tensor([2.0, 4.0])])
+    [tensor([1., 1.])]
+    """
+
+    def solve(product: Product, v: Vector) -> Vector:
+        term = total = v
+        for _ in range(iterations):
+            term = plus(term, -rate, product(term))
+            total = plus(total, 1.0, term)
+        return [rate * x for x in total]
+
+    return solve
