@@ -10,6 +10,12 @@
 torch.Size([75])
 """
 
+import os
+
+# Threads of torch that wait for each other must sleep, not spin: on cores that others use too, spinning made
+# training several times slower. Read when torch is loaded; whoever set it is left alone.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from quickstudy import data, evaluation, inner, learners, nets, outer, recipes
 from quickstudy.data import ClassDataset
 from quickstudy.evaluation import evaluate, floors

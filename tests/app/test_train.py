@@ -22,7 +22,7 @@ def test_a_run_from_the_command_line(command: Callable[..., Any], tmp_path: Path
     args = [*OPTIONS, "--iterations", "20", "--out", tmp_path / "a"]
     said = command(*args)
     assert (said.code, said.out) == (0, "")  # progress is for standard error
-    assert "validation on 3-way 1-shot tasks, 2 queries a class" in said.err
+    assert "validation on 3-way 1-shot tasks, queries a class: 2" in said.err
     assert "best accuracy on meta-validation 0." in said.err
     assert f"next: quickstudy evaluate {tmp_path / 'a'}" in said.err
     config = json.loads((tmp_path / "a" / "config.json").read_text())

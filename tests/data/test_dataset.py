@@ -137,6 +137,7 @@ def test_from_arrays_shapes(shape: tuple[int, ...], expected: tuple[int, ...]) -
         (np.zeros((2, 4, 4)), [0], "2 examples but 1 labels"),
         (np.zeros((2, 4, 4)), [[0], [1]], r"labels of shape \(2, 1\)"),
         (np.zeros((2, 4, 4)), [0.0, np.nan], "label 1 is NaN"),
+        (np.zeros((2, 4, 4)), [0.0, 1.5], r"label 1\.5 is a fraction"),
         (np.zeros((2, 4, 4)), np.array([0, "a"], object), "labels of different kinds"),
         (np.full((2, 4, 4), 256), [0, 1], "whole numbers from 256 to 256 are not pixels"),
         (np.full((2, 4, 4), -1), [0, 1], "whole numbers from -1 to -1 are not pixels"),

@@ -310,3 +310,13 @@ def test_float_pictures_beyond_fractions_are_doubted(make: Make) -> None:
         make("protonet").adapt(255 * x, [0, 0, 1, 1])
     make("protonet").adapt((255 * x).to(torch.uint8), [0, 0, 1, 1])
     make("protonet").adapt(3 * (x - 0.5) * 2, [0, 0, 1, 1])  # standardised ones are meant so
+
+
+def test_float_queries_of_another_scale_are_refused(make: Make) -> None:
+    x = torch.rand(4, 1, 16, 16)
+    predictor = make("protonet").adapt((255 * x).to(torch.uint8), [0, 0, 1, 1])
+    with pytest.raises(DataError, match=r"values up to 2.* fractions, 0 to 1: give uint8, or divide by 255"):
+        predictor(255 * x)
+    predictor((255 * x).to(torch.uint8))
+    assert predictor(x[:0]).shape == (0, 2)
+    make("protonet").adapt(4 * x - 2, [0, 0, 1, 1])(8 * x)  # standardised ones may go anywhere

@@ -246,3 +246,12 @@ def test_an_optimiser_and_a_schedule_given_as_functions_go_on(
     for name, value in whole["learner"].state_dict().items():
         assert torch.equal(rest["learner"].state_dict()[name], value), name
     assert json.loads(RunFolder(tmp_path / "b").path.joinpath("config.json").read_text()) == {"version": 1}
+
+
+def test_a_checkpoint_that_was_removed_is_told(quick: Quick, tmp_path: Path) -> None:
+    train(quick(), tmp_path)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    before = stamps(tmp_path)["metrics.jsonl"]
+    with pytest.raises(RunError, match=r"has no checkpoint\.safetensors to go on from"):
+        train(quick(iterations=8), tmp_path, resume=True)
+    assert stamps(tmp_path)["metrics.jsonl"] == before

@@ -38,7 +38,11 @@ def test_a_run_folder_holds_all_of_a_run(quick: Quick, tmp_path: Path) -> None:
     assert [r["iteration"] for r in records] == [2, 4, 6]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["best"] == max(r["val_accuracy"] for r in records) == history.best
-    assert said == ["validation on 3-way 1-shot tasks, 2 queries a class"]
+    assert said == [
+        "digits: 4/3/3 meta-train/validation/test classes, examples 1x8x8 (ink 255 on 0, 8x8 to 8x8)",
+        "meta-training on 4-way 1-shot tasks, queries a class: 2; threads: 1",
+        "validation on 3-way 1-shot tasks, queries a class: 2",
+    ]
 
 
 def test_the_learner_of_a_run_is_the_best_one(quick: Quick, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from quickstudy.app.console import announce
 from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve
 from quickstudy.errors import UserError
@@ -90,6 +91,7 @@ def main(args: Sequence[str]) -> int:
         search_tasks=min(20, given.tasks),
         cache=given.out / "floors",
         progress=True,
+        say=lambda row: announce(f"{row.name}: {row.evaluation}"),
     )
     out.print(floors_table(rows, learner=("protonet, meta-learned", meta)))
     curve = draw_curve(run)

@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from quickstudy.app.console import announce
 from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve, draw_evaluation
 from quickstudy.errors import RunError, UserError
@@ -150,11 +151,6 @@ def main(args: Sequence[str]) -> int:
     if kept:
         announce(f"kept: {kept} with every class's confusions, and pictures beside it")
     return 0
-
-
-def announce(text: str) -> None:
-    """A line on standard error; standard output is for results."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(text))
 
 
 def measured(given: Evaluate, learner: Learner, source: ClassTasks, run: RunFolder) -> list[Evaluation]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from quickstudy.app.console import announce
 from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve
 from quickstudy.errors import UserError
@@ -68,11 +68,6 @@ def refuse_others(learner: str, args: Sequence[str]) -> None:
         owners = [k for k, kind in {**LEARNERS, **CONTROLS}.items() if name in options(kind)]
         if owners:
             raise UserError(f"{learner} has no option {word.split('=')[0]}; {', '.join(owners)} have it")
-
-
-def announce(text: str) -> None:
-    """A line on standard error; standard output is for results."""
-    print(text, file=sys.stderr)
 
 
 def main(args: Sequence[str]) -> int:

@@ -77,6 +77,8 @@ def _classes(y: object, name: str) -> tuple[np.ndarray, np.ndarray]:
     marks = np.asarray(y.detach().cpu() if isinstance(y, Tensor) else y)
     if marks.ndim != 1:
         raise DataError(f"{name}: labels of shape {marks.shape}; one per example is needed")
+    if marks.dtype.kind == "f" and (marks % 1 != 0)[np.isfinite(marks)].any():
+        raise DataError(f"{name}: label {marks[marks % 1 != 0][0]} is a fraction; give whole numbers or text")
     if marks.dtype.kind == "f" and not np.isfinite(marks).all():
         raise DataError(f"{name}: label {np.flatnonzero(~np.isfinite(marks))[0]} is NaN or infinity")
     try:

@@ -83,7 +83,7 @@ class Evaluation:
             number = f"mean squared error {self.loss:.4f} ± {self.ci95:.4f}"
             return f"{number} ({self.tasks} tasks{few}, {self.shot}-shot, {self.query} queries)"
         number = f"{100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} %"
-        kind = f"{count(self.way)}-way {count(self.shot)}-shot, {count(self.query)} queries a class"
+        kind = f"{count(self.way)}-way {count(self.shot)}-shot, {queries(self.query)} a class"
         rest = [f"loss {self.loss:.3f}"]
         if self.precision is not None and self.ece is not None:  # else the learner told no predictions
             rest = [
@@ -101,6 +101,15 @@ def count(value: Any) -> str:
     ('5', '2 to 5')
     """
     return f"{value[0]} to {value[1]}" if isinstance(value, (tuple, list)) else str(value)
+
+
+def queries(value: Any) -> str:
+    """So many queries, in words.
+
+    >>> queries(1), queries((1, 3))
+    ('1 query', '1 to 3 queries')
+    """
+    return f"{count(value)} {'query' if value == 1 else 'queries'}"
 
 
 def progress_bar(wanted: bool) -> Progress:

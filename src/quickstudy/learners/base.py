@@ -128,6 +128,7 @@ class Learner(nn.Module, ABC):
             )
         like = next(self.parameters(), as_input(support.x))
         device, dtype, shape = like.device, like.dtype, support.x.shape[1:]  # the learner's, as it is now
+        fractions = bool(support.x.ndim == 4 and support.x.min() >= 0 and support.x.max() <= 1)
         support = copied(support, device, dtype)
         with explained(shape), self.in_use(), torch.no_grad():
             predictor = self.learn(support)
@@ -140,6 +141,11 @@ class Learner(nn.Module, ABC):
                 )
             if not torch.isfinite(x).all():
                 raise DataError("inputs: an example holds NaN or infinity")
+            if fractions and len(x) and x.max() > 2:
+                raise DataError(
+                    f"inputs: values up to {x.max():.4g}, but the examples it learned from are fractions, "
+                    "0 to 1: give uint8, or divide by 255"
+                )
             with self.in_use():
                 return predictor.function(x.to(device, dtype))
 

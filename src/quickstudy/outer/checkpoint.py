@@ -96,6 +96,8 @@ class State:
         if run is not None and (run.path / CHECKPOINT).exists():
             self.restore(run)
         elif run is not None:
+            if sum(1 for _ in run.records()) > 1:  # after the first record there was one
+                raise RunError(f"{run.path} has no {CHECKPOINT} to go on from: it was removed")
             run.rewind(0)
         if run is None or history.best is None or history.best_iteration == history.iteration:
             self.best = copied(self.learner)

@@ -66,7 +66,8 @@ def train(
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
         config.problem(splits.test)  # a way or shot that the test classes do not allow is told now
         facts = facts_of(config, splits, learner, tasks, problem)
-        say(f"validation on {problem.way}-way {problem.shot}-shot tasks, {problem.query} queries a class")
+        for line in told(splits, tasks, problem, learner):
+            say(line)
         if not there:
             run = RunFolder.create(out, {**config.json(), **facts})
         with run.claimed():
@@ -84,6 +85,23 @@ def train(
             )
             finish(run, learner, history)
         return history
+
+
+def told(splits: Splits, tasks: TaskSource, problem: ClassTasks, learner: Learner) -> list[str]:
+    """What a run trains on, in words."""
+    train, counts = splits.train, "/".join(str(len(part)) for part in splits)
+    shape = "x".join(map(str, train.image_shape))
+    note = f" ({train.note})" if train.note else ""
+    if isinstance(tasks, ClassTasks):
+        how = f"meta-training on {tasks.way}-way {tasks.shot}-shot tasks, queries a class: {tasks.query}"
+    else:
+        how = "pretraining on ordinary batches of all classes"
+    normalised = f"; queries normalised by {learner.statistics} statistics" if learner.norms() else ""
+    return [
+        f"{train.name}: {counts} meta-train/validation/test classes, examples {shape}{note}",
+        f"{how}; threads: {torch.get_num_threads()}{normalised}",
+        f"validation on {problem.way}-way {problem.shot}-shot tasks, queries a class: {problem.query}",
+    ]
 
 
 @contextmanager

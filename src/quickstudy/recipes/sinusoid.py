@@ -15,13 +15,14 @@ from quickstudy.outer.session import threads
 from quickstudy.recipes.recipe import Setting, provenance
 from quickstudy.tasks import Sinusoids
 
+HIDDEN, INNER_LR, OUTER_LR, META_BATCH = (40, 40), 0.01, 1e-3, 25
 RATES = (0.001, 0.003, 0.01, 0.02, 0.05, 0.1)
 
 
 def sinusoid_maml(steps: int, seed: int = 0) -> MAML:
     """The paper's learner: 40-40 MLP, rate 0.01; with `steps=0` it is pretrained on all tasks instead."""
     with seeded(seed):
-        return MAML(mlp(1, (40, 40)), way=1, inner_lr=0.01, steps=steps)
+        return MAML(mlp(1, HIDDEN), way=1, inner_lr=INNER_LR, steps=steps)
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class SinusoidRecipe:
                     training,
                     validation=validation,
                     iterations=self.iterations,
-                    meta_batch=25,
-                    outer_lr=1e-3,
+                    meta_batch=META_BATCH,
+                    outer_lr=OUTER_LR,
                     validation_tasks=200,
                     run=run,
                     progress=Bar(f"sinusoids, {name}"),
@@ -93,7 +94,14 @@ class SinusoidRecipe:
             "published": self.source,
             "seeds": [self.seed],
             "training_seconds": round(seconds, 1),
-            "iterations": self.iterations,
+            "config": {
+                "iterations": self.iterations,
+                "meta_batch": META_BATCH,
+                "outer_lr": OUTER_LR,
+                "inner_lr": INNER_LR,
+                "body": list(HIDDEN),
+                "shot": 10,
+            },
             "results": rows,
         }
 
