@@ -217,6 +217,5 @@ class ClassTasks:
         save_draw(Path(path), draw, self.data, self._sizes.way.high, self.describe())
 
 
-def tasks(data: ClassDataset, way: Count = 5, shot: Count = 1, **options: Any) -> ClassTasks:
-    """`ClassTasks(data, way, shot, …)`: the tasks of a data set."""
-    return ClassTasks(data, way, shot, **options)
+tasks = ClassTasks
+"""The short name: `qs.tasks(data, way=5, shot=1)`."""
