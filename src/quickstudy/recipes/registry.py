@@ -30,6 +30,7 @@ RECIPES: dict[str, Experiment] = {
             Measure(5, 5, statistics="running", paper=99.7, target=99.4),
             Measure(20, 1, statistics="running", paper=96.0, target=94.5),
             Measure(5, 1, statistics="support"),
+            Measure(5, 1, 1, statistics="batch"),
             Measure(5, 1, statistics="batch"),
         ),
     ),
@@ -68,6 +69,7 @@ RECIPES: dict[str, Experiment] = {
         measures=(
             Measure(5, 1, statistics="batch", search=True, paper=98.7, target=97.5),
             Measure(5, 1, 1, statistics="batch", search=True, paper=98.7, target=97.5),
+            Measure(5, 1, 1, statistics="batch"),
             Measure(5, 1, statistics="batch"),
             Measure(5, 1, statistics="support"),
             Measure(5, 1, statistics="running"),
