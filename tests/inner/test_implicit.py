@@ -50,7 +50,10 @@ def test_at_the_minimum_it_is_the_unrolled_meta_gradient(mapped: bool) -> None:
         def one(x: Tensor, y: Tensor) -> Tensor:
             with vectorised():
                 z, start = torch.tanh(x @ features), {"w": w, "b": b}
-                loss = lambda p, s: F.cross_entropy(z @ p["w"] + p["b"], y)  # noqa: E731
+
+                def loss(p: Params, step: int) -> Tensor:
+                    return F.cross_entropy(z @ p["w"] + p["b"], y)
+
                 end = method(start)(InnerProblem(start, loss, sgd(0.5), 400)).params
                 return (end["w"] ** 3).sum() + end["b"].sin().sum() + z.sum()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from typing import Literal, get_origin
+from typing import Literal, Union, get_args, get_origin
 
 import pytest
 import torch
@@ -43,8 +43,9 @@ def test_every_option_has_a_default_and_is_explained(name: str) -> None:
     for option, parameter in options(kind).items():
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
         assert parameter.default is not inspect.Parameter.empty, option
-        words = get_origin(parameter.annotation) is Literal
-        assert words or isinstance(parameter.annotation, (type, types.UnionType)), option
+        union = get_origin(parameter.annotation) in (Union, types.UnionType)
+        kinds = get_args(parameter.annotation) if union else (parameter.annotation,)
+        assert all(isinstance(kind, type) or get_origin(kind) is Literal for kind in kinds), option
         assert help_[option], option
         assert "\n" not in help_[option]
     assert kind.__doc__

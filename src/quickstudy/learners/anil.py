@@ -29,7 +29,7 @@ class ANIL(MAML):
         steps: int = 5,
         test_steps: int | None = None,
         inner_params: str = "head",
-        gradient: MethodName = "unrolled",
+        gradient: MethodName | None = None,
     ) -> None:
         super().__init__(
             body,

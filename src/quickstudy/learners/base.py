@@ -366,8 +366,9 @@ def at_least_zero(*, whole: bool = False, **options: float | None) -> None:
 
 def width(body: nn.Module) -> int:
     """The number of features a body returns, which it states as `features`."""
+    features: Any = getattr(body, "features", None)
     try:
-        return operator.index(getattr(body, "features", None))  # type: ignore[arg-type]  # None is caught
+        return operator.index(features)
     except TypeError:
         raise UserError(
             f"the body {type(body).__name__} does not say how many features it returns: set body.features"

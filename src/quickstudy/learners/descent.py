@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,20 +32,21 @@ class DescentLearner(Learner):
         inner_lr: the inner loop's rate.
         steps: S, inner steps in meta-training.
         test_steps: inner steps in use; by default as many as in meta-training.
-        gradient: the way back through the inner loop: unrolled, the fastest; flat, the same meta-gradient
-            in memory that does not grow with the steps; first-order, without second derivatives.
+        gradient: the way back through the inner loop; by default the class's `method`.
     """
 
+    method: ClassVar[MethodName] = "unrolled"
+
     def __init__(
-        self, *, inner_lr: float, steps: int, test_steps: int | None, gradient: MethodName = "unrolled"
+        self, *, inner_lr: float, steps: int, test_steps: int | None, gradient: MethodName | None = None
     ) -> None:
         super().__init__()
         at_least_zero(inner_lr=inner_lr)
         at_least_zero(whole=True, steps=steps, test_steps=test_steps)
         self.inner_lr, self.steps, self.test_steps = inner_lr, steps, test_steps
-        if gradient not in METHODS:
+        if gradient is not None and gradient not in METHODS:
             raise unknown("gradient", gradient, METHODS)
-        self.gradient: MethodName | Method = gradient
+        self.gradient: MethodName | Method | None = gradient
 
     @property
     @abstractmethod
@@ -85,7 +86,7 @@ class DescentLearner(Learner):
             return task_loss(headed(weights, z), support.y)
 
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
-        solution = solve(InnerProblem(params, loss, self.rule(), steps), self.gradient)
+        solution = solve(InnerProblem(params, loss, self.rule(), steps), self.gradient or self.method)
         weights = {**fixed, **solution.params}
         if not head_only and self.norms() and (self.statistics == "support" or self.training):
             # Only where queries are normalised by these moments is a graph of them of use.

@@ -5,15 +5,13 @@ As MAML, but each inner gradient counts as a constant of the meta-gradient, whic
 
 from __future__ import annotations
 
-from torch import nn
-
 from quickstudy.learners.maml import MAML
 
 
 class FOMAML(MAML):
     """First-order MAML: the query gradient at the adapted weights is applied to the initialisation.
 
-    Its arguments are MAML's but for `gradient`.
+    Its arguments are MAML's.
 
     Example:
         >>> from quickstudy.nets import mlp
@@ -22,22 +20,4 @@ class FOMAML(MAML):
         3
     """
 
-    def __init__(
-        self,
-        body: nn.Module,
-        *,
-        way: int,
-        inner_lr: float = 0.4,
-        steps: int = 1,
-        test_steps: int | None = None,
-        inner_params: str = "all",
-    ) -> None:
-        super().__init__(
-            body,
-            way=way,
-            inner_params=inner_params,
-            inner_lr=inner_lr,
-            steps=steps,
-            test_steps=test_steps,
-            gradient="first-order",
-        )
+    method = "first-order"

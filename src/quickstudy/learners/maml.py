@@ -28,7 +28,8 @@ class MAML(HeadLearner):
         inner_params: what the inner loop moves: all, head, body, filters (all but normalisation scales and
             shifts), or a regular expression over parameter names; never parameters that need no gradient.
         gradient: the way back through the inner loop: unrolled, the fastest; flat, the same meta-gradient
-            in memory that does not grow with the steps; first-order, without second derivatives.
+            in memory that does not grow with the steps; first-order, without second derivatives. By default
+            unrolled for MAML and ANIL, first-order for first-order MAML.
 
     Example:
         >>> from quickstudy.nets import conv4
@@ -47,7 +48,7 @@ class MAML(HeadLearner):
         steps: int = 1,
         test_steps: int | None = None,
         inner_params: str = "all",
-        gradient: MethodName = "unrolled",
+        gradient: MethodName | None = None,
     ) -> None:
         super().__init__(
             body,

@@ -40,7 +40,7 @@ class ProtoMAML(DescentLearner):
         inner_lr: float = 0.02,
         steps: int = 3,
         test_steps: int | None = None,
-        gradient: MethodName = "unrolled",
+        gradient: MethodName | None = None,
     ) -> None:
         super().__init__(inner_lr=inner_lr, steps=steps, test_steps=test_steps, gradient=gradient)
         self.body = self.accept(body)

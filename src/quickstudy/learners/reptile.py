@@ -45,6 +45,7 @@ class Reptile(HeadLearner):
     """
 
     outer = Outer(optimizer="sgd", outer_lr=1.0, schedule="linear", meta_batch=5, strategy="vmap")
+    method = "first-order"
 
     def __init__(
         self,
@@ -56,14 +57,7 @@ class Reptile(HeadLearner):
         inner_batch: int = 10,
         test_steps: int | None = 50,
     ) -> None:
-        super().__init__(
-            body,
-            way=way,
-            inner_lr=inner_lr,
-            steps=steps,
-            test_steps=test_steps,
-            gradient="first-order",
-        )
+        super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, test_steps=test_steps)
         at_least_zero(whole=True, inner_batch=inner_batch)
         if steps < 1 or inner_batch < 1:
             raise UserError(f"steps and inner_batch must be at least 1, not {steps} and {inner_batch}")

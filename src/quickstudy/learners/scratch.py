@@ -24,11 +24,10 @@ class Scratch(HeadLearner):
 
     trains_on: ClassVar[TrainsOn] = "nothing"
     outer = Outer(strategy="vmap")
+    method = "first-order"
 
     def __init__(self, body: nn.Module, *, way: int, inner_lr: float = 0.01, steps: int = 30) -> None:
-        super().__init__(
-            body, way=way, inner_lr=inner_lr, steps=steps, test_steps=None, gradient="first-order"
-        )
+        super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, test_steps=None)
 
     def rule(self) -> Rule:
         return adam(self.inner_lr)

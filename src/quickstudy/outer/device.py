@@ -36,6 +36,7 @@ def find_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises whichever
+    # An unknown word is a RuntimeError; a back end that torch was built without raises any of the three.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"there is no device {name!r} here: leave --device away, or give cpu") from error
     return device
