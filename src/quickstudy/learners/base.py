@@ -28,6 +28,7 @@ from quickstudy.inner.mapping import Strategy
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.learners.predictor import Predictor
+from quickstudy.nets.native import kernels
 from quickstudy.nets.norm import BatchNorm, Moments, Statistics, normalised_by
 from quickstudy.tasks.task import Support, Task, as_input
 
@@ -331,7 +332,7 @@ def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Suppor
 
 def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments) -> Tensor:
     """`net(x)` with these weights and statistics instead of its own."""
-    with normalised_by(moments):
+    with normalised_by(moments), kernels(not inside_map()):
         return torch.func.functional_call(net, weights, (x,))
 
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
+from quickstudy.nets.fused import Block, Convolution
+from quickstudy.nets.native import Native, native
 from quickstudy.nets.norm import BatchNorm, make_norm
 
 
@@ -28,11 +30,31 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not isinstance(self.norm, BatchNorm):
             return F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
-        sign = torch.where(self.norm.weight.detach() < 0, -1.0, 1.0).to(x.dtype)  # [D]
+        sign = self.norm.sign()
         assert self.conv.bias is not None
         y = F.conv2d(x, self.conv.weight * sign.view(-1, 1, 1, 1), self.conv.bias * sign, padding=1)
         y, scale, shift = self.norm.unscaled(y, sign)
         return F.relu(F.max_pool2d(y, 2) * scale.view(-1, 1, 1) + shift.view(-1, 1, 1))
+
+    def channels_first(self, kernels: Native, x: Tensor) -> Tensor:
+        """The same function of `[C, H, W, B]`, to `[D, H/2, W/2, B]`.
+
+        A batch's own mean takes the convolution's bias away again, whose gradient so is zero.
+        """
+        norm, weight, bias = self.norm, self.conv.weight.contiguous(), self.conv.bias
+        assert isinstance(norm, BatchNorm)
+        assert bias is not None
+        if norm.fused(x.numel() // x.shape[0]):
+            scale, shift = norm.weight.contiguous(), norm.bias.contiguous()
+            h, mean, var = Block.apply(kernels, x, weight, scale, shift, norm.eps)
+            norm.note(mean + bias.detach(), var)
+            return h
+        sign = norm.sign()
+        y = Convolution.apply(kernels, x, weight * sign.view(-1, 1, 1, 1)) + (bias * sign).view(-1, 1, 1, 1)
+        y, scale, shift = norm.unscaled(y.permute(3, 0, 1, 2), sign)
+        pooled = F.max_pool2d(y.permute(1, 0, 2, 3), 2)  # [D, B, H/2, W/2]
+        z = F.relu(pooled * scale.view(-1, 1, 1, 1) + shift.view(-1, 1, 1, 1))
+        return z.permute(0, 2, 3, 1).contiguous()
 
 
 class Conv4(nn.Sequential):
@@ -46,6 +68,20 @@ class Conv4(nn.Sequential):
         if norm not in ("group", "layer"):  # torch cannot map these over tasks in this layout
             # The layout in which CPU convolutions are fastest; torch's stub of `to` leaves it out.
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, input: Tensor) -> Tensor:
+        blocks = [block for block in self if isinstance(block, ConvBlock)]
+        kernels = (
+            native(input, blocks[0].conv.weight)
+            if input.ndim == 4 and isinstance(blocks[0].norm, BatchNorm)
+            else None
+        )
+        if kernels is None:
+            return super().forward(input)
+        x = input.permute(1, 2, 3, 0).contiguous()  # [C, H, W, B]
+        for block in blocks:
+            x = block.channels_first(kernels, x)
+        return x.permute(3, 0, 1, 2).flatten(1)
 
 
 def conv4(

@@ -134,20 +134,34 @@ class BatchNorm(nn.Module):
         dims = [0, *range(2, x.ndim)]
         var, mean = torch.var_mean(x, dims, correction=0)
         mean = mean * sign
-        if block:
-            block.moments.note(self, mean, var)
+        self.note(mean, var)
         return mean, var
 
     def normalised(self, x: Tensor, sign: Tensor | float = 1.0) -> Tensor | None:
         """`x`, `sign` times the layer's input, with mean 0 and variance 1 by the fused
         kernel; None where the moments must carry gradients."""
-        block, n = _active.get(), x.numel() // x.shape[1]
-        if block is None or not block.moments.fused or block.moments.source != "batch" or n < 2:
+        n = x.numel() // x.shape[1]
+        if not self.fused(n):
             return None
         mean, var = torch.zeros_like(self.mean), torch.ones_like(self.var)
         y = F.batch_norm(x, mean, var, training=True, momentum=1.0, eps=self.eps)
-        block.moments.note(self, mean * sign, var * ((n - 1) / n))  # torch notes the unbiased variance
+        self.note(mean * sign, var * ((n - 1) / n))  # torch notes the unbiased variance
         return y
+
+    def fused(self, n: int) -> bool:
+        """Whether a channel's n numbers are normalised by their own moments, which need carry no gradient."""
+        block = _active.get()
+        return block is not None and block.moments.fused and block.moments.source == "batch" and n > 1
+
+    def note(self, mean: Tensor, var: Tensor) -> None:
+        """Keep what the layer saw in the moments of this call."""
+        block = _active.get()
+        if block:
+            block.moments.note(self, mean, var)
+
+    def sign(self) -> Tensor:
+        """1 or -1 `[C]`: that of each scale."""
+        return torch.where(self.weight.detach() < 0, -1.0, 1.0).to(self.weight.dtype)
 
     def unscaled(self, x: Tensor, sign: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """`(y, scale, shift)`, the last two `[C]`: the layer of `sign * x` is `y * scale + shift`."""

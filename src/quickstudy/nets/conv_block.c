@@ -1,0 +1,452 @@
+/* One block of the few-shot convolutional net: 3x3 convolution, batch normalisation, ReLU, 2x2 max pooling; the
+ * way back through it, and the way back through that one, as a meta-gradient needs it.
+ *
+ * Pictures lie as [channel, row, column, example]: the examples of a task, which go the same way, are neighbours,
+ * so that every loop is over whole vectors, a shift by one column is a shift by B numbers, and a convolution needs
+ * no copy of its input but one with a border of zeros. Built once for float and once for double.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef REAL
+#define REAL float
+#endif
+typedef REAL real;
+
+#if defined(__AVX512F__)
+#define BYTES 64
+#define ACROSS 6
+#elif defined(__AVX__)
+#define BYTES 32
+#define ACROSS 3
+#else
+#define BYTES 16
+#define ACROSS 4
+#endif
+#define LANES ((int)(BYTES / sizeof(real)))
+#define DEEP 4 /* output channels that share each load; DEEP * ACROSS sums stay in registers */
+#define CACHE 262144 /* bytes */
+#define TAPS 6 /* in a weight gradient: taps that share each load */
+typedef real vec __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
+#define UNROLL _Pragma("GCC unroll 8")
+#define ONCE _Pragma("GCC unroll 1")
+#define INLINE static inline __attribute__((always_inline))
+
+typedef struct {
+    long B, Ci, Co, H, W;
+} Dims;
+
+/* ------------------------------------------------------------------ memory of a thread, kept from call to call */
+
+typedef struct {
+    real *at;
+    size_t size;
+} Block;
+enum { X, G, V, D, WEIGHTS, SUMS, FULL, ROWS, BLOCKS };
+static _Thread_local Block memory[BLOCKS];
+
+static real *need(int which, size_t count) {
+    Block *m = &memory[which];
+    if (m->size < count) {
+        free(m->at);
+        m->at = NULL, m->size = 0;
+        if (posix_memalign((void **)&m->at, 64, count * sizeof(real))) return NULL;
+        m->size = count;
+    }
+    return m->at;
+}
+
+/* A bordered copy: rows of B zeros, W*B numbers, B zeros, and a vector of zeros that a load may run into. */
+static long row(const Dims *d) { return (d->W + 2) * d->B + LANES; }
+static long plane(const Dims *d) { return (d->H + 2) * row(d); }
+
+static real *bordered(const Dims *d, int which, long channels) {
+    const long count = channels * plane(d) + ACROSS * LANES + 2 * d->B, n = d->W * d->B;
+    real *to = need(which, count);
+    if (!to) return NULL;
+    for (long c = 0; c < channels; c++) {
+        real *at = to + c * plane(d);
+        memset(at, 0, (row(d) + d->B) * sizeof(real));
+        for (long i = 1; i < d->H; i++) memset(at + i * row(d) + d->B + n, 0, (row(d) - n) * sizeof(real));
+        memset(at + d->H * row(d) + d->B + n, 0, (2 * row(d) - d->B - n) * sizeof(real));
+    }
+    memset(to + channels * plane(d), 0, (ACROSS * LANES + 2 * d->B) * sizeof(real));
+    return to;
+}
+
+static real *with_border(const Dims *d, int which, long channels, const real *from) {
+    const long n = d->W * d->B;
+    real *to = bordered(d, which, channels);
+    if (to)
+        for (long c = 0; c < channels; c++)
+            for (long i = 0; i < d->H; i++)
+                memcpy(to + c * plane(d) + (i + 1) * row(d) + d->B, from + (c * d->H + i) * n, n * sizeof(real));
+    return to;
+}
+
+/* ------------------------------------------------------------------------------------------------ convolution */
+
+/* out[DEEP, count numbers of one row] = (or, to add, +=) the sum over input channels and taps. */
+INLINE void conv_tile(const real *x, long plane, long row, long B, long Ci, const real *w, real *out, long stride,
+                      int deep, long count, int add, const int across) {
+    vec sum[DEEP][ACROSS];
+    UNROLL for (int c = 0; c < DEEP; c++) UNROLL for (int n = 0; n < across; n++) sum[c][n] = (vec){0};
+    for (long ci = 0; ci < Ci; ci++)
+        ONCE for (int i = 0; i < 3; i++) {
+            const real *at = x + ci * plane + i * row;
+            ONCE for (int j = 0; j < 3; j++, at += B, w += DEEP) {
+                vec spread[DEEP];
+                UNROLL for (int c = 0; c < DEEP; c++) spread[c] = w[c] - (vec){0};
+                UNROLL for (int n = 0; n < across; n++) {
+                    const vec v = *(const vec *)(at + n * LANES);
+                    UNROLL for (int c = 0; c < DEEP; c++) sum[c][n] += v * spread[c];
+                }
+            }
+        }
+    UNROLL for (int c = 0; c < DEEP; c++) {
+        if (c >= deep) break;
+        real *to = out + c * stride;
+        UNROLL for (int n = 0; n < across; n++) {
+            const long left = count - n * LANES;
+            if (left >= LANES)
+                *(vec *)(to + n * LANES) = sum[c][n] + (add ? *(vec *)(to + n * LANES) : (vec){0});
+            else {
+                real last[LANES] = {0};
+                if (add) memcpy(last, to + n * LANES, left * sizeof(real));
+                *(vec *)last += sum[c][n];
+                memcpy(to + n * LANES, last, left * sizeof(real));
+            }
+        }
+    }
+}
+
+/* out [Co, H, W, B] = (or, to add, +=) the convolution of a bordered x with w; transposed: with w of [Ci, Co, 3, 3], turned round. */
+static __attribute__((noinline)) int conv(const Dims *d, const real *x, long Ci, const real *w, long Co, int transposed, int add,
+                real *out) {
+    long tiles = (Co + DEEP - 1) / DEEP, n = d->W * d->B;
+    real *packed = need(WEIGHTS, tiles * Ci * 9 * DEEP), *to = packed;
+    if (!packed) return 1;
+    for (long t = 0; t < tiles; t++)
+        for (long ci = 0; ci < Ci; ci++)
+            for (int k = 0; k < 9; k++)
+                for (int c = 0; c < DEEP; c++) {
+                    long co = t * DEEP + c;
+                    *to++ = co >= Co ? 0 : transposed ? w[(ci * Co + co) * 9 + 8 - k] : w[(co * Ci + ci) * 9 + k];
+                }
+    for (long i = 0; i < d->H; i++)
+        for (long v = 0; v < n; v += ACROSS * LANES) {
+            long count = n - v < ACROSS * LANES ? n - v : ACROSS * LANES;
+            for (long t = 0; t < tiles; t++) {
+                int deep = Co - t * DEEP < DEEP ? Co - t * DEEP : DEEP;
+#define TILE(across)                                                                                             \
+    conv_tile(x + i * row(d) + v, plane(d), row(d), d->B, Ci, packed + t * Ci * 9 * DEEP,                         \
+              out + (t * DEEP * d->H + i) * n + v, d->H * n, deep, count, add, across)
+                switch ((count + LANES - 1) / LANES) {
+                case 1: TILE(1); break;
+                case 2: TILE(2); break;
+                case 3: TILE(3); break;
+#if ACROSS > 3
+                case 4: TILE(4); break;
+#endif
+#if ACROSS > 4
+                case 5: TILE(5); break;
+                case 6: TILE(6); break;
+#endif
+                }
+#undef TILE
+            }
+        }
+    return 0;
+}
+
+/* sum[DEEP, TAPS] += the products of the rows of g and of the rows of x that a tap shifts. */
+static __attribute__((noinline)) void correlate_tile(const real *const *g, const real *const *x, long from, long to, long row, long count, vec *sum) {
+    vec s[DEEP][TAPS];
+    UNROLL for (int c = 0; c < DEEP; c++) UNROLL for (int k = 0; k < TAPS; k++) s[c][k] = sum[c * TAPS + k];
+    ONCE for (long at = from; at < to; at += row)
+        ONCE for (long v = at; v < at + count; v += LANES) {
+            vec gv[DEEP];
+            UNROLL for (int c = 0; c < DEEP; c++) gv[c] = *(const vec *)(g[c] + v);
+            UNROLL for (int k = 0; k < TAPS; k++) {
+                const vec xv = *(const vec *)(x[k] + v);
+                UNROLL for (int c = 0; c < DEEP; c++) s[c][k] += gv[c] * xv;
+            }
+        }
+    UNROLL for (int c = 0; c < DEEP; c++) UNROLL for (int k = 0; k < TAPS; k++) sum[c * TAPS + k] = s[c][k];
+}
+
+/* out [Co, Ci, 3, 3] += the gradient of a convolution by its weights: x and g are bordered. */
+static int correlate(const Dims *d, const real *x, const real *g, real *out) {
+    long taps = 9 * d->Ci, tap_tiles = (taps + TAPS - 1) / TAPS, tiles = (d->Co + DEEP - 1) / DEEP;
+    vec *sums = (vec *)need(SUMS, tiles * tap_tiles * DEEP * TAPS * LANES);
+    if (!sums) return 1;
+    memset(sums, 0, tiles * tap_tiles * DEEP * TAPS * sizeof(vec));
+    /* As many rows at once as stay in a core's cache. */
+    long rows = CACHE / ((d->Ci + d->Co) * row(d) * sizeof(real));
+    rows = rows < 1 ? 1 : rows > d->H ? d->H : rows;
+    for (long from = 0; from < d->H; from += rows) {
+        const long to = from + rows < d->H ? from + rows : d->H;
+        for (long t = 0; t < tiles; t++)
+            for (long u = 0; u < tap_tiles; u++) {
+                const real *gs[DEEP], *xs[TAPS];
+                for (int c = 0; c < DEEP; c++) gs[c] = g + (t * DEEP + c < d->Co ? t * DEEP + c : 0) * plane(d) + row(d) + d->B;
+                for (int k = 0; k < TAPS; k++) {
+                    long tap = u * TAPS + k < taps ? u * TAPS + k : 0;
+                    xs[k] = x + tap / 9 * plane(d) + tap % 9 / 3 * row(d) + tap % 3 * d->B;
+                }
+                correlate_tile(gs, xs, from * row(d), to * row(d), row(d), d->W * d->B, sums + (t * tap_tiles + u) * DEEP * TAPS);
+            }
+    }
+    for (long co = 0; co < d->Co; co++)
+        for (long tap = 0; tap < taps; tap++) {
+            vec s = sums[((co / DEEP * tap_tiles + tap / TAPS) * DEEP + co % DEEP) * TAPS + tap % TAPS];
+            real total = 0;
+            for (int l = 0; l < LANES; l++) total += s[l];
+            out[co * taps + tap] += total;
+        }
+    return 0;
+}
+
+/* --------------------------------------------------------------- normalisation, pooling and ReLU of one channel */
+
+/* Where a window's largest number is: 1 for its right column, 2 for its lower row; 4 if ReLU lets nothing through.
+ * Kept as numbers of the same kind as all others, so that loops stay whole vectors. */
+enum { RIGHT = 1, LOWER = 2, DEAD = 4 };
+
+static real total(const real *y, const real *weight, real minus, long n) {
+    /* sum of weight * (y - minus); weight NULL: y - minus itself, squared. */
+    vec s[4] = {0};
+    long p = 0;
+    for (; p + 4 * LANES <= n; p += 4 * LANES)
+        UNROLL for (int k = 0; k < 4; k++) {
+            const vec c = *(const vec *)(y + p + k * LANES) - minus;
+            s[k] += (weight ? *(const vec *)(weight + p + k * LANES) : c) * c;
+        }
+    real sum = 0;
+    for (; p < n; p++) sum += (weight ? weight[p] : y[p] - minus) * (y[p] - minus);
+    s[0] = (s[0] + s[1]) + (s[2] + s[3]);
+    for (int l = 0; l < LANES; l++) sum += s[0][l];
+    return sum;
+}
+
+static real mean_of(const real *y, long n) {
+    vec s[4] = {0};
+    long p = 0;
+    for (; p + 4 * LANES <= n; p += 4 * LANES) UNROLL for (int k = 0; k < 4; k++) s[k] += *(const vec *)(y + p + k * LANES);
+    real sum = 0;
+    for (; p < n; p++) sum += y[p];
+    s[0] = (s[0] + s[1]) + (s[2] + s[3]);
+    for (int l = 0; l < LANES; l++) sum += s[0][l];
+    return sum / n;
+}
+
+/* Rows of one number for each window, and of one for each of a row's W * B places: copied from the left places to
+ * the windows, or from the windows to both places. All else is whole vectors, however few examples there are. */
+INLINE void narrow(const Dims *d, const real *restrict row, real *restrict windows) {
+    const long B = d->B;
+    for (long j = 0; j < d->W / 2; j++, row += 2 * B, windows += B)
+        ONCE for (long b = 0; b < B; b++) windows[b] = row[b];
+}
+
+INLINE void widen(const Dims *d, const real *restrict windows, real *restrict row) {
+    const long B = d->B;
+    for (long j = 0; j < d->W / 2; j++, row += 2 * B, windows += B)
+        ONCE for (long b = 0; b < B; b++) row[b] = row[B + b] = windows[b];
+}
+
+/* Rows that the loops below work in. */
+typedef struct {
+    real *a, *b, *c, *d, *column; /* column: 0 in a left place, 1 in a right one */
+} Rows;
+
+static int rows(const Dims *d, Rows *r) {
+    const long n = d->W * d->B + d->B;
+    real *at = need(ROWS, 5 * n);
+    if (!at) return 1;
+    memset(at, 0, 5 * n * sizeof(real));
+    *r = (Rows){at, at + n, at + 2 * n, at + 3 * n, at + 4 * n};
+    for (long p = 0; p < n; p++) r->column[p] = p / d->B % 2;
+    return 0;
+}
+
+/* One channel: h = ReLU(scale * pooled + shift), pooled = (largest of each window - mean) r; of a scale below 0
+ * the smallest. */
+static void pool(const Dims *d, const Rows *rows, const real *restrict y, real mean, real r, real scale, real shift,
+                 real *restrict h, real *restrict pooled, real *restrict chosen) {
+    const long n = d->W * d->B, B = d->B, half = d->W / 2 * B;
+    const real sign = scale < 0 ? -1 : 1;
+    real *restrict most = rows->a, *restrict lower = rows->b, *restrict best = rows->c, *restrict place = rows->d;
+    for (long i = 0; i < d->H / 2; i++, h += half, pooled += half, chosen += half) {
+        const real *restrict top = y + 2 * i * n, *restrict low = top + n;
+        for (long p = 0; p < n; p++) {
+            const real a = sign * top[p], b = sign * low[p];
+            lower[p] = b > a ? LOWER : 0;
+            most[p] = b > a ? b : a;
+        }
+        for (long p = 0; p < n; p++) {
+            place[p] = most[p + B] > most[p] ? RIGHT + lower[p + B] : lower[p];
+            best[p] = most[p + B] > most[p] ? most[p + B] : most[p];
+        }
+        narrow(d, best, pooled);
+        narrow(d, place, chosen);
+        for (long m = 0; m < half; m++) {
+            const real z = (sign * pooled[m] - mean) * r, out = scale * z + shift;
+            pooled[m] = z;
+            h[m] = out > 0 ? out : 0;
+            chosen[m] = out > 0 ? chosen[m] : chosen[m] + DEAD;
+        }
+    }
+}
+
+/* One channel, the way back: to (bordered) = c0 + c1 y + c2 v, and at the places that were chosen c3 g. */
+static void spread(const Dims *d, const Rows *rows, const real *restrict y, const real *restrict v,
+                   const real *restrict g, const real *restrict chosen, real c0, real c1, real c2, real c3,
+                   real *restrict to) {
+    const long n = d->W * d->B, half = d->W / 2 * d->B;
+    real *restrict live = rows->a, *restrict wide = rows->b, *restrict place = rows->c;
+    const real *restrict column = rows->column;
+    to += row(d) + d->B;
+    memset(wide, 0, n * sizeof(real)), memset(place, 0, n * sizeof(real));
+    for (long i = 0; i < d->H; i++, to += row(d), y += n) {
+        const real here = i % 2 ? LOWER : 0;
+        if (i / 2 >= d->H / 2)
+            memset(wide, 0, n * sizeof(real)); /* a last row that no window holds */
+        else if (!(i % 2)) {
+            for (long m = 0; m < half; m++) live[m] = chosen[m] < DEAD ? c3 * g[m] : 0;
+            widen(d, live, wide);
+            widen(d, chosen, place);
+            g += half, chosen += half;
+        }
+        if (v) {
+            for (long p = 0; p < n; p++)
+                to[p] = c0 + c1 * y[p] + c2 * v[p] + (place[p] == column[p] + here ? wide[p] : 0);
+            v += n;
+        } else
+            for (long p = 0; p < n; p++) to[p] = c0 + c1 * y[p] + (place[p] == column[p] + here ? wide[p] : 0);
+    }
+}
+
+/* One channel, the way back of the way back: of v, the adjoint of y's gradient, the sum of v g is returned, and
+ * `out` is the adjoint of g: at the chosen places a (v - v0 - v1 pooled) + p pooled + q. */
+static real gather(const Dims *d, const Rows *rows, const real *restrict v, const real *restrict g,
+                   const real *restrict pooled, const real *restrict chosen, real a, real v0, real v1, real p_, real q,
+                   real *restrict out) {
+    const long n = d->W * d->B, B = d->B, half = d->W / 2 * B;
+    real *restrict place = rows->a, *restrict side = rows->b, *restrict at = rows->c;
+    real sum = 0;
+    for (long i = 0; i < d->H / 2; i++, g += half, pooled += half, chosen += half, out += half) {
+        const real *restrict top = v + 2 * i * n, *restrict low = top + n;
+        for (long m = 0; m < half; m++) out[m] = chosen[m] < DEAD ? chosen[m] : chosen[m] - DEAD;
+        widen(d, out, place);
+        for (long p = 0; p < n; p++) side[p] = place[p] < LOWER ? top[p] : low[p];
+        for (long p = 0; p < n; p++) at[p] = place[p] == RIGHT || place[p] == RIGHT + LOWER ? side[p + B] : side[p];
+        narrow(d, at, out);
+        for (long m = 0; m < half; m++) {
+            const real live = chosen[m] < DEAD ? 1 : 0;
+            sum += live * out[m] * g[m];
+            out[m] = live * (a * (out[m] - v0 - pooled[m] * v1) + p_ * pooled[m] + q);
+        }
+    }
+    return sum;
+}
+
+/* ------------------------------------------------------------------------------------------------- the block */
+
+int block_conv(const Dims *d, int transposed, const real *x, const real *w, real *out) {
+    long Ci = transposed ? d->Co : d->Ci, Co = transposed ? d->Ci : d->Co;
+    const real *xp = with_border(d, X, Ci, x);
+    return !xp || conv(d, xp, Ci, w, Co, transposed, 0, out);
+}
+
+int block_correlate(const Dims *d, const real *x, const real *g, real *out) {
+    const real *xp = with_border(d, X, d->Ci, x), *gp = with_border(d, G, d->Co, g);
+    memset(out, 0, d->Co * d->Ci * 9 * sizeof(real));
+    return !xp || !gp || correlate(d, xp, gp, out);
+}
+
+int block_forward(const Dims *d, double eps, const real *x, const real *w, const real *scale, const real *shift,
+                  real *y, real *h, real *pooled, real *chosen, real *mean, real *var) {
+    const long n = d->H * d->W * d->B, q = (d->H / 2) * (d->W / 2) * d->B;
+    Rows work;
+    if (rows(d, &work) || block_conv(d, 0, x, w, y)) return 1;
+    for (long c = 0; c < d->Co; c++) {
+        mean[c] = mean_of(y + c * n, n);
+        var[c] = total(y + c * n, NULL, mean[c], n) / n;
+        const real r = 1 / sqrt(var[c] + eps);
+        pool(d, &work, y + c * n, mean[c], r, scale[c], shift[c], h + c * q, pooled + c * q, chosen + c * q);
+    }
+    return 0;
+}
+
+/* The gradient by y, bordered; and the gradients by scale and shift, S1 = sum of g * pooled and S0 = sum of g. */
+static real *back_to_y(const Dims *d, double eps, const real *gh, const real *scale, const real *y, const real *pooled,
+                       const real *chosen, const real *mean, const real *var, real *S1, real *S0) {
+    const long n = d->H * d->W * d->B, q = (d->H / 2) * (d->W / 2) * d->B;
+    real *dy = bordered(d, D, d->Co);
+    Rows work;
+    if (!dy || rows(d, &work)) return NULL;
+    for (long c = 0; c < d->Co; c++) {
+        const real *g = gh + c * q, *p = pooled + c * q, r = 1 / sqrt(var[c] + eps), a = scale[c] * r;
+        const real *k = chosen + c * q;
+        real s0 = 0, s1 = 0;
+        for (long m = 0; m < q; m++) {
+            const real z = k[m] < DEAD ? g[m] : 0;
+            s0 += z, s1 += z * p[m];
+        }
+        const real c1 = -a * r * s1 / n, c0 = -a * s0 / n - c1 * mean[c];
+        spread(d, &work, y + c * n, NULL, g, k, c0, c1, 0, a, dy + c * plane(d));
+        S0[c] = s0, S1[c] = s1;
+    }
+    return dy;
+}
+
+int block_backward(const Dims *d, double eps, const real *gh, const real *x, const real *w, const real *scale,
+                   const real *y, const real *pooled, const real *chosen, const real *mean, const real *var,
+                   real *dx, real *dw, real *dscale, real *dshift) {
+    const real *xp = with_border(d, X, d->Ci, x);
+    const real *dy = back_to_y(d, eps, gh, scale, y, pooled, chosen, mean, var, dscale, dshift);
+    if (!xp || !dy) return 1;
+    memset(dw, 0, d->Co * d->Ci * 9 * sizeof(real));
+    if (correlate(d, xp, dy, dw)) return 1;
+    if (!dx) return 0;
+    return conv(d, dy, d->Co, w, d->Ci, 1, 0, dx);
+}
+
+/* The way back through block_backward: from adjoints of dx (or NULL), dw, dscale and dshift to those of its inputs.
+ *
+ * With yh = (y - mean) r, n numbers a channel, g the gradient that ReLU lets through and v the adjoint of dy,
+ *     dy = scale r (g at the chosen - S0 / n - yh S1 / n),    D = sum v g - S0 mean(v) - S1 mean(v yh),
+ *     phi = sum v dy + p S1 + q S0 = scale r D + p S1 + q S0,
+ * which is differentiated by g, by scale and by y, the last through yh and through r.
+ */
+int block_twice(const Dims *d, double eps, const real *ax, const real *aw, const real *ascale, const real *ashift,
+                const real *gh, const real *x, const real *w, const real *scale, const real *y, const real *pooled,
+                const real *chosen, const real *mean, const real *var, real *S1, real *S0, real *dgh, real *dx,
+                real *dw, real *dscale) {
+    const long n = d->H * d->W * d->B, q = (d->H / 2) * (d->W / 2) * d->B;
+    const real *xp = with_border(d, X, d->Ci, x), *axp = ax ? with_border(d, G, d->Ci, ax) : NULL;
+    const real *dy = back_to_y(d, eps, gh, scale, y, pooled, chosen, mean, var, S1, S0);
+    real *v = need(FULL, d->Co * n), *ay = bordered(d, V, d->Co);
+    Rows work;
+    if (!xp || (ax && !axp) || !dy || !v || !ay || rows(d, &work)) return 1;
+    if (conv(d, xp, d->Ci, aw, d->Co, 0, 0, v)) return 1;
+    if (ax && conv(d, axp, d->Ci, w, d->Co, 0, 1, v)) return 1;
+    for (long c = 0; c < d->Co; c++) {
+        const real *vc = v + c * n, *yc = y + c * n, *g = gh + c * q, *k = chosen + c * q;
+        const real r = 1 / sqrt(var[c] + eps), mu = mean[c], a = scale[c] * r, s0 = S0[c], s1 = S1[c];
+        const real v0 = mean_of(vc, n), v1 = total(yc, vc, mu, n) / n * r; /* mean(v), mean(v yh) */
+        const real sum = gather(d, &work, vc, g, pooled + c * q, k, a, v0, v1, ascale[c], ashift[c], dgh + c * q);
+        const real D_ = sum - s0 * v0 - s1 * v1;
+        /* phi by yh, U = e v + f g at the chosen; u0 = mean(U), u1 = mean(U yh). */
+        const real e = -a * s1 / n, f = ascale[c] - a * v1, u0 = e * v0 + f * s0 / n, u1 = e * v1 + f * s1 / n;
+        const real c1 = -r * r * (u1 + a * D_ / n), c0 = -r * u0 - c1 * mu;
+        spread(d, &work, yc, vc, g, k, c0, c1, r * e, r * f, ay + c * plane(d));
+        dscale[c] = r * D_;
+    }
+    memset(dw, 0, d->Co * d->Ci * 9 * sizeof(real));
+    if (correlate(d, xp, ay, dw)) return 1;
+    if (ax && correlate(d, axp, dy, dw)) return 1;
+    if (!dx) return 0;
+    return conv(d, ay, d->Co, w, d->Ci, 1, 0, dx) || conv(d, dy, d->Co, aw, d->Ci, 1, 1, dx);
+}

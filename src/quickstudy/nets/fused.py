@@ -1,0 +1,143 @@
+"""A block of the convolutional net as one operation, with its way back and the way back of that.
+
+Pictures lie as `[C, H, W, B]` here, a task's examples side by side; see `conv_block.c` for the formulas. A
+block can be differentiated twice, its convolution any number of times.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from quickstudy.nets.native import Dims, Native
+
+
+def dims(x: Tensor, w: Tensor) -> Dims:
+    """The sizes of a convolution of `[Ci, H, W, B]` by `[Co, Ci, 3, 3]`."""
+    return Dims(x.shape[3], w.shape[1], w.shape[0], x.shape[1], x.shape[2])
+
+
+class Convolution(torch.autograd.Function):
+    """`[Ci, H, W, B]` by `[Co, Ci, 3, 3]`, with a border of zeros: `[Co, H, W, B]`."""
+
+    @staticmethod
+    def forward(ctx: Any, native: Native, x: Tensor, w: Tensor) -> Tensor:
+        ctx.native = native
+        ctx.save_for_backward(x, w)
+        y = x.new_empty(w.shape[0], *x.shape[1:])
+        native("conv", dims(x, w), 0, x, w, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x, w), g = ctx.saved_tensors, grads[0].contiguous()
+        back = ctx.needs_input_grad
+        return (
+            None,
+            Transposed.apply(ctx.native, g, w) if back[1] else None,
+            Correlation.apply(ctx.native, x, g) if back[2] else None,
+        )
+
+
+class Transposed(torch.autograd.Function):
+    """The gradient of a convolution by its input: `[Co, H, W, B]` by `[Co, Ci, 3, 3]` → `[Ci, H, W, B]`."""
+
+    @staticmethod
+    def forward(ctx: Any, native: Native, g: Tensor, w: Tensor) -> Tensor:
+        ctx.native = native
+        ctx.save_for_backward(g, w)
+        x = g.new_empty(w.shape[1], *g.shape[1:])
+        native("conv", dims(g, w), 1, g, w, x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (g, w), v = ctx.saved_tensors, grads[0].contiguous()
+        return None, Convolution.apply(ctx.native, v, w), Correlation.apply(ctx.native, v, g)
+
+
+class Correlation(torch.autograd.Function):
+    """The gradient of a convolution by its weights: `[Ci, H, W, B]`, `[Co, H, W, B]` → `[Co, Ci, 3, 3]`."""
+
+    @staticmethod
+    def forward(ctx: Any, native: Native, x: Tensor, g: Tensor) -> Tensor:
+        ctx.native = native
+        ctx.save_for_backward(x, g)
+        w = x.new_empty(g.shape[0], x.shape[0], 3, 3)
+        native("correlate", dims(x, w), x, g, w)
+        return w
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x, g), v = ctx.saved_tensors, grads[0].contiguous()
+        return None, Transposed.apply(ctx.native, g, v), Convolution.apply(ctx.native, x, v)
+
+
+class Block(torch.autograd.Function):
+    """Convolution, normalisation by the batch's own moments, scale and shift, ReLU, 2×2 max pooling.
+
+    Returns `(h [Co, H/2, W/2, B], mean [Co], variance [Co])`; the moments carry no gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, native: Native, x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        channels, height, width = w.shape[0], x.shape[1], x.shape[2]
+        y = x.new_empty(channels, *x.shape[1:])
+        h = x.new_empty(channels, height // 2, width // 2, x.shape[3])
+        pooled, chosen = torch.empty_like(h), torch.empty_like(h)
+        mean, var = torch.empty_like(scale), torch.empty_like(scale)
+        native("forward", dims(x, w), eps, x, w, scale, shift, y, h, pooled, chosen, mean, var)
+        ctx.native, ctx.eps = native, eps
+        ctx.save_for_backward(x, w, scale, y, pooled, chosen, mean, var)
+        ctx.mark_non_differentiable(mean, var)
+        return h, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        by_x = ctx.needs_input_grad[1]
+        found = BlockBack.apply(ctx.native, ctx.eps, by_x, grads[0].contiguous(), *ctx.saved_tensors)
+        return None, *found, None
+
+
+class BlockBack(torch.autograd.Function):
+    """The way back through a block: the gradients by x (or None), w, scale and shift."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        native: Native,
+        eps: float,
+        by_x: bool,
+        gh: Tensor,
+        x: Tensor,
+        w: Tensor,
+        scale: Tensor,
+        *rest: Any,
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        dx = torch.empty_like(x) if by_x else None
+        dw, dscale, dshift = torch.empty_like(w), torch.empty_like(scale), torch.empty_like(scale)
+        native("backward", dims(x, w), eps, gh, x, w, scale, *rest, dx, dw, dscale, dshift)
+        ctx.native, ctx.eps = native, eps
+        ctx.save_for_backward(gh, x, w, scale, *rest)
+        ctx.set_materialize_grads(False)
+        return dx, dw, dscale, dshift
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
+        gh, x, w, scale, *rest = ctx.saved_tensors
+        ax, aw, ascale, ashift = (None if g is None else g.contiguous() for g in grads)
+        aw = torch.zeros_like(w) if aw is None else aw
+        ascale = torch.zeros_like(scale) if ascale is None else ascale
+        ashift = torch.zeros_like(scale) if ashift is None else ashift
+        dx = torch.empty_like(x) if ctx.needs_input_grad[4] else None
+        dgh, dw, dscale = torch.empty_like(gh), torch.empty_like(w), torch.empty_like(scale)
+        s1, s0 = torch.empty_like(scale), torch.empty_like(scale)  # room for sums on the way
+        given = (ax, aw, ascale, ashift, gh, x, w, scale, *rest, s1, s0)
+        ctx.native("twice", dims(x, w), ctx.eps, *given, dgh, dx, dw, dscale)
+        return None, None, None, dgh, dx, dw, dscale, *(None for _ in rest)

@@ -1,0 +1,188 @@
+"""The kernels of `conv_block.c`, built by the machine's C compiler, once.
+
+The library lies in the cache folder under the name of what it was made of: the source, the compiler, the
+processor. Without a compiler, and until it is built, nets use torch's kernels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from quickstudy.data.cache import cache_root
+
+SOURCE = Path(__file__).with_name("conv_block.c")
+REALS = {torch.float32: "float", torch.float64: "double"}
+FLAGS = (
+    *("-shared", "-fPIC", "-w", "-O2", "-ftree-vectorize", "-fno-math-errno"),
+    *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math"),
+)
+TUNED = (
+    ("-march=native", "-mprefer-vector-width=512", "-fvect-cost-model=dynamic"),  # gcc on x86
+    ("-march=native",),
+    ("-mcpu=native",),
+    (),
+)
+"""Flags for this very processor, of which a compiler may know none; the first that work are taken."""
+_log = logging.getLogger("quickstudy")
+_wanted: ContextVar[bool] = ContextVar("native kernels", default=False)
+_lock = threading.Lock()
+
+
+class Dims(ctypes.Structure):
+    """Examples, channels in and out, height and width."""
+
+    _fields_ = [(name, ctypes.c_long) for name in ("B", "Ci", "Co", "H", "W")]
+
+
+class Native:
+    """The loaded library for one kind of number."""
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        pointers = {"conv": 3, "correlate": 3, "forward": 10, "backward": 13, "twice": 19}
+        for name, count in pointers.items():
+            function = getattr(library, f"block_{name}")
+            number = {"conv": [ctypes.c_int], "correlate": []}.get(name, [ctypes.c_double])
+            function.argtypes = [ctypes.POINTER(Dims), *number, *[ctypes.c_void_p] * count]
+        self.library = library
+
+    def __call__(self, name: str, dims: Dims, *arguments: Tensor | float | None) -> None:
+        """Call a kernel; its tensors must be contiguous. Other Python threads run meanwhile."""
+        given = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+        if getattr(self.library, f"block_{name}")(dims, *given):
+            raise MemoryError("there is too little memory for a convolution's work space")
+
+
+@contextmanager
+def kernels(wanted: bool) -> Iterator[None]:
+    """Whether nets use these kernels within this block: only where no `torch.func` transform looks on."""
+    token = _wanted.set(wanted)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+def native(*tensors: Tensor) -> Native | None:
+    """The kernels for these tensors; None where they are not wanted, not built or not for such tensors."""
+    if not _wanted.get():
+        return None
+    dtype = tensors[0].dtype
+    if dtype not in REALS or any(v.dtype != dtype or v.device.type != "cpu" for v in tensors):
+        return None
+    if torch.is_autocast_enabled("cpu"):
+        return None
+    return _loaded(dtype)
+
+
+@cache
+def _loaded(dtype: torch.dtype) -> Native | None:
+    """The library, if it is built."""
+    path = _path(dtype)
+    return Native(path) if path is not None and path.is_file() else None
+
+
+def build(say: Callable[[str], None] = _log.info, dtype: torch.dtype = torch.float32) -> bool:
+    """Build the kernels unless they are there; whether they then are.
+
+    Args:
+        say: called with a line where something is built, or cannot be.
+    """
+    with _lock:
+        if _loaded(dtype) is not None:
+            return True
+        path, began = _path(dtype), time.monotonic()
+        if path is None:
+            return False
+        compiler = _compiler()
+        if compiler is None:
+            say(
+                "no C compiler (cc, gcc, clang) is here: convolutions use torch's kernels, 2 to 3 times slower"
+            )
+            return False
+        if not _compiled(compiler, dtype, path):
+            say(f"{compiler} could not build the convolution kernels: torch's are used, 2 to 3 times slower")
+            return False
+        _loaded.cache_clear()
+        say(f"convolution kernels built in {time.monotonic() - began:.1f} s, once on this machine: {path}")
+        return _loaded(dtype) is not None
+
+
+def _compiled(compiler: str, dtype: torch.dtype, path: Path) -> bool:
+    """Compile into `path`, which is there whole or not at all, and only if what it computes is right."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        for tuned in TUNED:
+            command = [
+                compiler,
+                *FLAGS,
+                *tuned,
+                f"-DREAL={REALS[dtype]}",
+                "-o",
+                str(made),
+                str(SOURCE),
+                "-lm",
+            ]
+            try:
+                subprocess.run(command, check=True, capture_output=True, timeout=300)
+            except (OSError, subprocess.SubprocessError):
+                continue
+            if _right(Native(made), dtype):
+                os.replace(made, path)
+                return True
+    return False
+
+
+def _right(library: Native, dtype: torch.dtype) -> bool:
+    """Whether a convolution by these kernels is torch's."""
+    x = torch.arange(2 * 5 * 6 * 3, dtype=dtype).sin().view(2, 5, 6, 3)
+    w = torch.arange(7 * 2 * 9, dtype=dtype).cos().view(7, 2, 3, 3)
+    y = torch.empty(7, 5, 6, 3, dtype=dtype)
+    library("conv", Dims(3, 2, 7, 5, 6), 0, x, w, y)
+    wanted = torch.nn.functional.conv2d(x.permute(3, 0, 1, 2), w, padding=1)
+    return bool(torch.allclose(y.permute(3, 0, 1, 2), wanted, atol=1e-4))
+
+
+@cache
+def _compiler() -> str | None:
+    """The machine's C compiler."""
+    named = os.environ.get("CC", "").split()[:1]
+    return next((found for name in (*named, "cc", "gcc", "clang") if (found := shutil.which(name))), None)
+
+
+@cache
+def _path(dtype: torch.dtype) -> Path | None:
+    """Where the library lies; None where these kernels are turned off."""
+    if os.environ.get("QUICKSTUDY_KERNELS") == "torch" or os.name != "posix":
+        return None
+    made_of = hashlib.sha256(SOURCE.read_bytes())
+    for part in (*FLAGS, *map(str, TUNED), _compiler() or "", _processor()):
+        made_of.update(part.encode())
+    return cache_root() / "kernels" / f"{REALS[dtype]}-{made_of.hexdigest()[:16]}.so"
+
+
+def _processor() -> str:
+    """What this processor can do, as far as the system tells: a cache folder may be shared by machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return " ".join(next((line for line in lines if line.startswith(k)), "") for k in ("flags", "Features"))
