@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
@@ -13,6 +13,10 @@ from quickstudy.inner import map_tasks
 from quickstudy.inner.gradient import gradient, inside_map
 from quickstudy.inner.rules import Params
 from quickstudy.tasks import ClassTasks, Task
+
+
+def mapped(function: Callable[[Task], dict[str, Tensor]], batch: Task, strategy: str) -> dict[str, Tensor]:
+    return map_tasks(lambda net, task: function(task), nn.Identity(), batch, strategy)
 
 
 def summary(task: Task) -> dict[str, Tensor]:
@@ -35,25 +39,25 @@ def batch_of(source: ClassTasks, tasks: int) -> Task:
 def test_loop_and_vmap_equal_the_plain_loop(blobs: ClassDataset) -> None:
     batch = batch_of(ClassTasks(blobs, 4, 2, query=3), 6)
     wanted = [summary(task) for task in batch.unbatch()]
-    for strategy in ("loop", "vmap"):
-        mapped = map_tasks(summary, batch, strategy)
-        assert mapped["noise"].shape == (6, 3)
+    for strategy in ("loop", "threads", "vmap"):
+        found = mapped(summary, batch, strategy)
+        assert found["noise"].shape == (6, 3)
         for t, one in enumerate(wanted):
             for k in one:
-                torch.testing.assert_close(mapped[k][t], one[k])
+                torch.testing.assert_close(found[k][t], one[k])
 
 
-@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+@pytest.mark.parametrize("strategy", ["loop", "threads", "vmap"])
 def test_padding_is_taken_out_first(blobs: ClassDataset, strategy: str) -> None:
     source = ClassTasks(blobs, (2, 5), (1, 4), query=2)
     batch = batch_of(source, 8)
     assert batch.padded
-    mapped = map_tasks(summary, batch, strategy)
+    found = mapped(summary, batch, strategy)
     for t in range(8):
         alone = source.task(t)
         one = summary(Task(alone.support, alone.query, alone.classes, {"noise": batch.extra["noise"][t]}))
         for k in one:
-            torch.testing.assert_close(mapped[k][t], one[k])
+            torch.testing.assert_close(found[k][t], one[k])
 
 
 def test_only_vmap_is_marked(blobs: ClassDataset) -> None:
@@ -63,18 +67,18 @@ def test_only_vmap_is_marked(blobs: ClassDataset) -> None:
         seen.append(inside_map())
         return {"x": task.query.x.sum()}
 
-    map_tasks(note, batch, "vmap")
-    map_tasks(note, batch, "loop")
+    mapped(note, batch, "vmap")
+    mapped(note, batch, "loop")
     assert seen == [True, False, False]
     with pytest.raises(ZeroDivisionError):
-        map_tasks(lambda task: {"x": torch.tensor(1 // 0)}, batch, "vmap")
+        mapped(lambda task: {"x": torch.tensor(1 // 0)}, batch, "vmap")
     assert not inside_map()
 
 
 def test_each_task_draws_its_own(blobs: ClassDataset) -> None:
     batch = batch_of(ClassTasks(blobs, 3, 1, query=2), 5)
-    for strategy in ("loop", "vmap"):
-        drawn = map_tasks(lambda task: {"u": torch.rand(4).to(task.support.x)}, batch, strategy)["u"]
+    for strategy in ("loop", "threads", "vmap"):
+        drawn = mapped(lambda task: {"u": torch.rand(4).to(task.support.x)}, batch, strategy)["u"]
         assert drawn.shape == (5, 4)
         assert len(drawn.unique()) == 20
 
@@ -115,14 +119,14 @@ def test_what_cannot_be_vectorised_names_the_loop(
 ) -> None:
     batch = batch_of(ClassTasks(blobs, 3, 1, query=2), 2)
     with pytest.raises(UserError, match='use strategy="loop"'):
-        map_tasks(lambda task: {"a": function(task.support.x)}, batch, "vmap")
-    assert len(map_tasks(lambda task: {"a": function(task.support.x)}, batch, "loop")["a"]) == 2
+        mapped(lambda task: {"a": function(task.support.x)}, batch, "vmap")
+    assert len(mapped(lambda task: {"a": function(task.support.x)}, batch, "loop")["a"]) == 2
 
 
 def test_a_fault_in_the_net_is_told_as_it_is(blobs: ClassDataset) -> None:
     batch = batch_of(ClassTasks(blobs, 3, 1, query=2), 2)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        map_tasks(lambda task: {"a": task.support.x.flatten(1) @ torch.ones(3, 3)}, batch, "vmap")
+        mapped(lambda task: {"a": task.support.x.flatten(1) @ torch.ones(3, 3)}, batch, "vmap")
 
 
 def test_too_little_memory_is_told_as_it_is(blobs: ClassDataset) -> None:
@@ -132,4 +136,4 @@ def test_too_little_memory_is_told_as_it_is(blobs: ClassDataset) -> None:
         raise AssertionError("tried again")
 
     with pytest.raises(torch.OutOfMemoryError):
-        map_tasks(greedy, batch_of(ClassTasks(blobs, 3, 1, query=2), 2), "vmap")
+        mapped(greedy, batch_of(ClassTasks(blobs, 3, 1, query=2), 2), "vmap")

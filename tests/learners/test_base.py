@@ -46,7 +46,9 @@ def test_vmap_equals_the_loop_over_tasks(name: str, norm: str, make: Make, batch
 def test_evaluation_by_vmap_equals_the_loop(name: str, make: Make, batch: Task) -> None:
     learner = few_steps(name, make).eval()
     with torch.no_grad():
-        loop, vmap = (map_tasks(lambda task: learner.judge(task).metrics, batch, s) for s in ("loop", "vmap"))
+        loop, vmap = (
+            map_tasks(lambda net, task: net.judge(task).metrics, learner, batch, s) for s in ("loop", "vmap")
+        )
     assert set(loop) == {"loss", "accuracy"}
     for k in loop:
         close(vmap[k], loop[k], k)

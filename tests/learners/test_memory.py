@@ -86,7 +86,7 @@ def peak_bytes(function: Callable[[], object]) -> int:
 def test_evaluations_memory_by_vmap_does_not_depend_on_the_steps(name: str, make: Make, batch: Task) -> None:
     def evaluated(learner: Learner) -> None:
         with torch.no_grad():
-            map_tasks(lambda task: learner.judge(task).metrics, batch, "vmap")
+            map_tasks(lambda learner, task: learner.judge(task).metrics, learner, batch, "vmap")
 
     option = "test_steps" if name == "reptile" else "steps"
     learners = [make(name, **{option: steps}).eval() for steps in (2, 8)]

@@ -54,7 +54,7 @@ def learner() -> ProtoNet:
     return ProtoNet(mlp(256, (8,)))
 
 
-@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+@pytest.mark.parametrize("strategy", ["loop", "threads", "vmap"])
 @pytest.mark.parametrize("chunk", [1, 3, 20])
 def test_it_is_the_plain_loop_over_the_first_tasks(
     strategy: Strategy, chunk: int, problem: ClassTasks, learner: ProtoNet
@@ -71,7 +71,7 @@ def test_it_is_the_plain_loop_over_the_first_tasks(
         learner,
         problem,
         7,
-        lambda task: {"n": task.query.y.sum()},
+        lambda learner, task: {"n": task.query.y.sum()},
         lambda batch, found: sizes.append(len(found["n"])),
         strategy=strategy,
         chunk=chunk,
@@ -85,7 +85,7 @@ def test_the_learner_stays_as_it_is(problem: ClassTasks, learner: ProtoNet) -> N
         learner.train(training)
         seen = []
 
-        def judge(task: object, seen: list[bool] = seen) -> dict[str, torch.Tensor]:
+        def judge(learner: ProtoNet, task: object, seen: list[bool] = seen) -> dict[str, torch.Tensor]:
             seen.append(learner.training or torch.is_grad_enabled())
             return {"a": torch.zeros(())}
 
@@ -112,12 +112,12 @@ def test_another_thread_has_its_turn_between_chunks(problem: ClassTasks, learner
         def ask(batch: object, found: object) -> None:
             answers.append(pool.submit(predictor, x).result(timeout=10))
 
-        collect(learner, problem, 2, lambda task: {"a": torch.zeros(())}, ask, chunk=1)
+        collect(learner, problem, 2, lambda learner, task: {"a": torch.zeros(())}, ask, chunk=1)
     assert len(answers) == 2
 
 
 def test_the_mode_is_put_back_after_an_error(problem: ClassTasks, learner: ProtoNet) -> None:
-    def fail(task: object) -> dict[str, torch.Tensor]:
+    def fail(learner: object, task: object) -> dict[str, torch.Tensor]:
         raise ZeroDivisionError
 
     learner.train()
@@ -146,7 +146,7 @@ def test_batches_without_a_support_set_are_refused(blobs: ClassDataset) -> None:
         measure(PixelNN(), SupervisedBatches(blobs), 2)
 
 
-@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+@pytest.mark.parametrize("strategy", ["loop", "threads", "vmap"])
 def test_pictures_that_the_net_does_not_fit_are_told_by_their_shape(
     strategy: Strategy, problem: ClassTasks
 ) -> None:

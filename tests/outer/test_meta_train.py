@@ -213,9 +213,9 @@ def test_tasks_and_ordinary_batches_are_not_taken_for_each_other(quick: Quick) -
 def test_validation_maps_tasks_as_training_does(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def noted(function: Any, batch: Task, strategy: str) -> Any:
+    def noted(function: Any, module: Any, batch: Task, strategy: str) -> Any:
         seen.append(strategy)
-        return map_tasks(function, batch, strategy)
+        return map_tasks(function, module, batch, strategy)
 
     for room in ("outer.measure", "inner.estimate"):
         monkeypatch.setattr(sys.modules[f"quickstudy.{room}"], "map_tasks", noted)

@@ -182,7 +182,7 @@ def evaluate(
             tally.add(batch, found)
             bar.update(shown, advance=len(batch.support.x), note=tally.note() if progress else "")
 
-        collect(learner, source, n_tasks, lambda t: scores(learner, t), take, strategy=strategy, chunk=chunk)
+        collect(learner, source, n_tasks, scores, take, strategy=strategy, chunk=chunk)
     told = dict(source.describe())
     about: dict[str, Any] = {k: told.pop(k, None) for k in ("data", "way", "shot", "query", "seed")}
     told.pop("classes", None)

@@ -12,6 +12,7 @@ from quickstudy.errors import UserError
 from quickstudy.inner.mapping import Strategy, map_tasks, vectorisable
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
+from quickstudy.inner.threads import each_task
 from quickstudy.tasks.task import Task
 
 
@@ -33,7 +34,8 @@ def _outcome(flat: dict[str, Tensor]) -> Outcome:
 def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tuple[Outcome, Params]:
     """The outcome `[T]` of each task, and the gradient of their mean loss with respect to ω.
 
-    In a loop, each task's graph is freed before the next is built, so memory holds one task at a time.
+    In a loop, each task's graph is freed before the next is built, so memory holds one task at a time; by
+    threads, one task for each.
 
     Args:
         learner: a module written for one task: `learner(task) -> Outcome`.
@@ -50,17 +52,21 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tu
         raise UserError(f"{type(learner).__name__} has no parameter to train")
     names, params = list(trained), list(trained.values())
     if vectorisable(batch, strategy):
-        flat = map_tasks(lambda task: _flat(learner(task)), batch, "vmap")
+        flat = map_tasks(lambda learner, task: _flat(learner(task)), learner, batch, "vmap")
         grads = torch.autograd.grad(flat["loss"].mean(), params, materialize_grads=True)
         return _outcome(flat), dict(zip(names, grads, strict=True))
 
-    outcomes, total = [], [torch.zeros_like(p) for p in params]
-    for task in batch.unbatch():
+    def one(learner: nn.Module, task: Task) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        params = [p for p in learner.parameters() if p.requires_grad]
         outcome = learner(task)
         grads = torch.autograd.grad(outcome.loss, params, materialize_grads=True)
-        outcomes.append({k: v.detach() for k, v in _flat(outcome).items()})
+        return {k: v.detach() for k, v in _flat(outcome).items()}, grads
+
+    outcomes, total = [], [torch.zeros_like(p) for p in params]
+    for outcome, grads in each_task(one, learner, batch, threads=None if strategy == "threads" else 1):
+        outcomes.append(outcome)
         for sum_, g in zip(total, grads, strict=True):
             sum_.add_(g)
-    flat = {k: torch.stack([o[k] for o in outcomes]) for k in outcomes[0]}
     mean = [t.div_(len(outcomes)) for t in total]
+    flat = {k: torch.stack([o[k] for o in outcomes]) for k in outcomes[0]}
     return _outcome(flat), dict(zip(names, mean, strict=True))

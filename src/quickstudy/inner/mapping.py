@@ -1,55 +1,59 @@
-"""Map a function of one task over a batch of tasks: in a loop, or vectorised.
+"""Map a function of one task over a batch of tasks: in a loop, by threads, or vectorised.
 
-Both equal the same plain loop; they differ in speed, and in what a net draws (dropout). Padding is taken out
+All equal the same plain loop; they differ in speed, and in what a net draws (dropout). Padding is taken out
 before the function sees it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.errors import UserError
 from quickstudy.inner.gradient import vectorised
+from quickstudy.inner.threads import each_task
 from quickstudy.tasks.task import Task
 
-Strategy = Literal["loop", "vmap"]
+M = TypeVar("M", bound=nn.Module)
+Strategy = Literal["loop", "threads", "vmap"]
 
 
 def map_tasks(
-    function: Callable[[Task], dict[str, Tensor]], batch: Task, strategy: Strategy = "loop"
+    function: Callable[[M, Task], dict[str, Tensor]], module: M, batch: Task, strategy: Strategy = "loop"
 ) -> dict[str, Tensor]:
-    """`function` of each task of a batch, its named tensors stacked along a first dimension T.
+    """`function(module, task)` of each task of a batch, its named tensors stacked along a first dimension T.
 
     Raises:
-        UserError: the function does what vmap cannot.
+        UserError: the function does what vmap cannot, or the module is not one for threads.
 
     >>> from quickstudy.tasks.regression import Lines
     >>> import numpy as np
     >>> batch = Lines(shot=3).batch(np.arange(4))
-    >>> map_tasks(lambda task: {"mean": task.support.y.mean()}, batch, "vmap")["mean"].shape
-    torch.Size([4])
+    >>> map_tasks(lambda net, task: {"z": net(task.support.x)}, nn.Linear(1, 2), batch, "vmap")["z"].shape
+    torch.Size([4, 3, 2])
     """
     if vectorisable(batch, strategy):
 
         def call(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             with vectorised():
-                return function(batch.with_tensors(tensors))
+                return function(module, batch.with_tensors(tensors))
 
         try:  # "different": dropout draws anew for each task
             return torch.func.vmap(call, randomness="different")(batch.tensors())
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            function(next(batch.unbatch()))  # what fails by itself too is not vmap's: its own error stands
+            function(
+                module, next(batch.unbatch())
+            )  # what fails by itself too is not vmap's: its own error stands
             raise UserError(
                 "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item(), "
                 'indexing by a mask or a recurrent layer: use strategy="loop" (--strategy loop)'
             ) from error
-    results = [function(task) for task in batch.unbatch()]
+    results = list(each_task(function, module, batch, threads=None if strategy == "threads" else 1))
     return {k: torch.stack([r[k] for r in results]) for k in results[0]}
 
 

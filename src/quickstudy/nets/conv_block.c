@@ -43,7 +43,7 @@ typedef struct {
     real *at;
     size_t size;
 } Block;
-enum { X, G, V, D, WEIGHTS, SUMS, FULL, ROWS, BLOCKS };
+enum { X, G, V, D, WEIGHTS, FULL, ROWS, BLOCKS };
 static _Thread_local Block memory[BLOCKS];
 
 static real *need(int which, size_t count) {
@@ -160,12 +160,13 @@ static __attribute__((noinline)) int conv(const Dims *d, const real *x, long Ci,
     return 0;
 }
 
-/* sum[DEEP, TAPS] += the products of the rows of g and of the rows of x that a tap shifts. */
-static __attribute__((noinline)) void correlate_tile(const real *const *g, const real *const *x, long from, long to, long row, long count, vec *sum) {
+/* sum[DEEP, TAPS]: the products of g's rows with x's rows as each tap shifts them. */
+static __attribute__((noinline)) void correlate_tile(const real *const *g, const real *const *x, long rows, long row,
+                                                     long count, real *sum) {
     vec s[DEEP][TAPS];
-    UNROLL for (int c = 0; c < DEEP; c++) UNROLL for (int k = 0; k < TAPS; k++) s[c][k] = sum[c * TAPS + k];
-    ONCE for (long at = from; at < to; at += row)
-        ONCE for (long v = at; v < at + count; v += LANES) {
+    UNROLL for (int c = 0; c < DEEP; c++) UNROLL for (int k = 0; k < TAPS; k++) s[c][k] = (vec){0};
+    ONCE for (long i = 0; i < rows; i++)
+        ONCE for (long v = i * row; v < i * row + count; v += LANES) {
             vec gv[DEEP];
             UNROLL for (int c = 0; c < DEEP; c++) gv[c] = *(const vec *)(g[c] + v);
             UNROLL for (int k = 0; k < TAPS; k++) {
@@ -173,39 +174,37 @@ static __attribute__((noinline)) void correlate_tile(const real *const *g, const
                 UNROLL for (int c = 0; c < DEEP; c++) s[c][k] += gv[c] * xv;
             }
         }
-    UNROLL for (int c = 0; c < DEEP; c++) UNROLL for (int k = 0; k < TAPS; k++) sum[c * TAPS + k] = s[c][k];
+    UNROLL for (int c = 0; c < DEEP; c++) UNROLL for (int k = 0; k < TAPS; k++) {
+        const vec lanes = s[c][k];
+        real total = 0;
+        for (int l = 0; l < LANES; l++) total += lanes[l];
+        sum[c * TAPS + k] = total;
+    }
 }
 
-/* out [Co, Ci, 3, 3] += the gradient of a convolution by its weights: x and g are bordered. */
-static int correlate(const Dims *d, const real *x, const real *g, real *out) {
-    long taps = 9 * d->Ci, tap_tiles = (taps + TAPS - 1) / TAPS, tiles = (d->Co + DEEP - 1) / DEEP;
-    vec *sums = (vec *)need(SUMS, tiles * tap_tiles * DEEP * TAPS * LANES);
-    if (!sums) return 1;
-    memset(sums, 0, tiles * tap_tiles * DEEP * TAPS * sizeof(vec));
-    /* As many rows at once as stay in a core's cache. */
-    long rows = CACHE / ((d->Ci + d->Co) * row(d) * sizeof(real));
-    rows = rows < 1 ? 1 : rows > d->H ? d->H : rows;
-    for (long from = 0; from < d->H; from += rows) {
-        const long to = from + rows < d->H ? from + rows : d->H;
-        for (long t = 0; t < tiles; t++)
-            for (long u = 0; u < tap_tiles; u++) {
+/* out [Co, Ci, 3, 3] += the gradient of a convolution by its weights: x and g are bordered. Some channels of x at a
+ * time, as many as stay in a core's cache while all of g goes by. */
+static void correlate(const Dims *d, const real *x, const real *g, real *out) {
+    long group = CACHE / (plane(d) * sizeof(real));
+    group = group < 1 ? 1 : group > d->Ci ? d->Ci : group;
+    for (long from = 0; from < d->Ci; from += group) {
+        const long taps = 9 * (d->Ci - from < group ? d->Ci - from : group);
+        for (long co = 0; co < d->Co; co += DEEP)
+            for (long tap = 0; tap < taps; tap += TAPS) {
                 const real *gs[DEEP], *xs[TAPS];
-                for (int c = 0; c < DEEP; c++) gs[c] = g + (t * DEEP + c < d->Co ? t * DEEP + c : 0) * plane(d) + row(d) + d->B;
+                real sum[DEEP * TAPS];
+                for (int c = 0; c < DEEP; c++)
+                    gs[c] = g + (co + c < d->Co ? co + c : 0) * plane(d) + row(d) + d->B;
                 for (int k = 0; k < TAPS; k++) {
-                    long tap = u * TAPS + k < taps ? u * TAPS + k : 0;
-                    xs[k] = x + tap / 9 * plane(d) + tap % 9 / 3 * row(d) + tap % 3 * d->B;
+                    const long t = tap + k < taps ? tap + k : 0;
+                    xs[k] = x + (from + t / 9) * plane(d) + t % 9 / 3 * row(d) + t % 3 * d->B;
                 }
-                correlate_tile(gs, xs, from * row(d), to * row(d), row(d), d->W * d->B, sums + (t * tap_tiles + u) * DEEP * TAPS);
+                correlate_tile(gs, xs, d->H, row(d), d->W * d->B, sum);
+                for (int c = 0; c < DEEP && co + c < d->Co; c++)
+                    for (int k = 0; k < TAPS && tap + k < taps; k++)
+                        out[((co + c) * d->Ci + from) * 9 + tap + k] += sum[c * TAPS + k];
             }
     }
-    for (long co = 0; co < d->Co; co++)
-        for (long tap = 0; tap < taps; tap++) {
-            vec s = sums[((co / DEEP * tap_tiles + tap / TAPS) * DEEP + co % DEEP) * TAPS + tap % TAPS];
-            real total = 0;
-            for (int l = 0; l < LANES; l++) total += s[l];
-            out[co * taps + tap] += total;
-        }
-    return 0;
 }
 
 /* --------------------------------------------------------------- normalisation, pooling and ReLU of one channel */
@@ -362,7 +361,9 @@ int block_conv(const Dims *d, int transposed, const real *x, const real *w, real
 int block_correlate(const Dims *d, const real *x, const real *g, real *out) {
     const real *xp = with_border(d, X, d->Ci, x), *gp = with_border(d, G, d->Co, g);
     memset(out, 0, d->Co * d->Ci * 9 * sizeof(real));
-    return !xp || !gp || correlate(d, xp, gp, out);
+    if (!xp || !gp) return 1;
+    correlate(d, xp, gp, out);
+    return 0;
 }
 
 int block_forward(const Dims *d, double eps, const real *x, const real *w, const real *scale, const real *shift,
@@ -408,7 +409,7 @@ int block_backward(const Dims *d, double eps, const real *gh, const real *x, con
     const real *dy = back_to_y(d, eps, gh, scale, y, pooled, chosen, mean, var, dscale, dshift);
     if (!xp || !dy) return 1;
     memset(dw, 0, d->Co * d->Ci * 9 * sizeof(real));
-    if (correlate(d, xp, dy, dw)) return 1;
+    correlate(d, xp, dy, dw);
     if (!dx) return 0;
     return conv(d, dy, d->Co, w, d->Ci, 1, 0, dx);
 }
@@ -445,8 +446,8 @@ int block_twice(const Dims *d, double eps, const real *ax, const real *aw, const
         dscale[c] = r * D_;
     }
     memset(dw, 0, d->Co * d->Ci * 9 * sizeof(real));
-    if (correlate(d, xp, ay, dw)) return 1;
-    if (ax && correlate(d, axp, dy, dw)) return 1;
+    correlate(d, xp, ay, dw);
+    if (ax) correlate(d, axp, dy, dw);
     if (!dx) return 0;
     return conv(d, ay, d->Co, w, d->Ci, 1, 0, dx) || conv(d, dy, d->Co, aw, d->Ci, 1, 1, dx);
 }

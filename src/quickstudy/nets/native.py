@@ -113,12 +113,10 @@ def build(say: Callable[[str], None] = _log.info, dtype: torch.dtype = torch.flo
             return False
         compiler = _compiler()
         if compiler is None:
-            say(
-                "no C compiler (cc, gcc, clang) is here: convolutions use torch's kernels, 2 to 3 times slower"
-            )
+            say("no C compiler (cc, gcc, clang) is here: convolutions use torch's kernels, which are slower")
             return False
         if not _compiled(compiler, dtype, path):
-            say(f"{compiler} could not build the convolution kernels: torch's are used, 2 to 3 times slower")
+            say(f"{compiler} could not build the convolution kernels: torch's are used, which are slower")
             return False
         _loaded.cache_clear()
         say(f"convolution kernels built in {time.monotonic() - began:.1f} s, once on this machine: {path}")

@@ -49,7 +49,7 @@ def collect(
     learner: Learner,
     source: TaskSource,
     n_tasks: int,
-    function: Callable[[Task], dict[str, Tensor]],
+    function: Callable[[Learner, Task], dict[str, Tensor]],
     take: Callable[[Task, dict[str, Tensor]], None],
     *,
     strategy: Strategy | None = None,
@@ -58,7 +58,7 @@ def collect(
     """Map a function over tasks 0 … n_tasks - 1, the learner in evaluation; no graph outlives a step.
 
     Args:
-        function: from one task to named tensors.
+        function: from the learner and one task to named tensors.
         take: is given each batch of tasks with what the function made of them; tasks that differ in size
             come one by one.
 
@@ -79,7 +79,7 @@ def collect(
                 learner.in_use(),
                 torch.no_grad(),
             ):  # in between, other threads have their turn
-                found = map_tasks(function, part, strategy or learner.outer.strategy)
+                found = map_tasks(function, learner, part, strategy or learner.outer.strategy)
             take(part, found)
 
 
@@ -111,7 +111,7 @@ def measure(
     """
     parts: list[dict[str, Tensor]] = []
 
-    def judge(task: Task) -> dict[str, Tensor]:
+    def judge(learner: Learner, task: Task) -> dict[str, Tensor]:
         return dict(learner.judge(task).metrics)
 
     def take(batch: Task, metrics: dict[str, Tensor]) -> None:
