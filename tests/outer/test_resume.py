@@ -134,7 +134,7 @@ def test_lost_records_are_told(quick: Quick, tmp_path: Path) -> None:
         ({"outer_lr": 0.01}, r"outer_lr=0\.05, not 0\.01"),
         ({"iterations": 5}, "iterations=6, not 5"),
         ({"threads": 2}, "threads=1, not 2"),
-        ({"strategy": "vmap"}, "strategy=loop, not vmap"),
+        ({"strategy": "loop"}, "strategy=vmap, not loop"),
         ({"learner": "maml"}, "learner=protonet, not maml"),
         ({"seed": 1}, "seed=0, not 1"),
     ],

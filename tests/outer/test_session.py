@@ -31,7 +31,7 @@ def test_a_run_folder_holds_all_of_a_run(quick: Quick, tmp_path: Path) -> None:
         "summary.json",
     ]
     config = json.loads((tmp_path / "config.json").read_text())
-    assert (config["strategy"], config["threads"], config["query_used"]) == ("loop", 1, 2)
+    assert (config["strategy"], config["threads"], config["query_used"]) == ("vmap", 1, 2)
     assert (config["classes"], config["pictures"]["shape"]) == (4, [1, 8, 8])
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert records == history.records
@@ -40,7 +40,8 @@ def test_a_run_folder_holds_all_of_a_run(quick: Quick, tmp_path: Path) -> None:
     assert summary["best"] == max(r["val_accuracy"] for r in records) == history.best
     assert said == [
         "digits: 4/3/3 meta-train/validation/test classes, examples 1x8x8 (ink 255 on 0, 8x8 to 8x8)",
-        "meta-training on 4-way 1-shot tasks, queries a class: 2; threads: 1",
+        "meta-training on 4-way 1-shot tasks, queries a class: 2",
+        f"tasks by strategy vmap; threads: 1; kernels: {config['kernels']}",
         "validation on 3-way 1-shot tasks, queries a class: 2",
     ]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from quickstudy.errors import UserError
 from quickstudy.evaluation.scores import Calibration, Confusion, calibration, confusion, macro_precision
-from quickstudy.inner.mapping import Strategy
+from quickstudy.inner.choice import Strategy
 from quickstudy.learners.base import Learner
 from quickstudy.outer.measure import Measurement, collect
 from quickstudy.outer.progress import columns

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from quickstudy.evaluation.evaluate import progress_bar
-from quickstudy.inner.mapping import Strategy
+from quickstudy.inner.choice import Strategy
 from quickstudy.learners.base import Learner
 from quickstudy.outer.measure import measure
 from quickstudy.tasks.task import TaskSource

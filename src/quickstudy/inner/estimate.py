@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
-from quickstudy.inner.mapping import Strategy, map_tasks, vectorisable
+from quickstudy.inner.choice import Strategy, choose
+from quickstudy.inner.mapping import map_tasks, vectorisable
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.inner.threads import each_task
@@ -31,7 +32,7 @@ def _outcome(flat: dict[str, Tensor]) -> Outcome:
     return Outcome(flat["loss"].detach(), part("metric."), part("stat."))
 
 
-def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tuple[Outcome, Params]:
+def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tuple[Outcome, Params]:
     """The outcome `[T]` of each task, and the gradient of their mean loss with respect to ω.
 
     In a loop, each task's graph is freed before the next is built, so memory holds one task at a time; by
@@ -51,6 +52,8 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tu
     if not trained:
         raise UserError(f"{type(learner).__name__} has no parameter to train")
     names, params = list(trained), list(trained.values())
+    if strategy == "auto":
+        strategy = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch)
     if vectorisable(batch, strategy):
         flat = map_tasks(lambda learner, task: _flat(learner(task)), learner, batch, "vmap")
         grads = torch.autograd.grad(flat["loss"].mean(), params, materialize_grads=True)

@@ -7,22 +7,22 @@ before the function sees it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
+from quickstudy.inner.choice import Strategy, choose
 from quickstudy.inner.gradient import vectorised
 from quickstudy.inner.threads import each_task
 from quickstudy.tasks.task import Task
 
 M = TypeVar("M", bound=nn.Module)
-Strategy = Literal["loop", "threads", "vmap"]
 
 
 def map_tasks(
-    function: Callable[[M, Task], dict[str, Tensor]], module: M, batch: Task, strategy: Strategy = "loop"
+    function: Callable[[M, Task], dict[str, Tensor]], module: M, batch: Task, strategy: Strategy = "auto"
 ) -> dict[str, Tensor]:
     """`function(module, task)` of each task of a batch, its named tensors stacked along a first dimension T.
 
@@ -35,6 +35,8 @@ def map_tasks(
     >>> map_tasks(lambda net, task: {"z": net(task.support.x)}, nn.Linear(1, 2), batch, "vmap")["z"].shape
     torch.Size([4, 3, 2])
     """
+    if strategy == "auto":
+        strategy = choose(lambda tasks, how: map_tasks(function, module, tasks, how), module, batch)
     if vectorisable(batch, strategy):
 
         def call(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Tasks side by side: each processor thread adapts to a task of its own, instead of all sharing one task.
 
-A task's tensors are small, so splitting each operation over the processors gains little; tasks need nothing of
-each other. Results come in the order of tasks, so sums are those of a loop, bit for bit.
+A task's tensors are small, so splitting each operation over the processors gains little; tasks need nothing
+of each other. Results come in the order of tasks, so sums are those of a loop, bit for bit.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def _side_by_side(function: Callable[[M, Task], R], module: M, batch: Task, thre
 
     def one(task: Task) -> R:
         mine = replicas.get()
+        if torch.get_num_threads() != 1:
+            torch.set_num_threads(1)  # of this thread: it computes by itself
         try:
             with torch.set_grad_enabled(grad):
                 return context.copy().run(function, mine, task)
@@ -94,8 +96,9 @@ def _side_by_side(function: Callable[[M, Task], R], module: M, batch: Task, thre
 
 
 def replica(module: M) -> M:
-    """A copy that shares parameters and buffers, for a thread of its own: `functional_call` puts other weights
-    into a module while it runs.
+    """A copy that shares parameters and buffers, for a thread of its own.
+
+    `functional_call` puts other weights into a module while it runs, so no two threads may run the same one.
 
     Raises:
         UserError: it holds what cannot be copied.
@@ -118,5 +121,5 @@ def replica(module: M) -> M:
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that are kept, for what a thread allocates it keeps too; each computes by itself."""
-    return ThreadPoolExecutor(threads, "quickstudy-task", initializer=torch.set_num_threads, initargs=(1,))
+    """Threads that are kept, for what a thread allocates it keeps too."""
+    return ThreadPoolExecutor(threads, "quickstudy-task")

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import DataError, UserError
+from quickstudy.inner.choice import Strategy
 from quickstudy.inner.gradient import inside_map
-from quickstudy.inner.mapping import Strategy
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.learners.predictor import Predictor
@@ -48,7 +48,7 @@ class Outer:
         meta_batch: tasks a meta-step.
         train_way: classes of a meta-training task; None trains on the way to be solved.
         train_query: query examples a class in meta-training; None is the default number.
-        strategy: how tasks are mapped: loop or vmap.
+        strategy: how tasks are mapped: loop, threads, vmap, or auto, the fastest of them by a rule.
     """
 
     optimizer: OptimizerName = "adam"
@@ -57,7 +57,7 @@ class Outer:
     meta_batch: int = 16
     train_way: int | None = None
     train_query: int | None = None
-    strategy: Strategy = "loop"
+    strategy: Strategy = "auto"
 
 
 class _Turn:

@@ -37,7 +37,7 @@ class MAML(HeadLearner):
         5
     """
 
-    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5, strategy="vmap")
+    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5)
 
     def __init__(
         self,

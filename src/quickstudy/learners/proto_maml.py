@@ -31,7 +31,7 @@ class ProtoMAML(DescentLearner):
     """
 
     needs_every_class = True
-    outer = Outer(meta_batch=8, outer_lr=1e-3, train_query=5, strategy="vmap")
+    outer = Outer(meta_batch=8, outer_lr=1e-3, train_query=5)
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ class Reptile(HeadLearner):
         3
     """
 
-    outer = Outer(optimizer="sgd", outer_lr=1.0, schedule="linear", meta_batch=5, strategy="vmap")
+    outer = Outer(optimizer="sgd", outer_lr=1.0, schedule="linear", meta_batch=5)
     method = "first-order"
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from quickstudy.inner.rules import Params, Rule, adam
-from quickstudy.learners.base import Outer, TrainsOn
+from quickstudy.learners.base import TrainsOn
 from quickstudy.learners.descent import HeadLearner, zeros_head
 from quickstudy.tasks.task import Support
 
@@ -23,7 +23,6 @@ class Scratch(HeadLearner):
     """
 
     trains_on: ClassVar[TrainsOn] = "nothing"
-    outer = Outer(strategy="vmap")
     method = "first-order"
 
     def __init__(self, body: nn.Module, *, way: int, inner_lr: float = 0.01, steps: int = 30) -> None:

@@ -71,11 +71,8 @@ class Conv4(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         blocks = [block for block in self if isinstance(block, ConvBlock)]
-        kernels = (
-            native(input, blocks[0].conv.weight)
-            if input.ndim == 4 and isinstance(blocks[0].norm, BatchNorm)
-            else None
-        )
+        suited = input.ndim == 4 and len(input) > 0 and isinstance(blocks[0].norm, BatchNorm)
+        kernels = native(input, blocks[0].conv.weight) if suited else None
         if kernels is None:
             return super().forward(input)
         x = input.permute(1, 2, 3, 0).contiguous()  # [C, H, W, B]

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from quickstudy.nets.native import Dims, Native
 
@@ -128,16 +127,41 @@ class BlockBack(torch.autograd.Function):
         return dx, dw, dscale, dshift
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
-        gh, x, w, scale, *rest = ctx.saved_tensors
-        ax, aw, ascale, ashift = (None if g is None else g.contiguous() for g in grads)
+        by_x = ctx.needs_input_grad[4]
+        given = (None if g is None else g.contiguous() for g in grads)
+        found = BlockTwice.apply(ctx.native, ctx.eps, by_x, *given, *ctx.saved_tensors)
+        return None, None, None, *found, *(None for _ in ctx.saved_tensors[4:])
+
+
+class BlockTwice(torch.autograd.Function):
+    """The way back through `BlockBack`: from adjoints of what it returns to those of gh, x, w, scale."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        native: Native,
+        eps: float,
+        by_x: bool,
+        ax: Tensor | None,
+        aw: Tensor | None,
+        ascale: Tensor | None,
+        ashift: Tensor | None,
+        *saved: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        gh, x, w, scale = saved[:4]
         aw = torch.zeros_like(w) if aw is None else aw
         ascale = torch.zeros_like(scale) if ascale is None else ascale
         ashift = torch.zeros_like(scale) if ashift is None else ashift
-        dx = torch.empty_like(x) if ctx.needs_input_grad[4] else None
+        dx = torch.empty_like(x) if by_x else None
         dgh, dw, dscale = torch.empty_like(gh), torch.empty_like(w), torch.empty_like(scale)
         s1, s0 = torch.empty_like(scale), torch.empty_like(scale)  # room for sums on the way
-        given = (ax, aw, ascale, ashift, gh, x, w, scale, *rest, s1, s0)
-        ctx.native("twice", dims(x, w), ctx.eps, *given, dgh, dx, dw, dscale)
-        return None, None, None, dgh, dx, dw, dscale, *(None for _ in rest)
+        native("twice", dims(x, w), eps, ax, aw, ascale, ashift, *saved, s1, s0, dgh, dx, dw, dscale)
+        return dgh, dx, dw, dscale
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(
+            "the native convolution block can be differentiated twice, not three times: "
+            "set QUICKSTUDY_KERNELS=torch"
+        )

@@ -42,6 +42,9 @@ TUNED = (
 """Flags for this very processor, of which a compiler may know none; the first that work are taken."""
 _log = logging.getLogger("quickstudy")
 _wanted: ContextVar[bool] = ContextVar("native kernels", default=False)
+_allowed: ContextVar[bool] = ContextVar("native kernels allowed", default=True)
+LONG = 200
+"""Tasks from which on it pays to build the kernels."""
 _lock = threading.Lock()
 
 
@@ -80,9 +83,19 @@ def kernels(wanted: bool) -> Iterator[None]:
         _wanted.reset(token)
 
 
+@contextmanager
+def only_torch(wanted: bool = True) -> Iterator[None]:
+    """Within this block torch's kernels are used, as a run was begun that is gone on with."""
+    token = _allowed.set(not wanted and _allowed.get())
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
 def native(*tensors: Tensor) -> Native | None:
     """The kernels for these tensors; None where they are not wanted, not built or not for such tensors."""
-    if not _wanted.get():
+    if not (_wanted.get() and _allowed.get()):
         return None
     dtype = tensors[0].dtype
     if dtype not in REALS or any(v.dtype != dtype or v.device.type != "cpu" for v in tensors):
@@ -90,6 +103,11 @@ def native(*tensors: Tensor) -> Native | None:
     if torch.is_autocast_enabled("cpu"):
         return None
     return _loaded(dtype)
+
+
+def built() -> bool:
+    """Whether the kernels are there, and allowed."""
+    return _allowed.get() and _loaded(torch.float32) is not None
 
 
 @cache
@@ -105,6 +123,8 @@ def build(say: Callable[[str], None] = _log.info, dtype: torch.dtype = torch.flo
     Args:
         say: called with a line where something is built, or cannot be.
     """
+    if not _allowed.get():
+        return False
     with _lock:
         if _loaded(dtype) is not None:
             return True
@@ -141,9 +161,10 @@ def _compiled(compiler: str, dtype: torch.dtype, path: Path) -> bool:
             ]
             try:
                 subprocess.run(command, check=True, capture_output=True, timeout=300)
-            except (OSError, subprocess.SubprocessError):
+                right = _right(Native(made), dtype)
+            except (OSError, AttributeError, subprocess.SubprocessError):
                 continue
-            if _right(Native(made), dtype):
+            if right:
                 os.replace(made, path)
                 return True
     return False

@@ -13,7 +13,7 @@ from quickstudy import nets
 from quickstudy.data import ClassDataset, Splits, describe, names
 from quickstudy.data import load as load_data
 from quickstudy.errors import RunError, TaskError, UserError, unknown
-from quickstudy.inner.mapping import Strategy
+from quickstudy.inner.choice import Strategy
 from quickstudy.learners import Learner, build, learner_class
 from quickstudy.learners.base import OptimizerName, ScheduleName
 from quickstudy.learners.registry import options

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from quickstudy.errors import TaskError
-from quickstudy.inner.mapping import Strategy, map_tasks
+from quickstudy.inner.choice import Strategy
+from quickstudy.inner.mapping import map_tasks
 from quickstudy.learners.base import Learner, explained
+from quickstudy.nets import native
 from quickstudy.outer.device import suited
 from quickstudy.tasks.task import Task, TaskSource
 
@@ -69,6 +71,8 @@ def collect(
         raise TaskError(f"at least 1 task is needed to measure, not {n_tasks}")
     if isinstance(source, Sized) and n_tasks > len(source):
         raise TaskError(f"{n_tasks} tasks are asked for, but there are {len(source)}")
+    if n_tasks >= native.LONG:
+        native.build()
     for start in range(0, n_tasks, chunk):
         batch = suited(source.batch(np.arange(start, min(start + chunk, n_tasks))), learner)
         if batch.support.x.shape[1] == 0:

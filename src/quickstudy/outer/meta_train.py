@@ -13,11 +13,12 @@ import torch
 
 from quickstudy.data import ClassDataset
 from quickstudy.errors import NonFiniteError, TaskError, UserError
+from quickstudy.inner.choice import Strategy
 from quickstudy.inner.estimate import estimate
-from quickstudy.inner.mapping import Strategy
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.learners.base import Learner, explained
+from quickstudy.nets import native
 from quickstudy.outer.checkpoint import BEST, History, State
 from quickstudy.outer.device import suited
 from quickstudy.outer.interrupt import interrupted_between
@@ -91,6 +92,8 @@ def meta_train(
         raise TaskError(
             f"{iterations} meta-steps of {size} need {iterations * size} tasks: there are {len(tasks)}"
         )
+    if iterations * size >= native.LONG:
+        native.build()
     lr = outer.outer_lr if outer_lr is None else outer_lr
     opt = make_optimizer(optimizer or outer.optimizer, params, lr)
     rate = make_schedule(schedule or outer.schedule, opt, iterations)

@@ -9,15 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from quickstudy.data import Splits, polarity
 from quickstudy.errors import RunError, UserError, in_brief
+from quickstudy.inner.choice import Strategy, choose
+from quickstudy.inner.estimate import estimate
 from quickstudy.learners import Learner
+from quickstudy.learners.base import explained
+from quickstudy.nets import native
 from quickstudy.outer.checkpoint import BEST, History
 from quickstudy.outer.config import TrainConfig, check_folder
-from quickstudy.outer.device import find_device
-from quickstudy.outer.meta_train import meta_train
+from quickstudy.outer.device import find_device, suited
+from quickstudy.outer.meta_train import check_source, meta_train
 from quickstudy.outer.progress import Progress
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.tasks import ClassTasks, TaskSource
@@ -60,13 +65,13 @@ def train(
         if done is not None and (config.iterations == run.config["iterations"] or done.stopped_early):
             return done
         config = replayed(config, run)
-    with threads(config.threads):
+    with threads(config.threads), kernels(config, run if there else None, say):
         splits = config.splits()
         learner = config.make_learner(splits.train.image_shape, len(splits.train))
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
         config.problem(splits.test)  # a way or shot that the test classes do not allow is told now
         facts = facts_of(config, splits, learner, tasks, problem)
-        for line in told(splits, tasks, problem, learner):
+        for line in told(splits, tasks, problem, learner, facts):
             say(line)
         if not there:
             run = RunFolder.create(out, {**config.json(), **facts})
@@ -87,7 +92,9 @@ def train(
         return history
 
 
-def told(splits: Splits, tasks: TaskSource, problem: ClassTasks, learner: Learner) -> list[str]:
+def told(
+    splits: Splits, tasks: TaskSource, problem: ClassTasks, learner: Learner, facts: dict[str, Any]
+) -> list[str]:
     """What a run trains on, in words."""
     train, counts = splits.train, "/".join(str(len(part)) for part in splits)
     shape = "x".join(map(str, train.image_shape))
@@ -99,7 +106,8 @@ def told(splits: Splits, tasks: TaskSource, problem: ClassTasks, learner: Learne
     normalised = f"; queries normalised by {learner.statistics} statistics" if learner.norms() else ""
     return [
         f"{train.name}: {counts} meta-train/validation/test classes, examples {shape}{note}",
-        f"{how}; threads: {torch.get_num_threads()}{normalised}",
+        f"{how}{normalised}",
+        f"tasks by strategy {facts['strategy']}; threads: {facts['threads']}; kernels: {facts['kernels']}",
         f"validation on {problem.way}-way {problem.shot}-shot tasks, queries a class: {problem.query}",
     ]
 
@@ -115,6 +123,18 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def kernels(config: TrainConfig, begun: RunFolder | None, say: Callable[[str], None]) -> Iterator[None]:
+    """Have convolutions use the kernels a run was begun with; native ones are built for a new, long run."""
+    native_once = begun is None or begun.config.get("kernels") == "native"
+    tasks = config.iterations * (config.meta_batch or 1)
+    with native.only_torch(not native_once):
+        wanted = begun is not None or tasks >= native.LONG
+        if wanted and native_once and not native.build(say) and begun is not None:
+            say(f"{begun.path} was begun with native kernels and goes on with torch's: not bit for bit")
+        yield
+
+
 def replayed(config: TrainConfig, run: RunFolder) -> TrainConfig:
     """The options with what a run found out about its machine when it was begun."""
     saved = run.config
@@ -126,6 +146,22 @@ def replayed(config: TrainConfig, run: RunFolder) -> TrainConfig:
     return replace(config, threads=saved.get("threads"), strategy=saved.get("strategy"), device=device)
 
 
+def chosen(learner: Learner, tasks: TaskSource, size: int, strategy: Strategy) -> Strategy:
+    """The strategy that "auto" comes to for these tasks; any other as it is."""
+    if strategy != "auto" or learner.trains_on == "nothing":
+        return strategy
+    batch = tasks.batch(np.arange(size))
+    check_source(learner, batch)
+    batch, before = suited(batch, learner), learner.training
+    learner.train()
+    try:
+        batch = learner.prepare(batch, torch.Generator().manual_seed(0))
+        with explained(batch.query.x.shape[2:]):
+            return choose(lambda part, how: estimate(learner, part, how), learner, batch)
+    finally:
+        learner.train(before)
+
+
 def facts_of(
     config: TrainConfig, splits: Splits, learner: Learner, tasks: TaskSource, problem: ClassTasks
 ) -> dict[str, Any]:
@@ -134,7 +170,8 @@ def facts_of(
     return {
         "threads": torch.get_num_threads(),
         "device": find_device(config.device).type,
-        "strategy": config.strategy or learner.outer.strategy,
+        "strategy": chosen(learner, tasks, config.meta_batch or 1, config.strategy or learner.outer.strategy),
+        "kernels": "native" if native.built() else "torch",
         "pictures": {
             "shape": list(shape),
             "polarity": polarity(splits.train.x[:2000]) if len(shape) == 3 else None,
@@ -180,7 +217,7 @@ def check_same(config: TrainConfig, run: RunFolder, facts: dict[str, Any]) -> No
     """Refuse to go on with a run on data that changed since it was begun."""
     saved = run.config
     for name, new in json.loads(json.dumps(facts)).items():
-        if name in saved and new != saved[name] and name != "splits":
+        if name in saved and new != saved[name] and name not in ("splits", "kernels"):
             raise RunError(f"{run.path} was begun on other data: {name} was {saved[name]}, now it is {new}")
     check_splits(config, run, facts["splits"])
 
@@ -244,7 +281,7 @@ def changed(saved: dict[str, Any], config: TrainConfig) -> list[tuple[str, Any, 
     new, old = config.json(), TrainConfig.from_json(saved).json()
     new |= new.pop("settings")
     old |= old.pop("settings")
-    if config.strategy is None:  # the one that was chosen is replayed, as are threads and device
+    if config.strategy in (None, "auto"):  # the one that was chosen is replayed, as are threads and device
         del new["strategy"]
     if config.threads is not None:
         new["threads"], old["threads"] = config.threads, saved.get("threads")

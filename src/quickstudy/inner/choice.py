@@ -1,0 +1,96 @@
+"""Which strategy maps tasks fastest: a rule of the device and of how much each operation has to do.
+
+An operation costs some microseconds before it computes anything. Where a task's operations are small, all
+tasks share one such cost by vmap; where they are large, processors are best used by a task each. The rule
+measures sizes, not times, so the same run chooses the same on the same machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from quickstudy.errors import UserError
+from quickstudy.tasks.task import Task
+
+Strategy = Literal["auto", "loop", "threads", "vmap"]
+SMALL = 1500.0
+"""Numbers an operation of one task makes on average, below which operations of many tasks are joined."""
+_chosen: WeakKeyDictionary[nn.Module, dict[object, Strategy]] = WeakKeyDictionary()
+
+
+def choose(attempt: Callable[[Task, Strategy], object], module: nn.Module, batch: Task) -> Strategy:
+    """The strategy for these tasks: vmap on a GPU and for small operations, else threads, or a loop on one.
+
+    Args:
+        attempt: what is to be done with some tasks by some strategy. It is done once with one task, and once
+            with two by vmap, for a net may do what vmap cannot.
+        module: chosen for once, for tasks of one size, in training and in use.
+
+    >>> from quickstudy.inner.mapping import map_tasks
+    >>> from quickstudy.tasks.regression import Lines
+    >>> import numpy as np
+    >>> net, batch = nn.Linear(1, 2), Lines(shot=3).batch(np.arange(4))
+    >>> choose(lambda tasks, how: map_tasks(lambda n, t: {"z": n(t.support.x)}, net, tasks, how), net, batch)
+    'vmap'
+    """
+    singly: Strategy = "threads" if torch.get_num_threads() > 1 else "loop"
+    if batch.padded or len(batch.support.x) < 2:
+        return singly
+    sizes = tuple(tuple(v.shape[1:]) for v in batch.tensors().values())
+    key = (sizes, module.training, torch.is_grad_enabled(), singly, batch.support.x.device.type)
+    known = _chosen.setdefault(module, {})
+    if key not in known:
+        joined = (
+            batch.support.x.is_cuda or numbers_an_operation(lambda: attempt(first(batch, 1), "loop")) < SMALL
+        )
+        known[key] = "vmap" if joined and possible(lambda: attempt(first(batch, 2), "vmap")) else singly
+    return known[key]
+
+
+def first(batch: Task, count: int) -> Task:
+    """The first tasks of a batch."""
+    return batch.with_tensors({k: v[:count] for k, v in batch.tensors().items()})
+
+
+def possible(attempt: Callable[[], object]) -> bool:
+    """Whether this can be done; what it draws is put back."""
+    state = torch.get_rng_state()
+    try:
+        attempt()
+    except UserError:
+        return False
+    finally:
+        torch.set_rng_state(state)
+    return True
+
+
+def numbers_an_operation(run: Callable[[], object]) -> float:
+    """How many numbers an operation makes, on average over all of a run; what it draws is put back."""
+    state, count = torch.get_rng_state(), _Count()
+    try:
+        with count:
+            run()
+    finally:
+        torch.set_rng_state(state)
+    return count.numbers / max(count.operations, 1)
+
+
+class _Count(TorchDispatchMode):
+    """Counts operations and the numbers they make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = result if isinstance(result, (tuple, list)) else (result,)
+        self.operations += 1
+        self.numbers += sum(v.numel() for v in made if isinstance(v, Tensor))
+        return result

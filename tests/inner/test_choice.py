@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from quickstudy.data.dataset import ClassDataset
+from quickstudy.inner import choice, estimate
+from quickstudy.inner.choice import choose, numbers_an_operation
+from quickstudy.learners import build
+from quickstudy.nets import conv4, mlp
+from quickstudy.tasks import ClassTasks, Task
+
+
+@pytest.fixture
+def batch(blobs: ClassDataset) -> Task:
+    return ClassTasks(blobs, 3, 2, query=2).batch(np.arange(4)).to(torch.float32)
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_small_operations_are_joined_and_large_ones_are_not(batch: Task, threads: int) -> None:
+    singly = "loop" if threads == 1 else "threads"
+    for body, wanted in ((mlp(256, (2,)), "vmap"), (conv4(64, size=16), singly)):
+        learner = build("maml", body, way=3, classes=10).train()
+        tried = []
+
+        def attempt(tasks: Task, how: Any, learner: Any = learner, tried: Any = tried) -> None:
+            tried.append((len(tasks.support.x), how))
+            estimate(learner, tasks, how)
+
+        assert [choose(attempt, learner, batch) for _ in range(3)] == [wanted] * 3
+        assert tried == [(1, "loop"), (2, "vmap")][: len(tried)]  # once, not three times
+        assert len(tried) == (2 if wanted == "vmap" else 1)
+
+
+def test_what_cannot_be_vectorised_is_not(batch: Task, threads: int) -> None:
+    class Branching(nn.Module):
+        features = 2
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(256, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            z = self.layer(x.flatten(1))
+            return z if z.sum() > 0 else -z
+
+    learner = build("protonet", Branching(), way=3, classes=10).train()
+    state = torch.get_rng_state()
+    assert choose(lambda t, how: estimate(learner, t, how), learner, batch) != "vmap"
+    assert torch.equal(torch.get_rng_state(), state)
+    auto, loop = (estimate(learner, batch, how)[1]["body.layer.weight"] for how in ("auto", "loop"))
+    torch.testing.assert_close(auto, loop)
+
+
+def test_a_mean_of_the_numbers_that_operations_make() -> None:
+    x = torch.zeros(10)
+    assert numbers_an_operation(lambda: (x + 1, x.sum())) == 5.5
+    assert numbers_an_operation(lambda: None) == 0
+
+
+def test_training_and_use_are_chosen_apart(batch: Task) -> None:
+    learner = build("protonet", mlp(256, (2,)), way=3, classes=10)
+    for mode in (True, False):
+        choose(lambda t, how: estimate(learner, t, how), learner.train(mode), batch)
+    assert len(choice._chosen[learner]) == 2

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from quickstudy.nets import conv4, native
+from quickstudy.nets.native import Dims, Native
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, and no kernels loaded."""
+    monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path))
+    for cached in (native._loaded, native._path, native._compiler):
+        cached.cache_clear()
+    yield tmp_path
+    for cached in (native._loaded, native._path, native._compiler):
+        cached.cache_clear()
+
+
+def test_nets_use_them_only_where_they_are_wanted_allowed_and_fit(library: Native) -> None:
+    kind = next(k for k, v in native.REALS.items() if native._loaded(k) is library)
+    x = torch.zeros(1, dtype=kind)
+    assert native.native(x) is None
+    with native.kernels(True):
+        assert native.native(x) is library
+        assert native.native(x, x.half()) is None
+        assert native.native(x.to("meta")) is None
+        with native.only_torch():
+            assert native.native(x) is None
+            assert not native.build()
+        with native.kernels(False):
+            assert native.native(x) is None
+        with torch.autocast("cpu", torch.bfloat16):
+            assert native.native(x) is None
+
+
+@pytest.mark.parametrize("channels", [3, 8])
+@pytest.mark.parametrize(("size", "blocks"), [(28, 4), (21, 2), (8, 3)])
+def test_conv4_is_the_same_function(channels: int, size: int, blocks: int, library: Native) -> None:
+    kind = next(k for k in native.REALS if native._loaded(k) is library)
+    net = conv4(channels, in_channels=2, size=size, blocks=blocks).to(kind)
+    for block in list(net)[:-1]:
+        torch.nn.init.normal_(block.norm.weight)
+    x = torch.rand(5, 2, size, size, dtype=kind)
+    wanted = net(x)
+    with native.kernels(True):
+        torch.testing.assert_close(net(x), wanted, rtol=1e-4, atol=1e-4)
+        assert net.eval()(x[:0]).shape == (0, net.features)
+
+
+def test_a_library_is_built_once_and_found_again(elsewhere: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    if native._compiler() is None:
+        pytest.skip("no C compiler")
+    said: list[str] = []
+    assert not native.built()
+    assert native.build(said.append)
+    assert native.built()
+    assert native.build(said.append)
+    assert len(said) == 1
+    assert "once on this machine" in said[0]
+    (made,) = (elsewhere / "kernels").iterdir()
+    before = made.stat().st_mtime_ns
+    native._loaded.cache_clear()
+    assert native.built()
+    assert native.build(said.append)
+    assert (made.stat().st_mtime_ns, len(said)) == (before, 1)
+
+
+def test_without_a_compiler_that_is_said_and_torch_is_used(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(elsewhere))
+    monkeypatch.delenv("CC", raising=False)
+    said: list[str] = []
+    assert not native.build(said.append)
+    assert "no C compiler (cc, gcc, clang) is here" in said[0]
+    with native.kernels(True):
+        assert conv4(2, size=16)(torch.zeros(1, 1, 16, 16)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("broken", ["#!/bin/sh\nexit 1\n", '#!/bin/sh\ntouch "$@" 2>/dev/null\nexit 0\n'])
+def test_a_compiler_that_fails_leaves_nothing(
+    broken: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = elsewhere / "cc"
+    compiler.write_text(broken)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    said: list[str] = []
+    assert not native.build(said.append)
+    assert "could not build" in said[0]
+    assert list((elsewhere / "kernels").iterdir()) == []
+
+
+def test_they_can_be_turned_off(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUICKSTUDY_KERNELS", "torch")
+    assert not native.build()
+    assert not (elsewhere / "kernels").exists()
+
+
+def test_threads_do_not_share_their_work_space(library: Native) -> None:
+    """Convolutions of several sizes at once, each as it is alone."""
+    kind = next(k for k in native.REALS if native._loaded(k) is library)
+    sizes = [(1, 3, 9, 4), (6, 2, 5, 7), (4, 8, 14, 1), (3, 3, 4, 30)]
+    xs = [torch.randn(i, s, s, b, dtype=kind) for i, _, s, b in sizes]
+    ws = [torch.randn(o, i, 3, 3, dtype=kind) for i, o, *_ in sizes]
+
+    def run(case: int) -> torch.Tensor:
+        x, w = xs[case], ws[case]
+        y = x.new_empty(w.shape[0], *x.shape[1:])
+        library("conv", Dims(x.shape[3], w.shape[1], w.shape[0], *x.shape[1:3]), 0, x, w, y)
+        return y
+
+    alone, differing = [run(c) for c in range(4)], []
+
+    def many(first: int) -> None:
+        for i in range(200):
+            case = (first + i) % 4
+            if not torch.equal(run(case), alone[case]):
+                differing.append(case)
+
+    workers = [threading.Thread(target=many, args=(first,)) for first in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert differing == []
