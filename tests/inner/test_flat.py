@@ -28,6 +28,7 @@ from quickstudy.inner import (
     unrolled,
     vectorised,
 )
+from quickstudy.inner.flat import graph_size
 from quickstudy.inner.rules import Params
 from quickstudy.learners import MAML, build
 from quickstudy.nets import conv4
@@ -288,3 +289,32 @@ def test_without_gradients_it_is_the_plain_loop() -> None:
     problem = InnerProblem({"w": w}, lambda p, step: p["w"].pow(4).sum(), sgd(0.1), 5)
     with torch.no_grad():
         assert torch.equal(flat(problem).params["w"], unrolled(problem).params["w"])
+
+
+def test_a_budget_keeps_as_many_graphs_as_fit() -> None:
+    """A step of w⁴ keeps tensors of w's size only, so the graphs kept grow with the budget, to all."""
+    w = torch.rand(1000, dtype=torch.float64, requires_grad=True)
+    problem = InnerProblem({"w": w}, lambda p, step: p["w"].pow(4).sum(), sgd(0.01), 9)
+    size = graph_size(problem)
+    assert 8000 <= size <= 20 * 8000
+    assert size % 8000 < 1000
+
+    def kept(budget: int) -> int:
+        with counting():
+            end = flat(problem, budget=budget).params["w"]
+            peak = Saved.peak
+        wanted = torch.autograd.grad(unrolled(problem).params["w"].sum(), w)[0]
+        torch.testing.assert_close(torch.autograd.grad(end.sum(), w)[0], wanted, rtol=1e-12, atol=0)
+        return peak
+
+    fewest, more, most = kept(0), kept(5 * size), kept(100 * size)
+    assert fewest < more < most
+    assert kept(2 * size) == fewest
+
+
+def test_measuring_a_graph_draws_nothing() -> None:
+    w = torch.rand(10, requires_grad=True)
+    problem = InnerProblem({"w": w}, lambda p, step: F.dropout(p["w"], 0.5).square().sum(), sgd(0.1), 4)
+    before = torch.get_rng_state()
+    graph_size(problem)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -8,7 +8,7 @@ rule use besides parameters and state: weights that are not adapted, rates, feat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,11 +46,18 @@ class Course:
     devices: tuple[torch.device, ...] = ()
 
 
-def flat(problem: InnerProblem, *, keep: int = 2) -> Solution:
+BUDGET = 2**24
+"""Bytes that the graphs of the last steps may take: in small nets, some steps' worth."""
+
+
+def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET) -> Solution:
     """Solve in flat memory; the meta-gradient is exactly that of the unrolled loop.
 
     Args:
-        keep: the graphs of the last steps that are kept all the same, and so need not be made again.
+        keep: the graphs of so many last steps are kept all the same, and so need not be made again; by
+            default as many as fit into the budget, but two at least.
+        budget: in bytes; to know a step's graph, the first step is taken once more than it would be. Within
+            a map over tasks, where that cannot be measured, two are kept.
 
     Raises:
         UserError: for a loss or a rule that keeps tensors from step to step; and on the way back, for one
@@ -62,9 +69,13 @@ def flat(problem: InnerProblem, *, keep: int = 2) -> Solution:
     >>> torch.autograd.grad(end, start["w"])
     (tensor(0.1250),)
     """
-    if not torch.is_grad_enabled() or problem.steps <= keep:
+    if not torch.is_grad_enabled() or problem.steps <= (2 if keep is None else keep):
         return unrolled(problem)
     devices = {p.device for p in problem.params.values() if p.device.type == "cuda"}
+    if keep is None:
+        keep = 2 if inside_map() else max(2, budget // max(graph_size(problem, devices), 1))
+    if problem.steps <= keep:
+        return unrolled(problem)
     course = Course(problem, problem.steps - keep, devices=tuple(devices))
     noted = watched(problem, course.used)
     params, state, losses = problem.params, problem.rule.init(problem.params), []
@@ -88,6 +99,24 @@ def flat(problem: InnerProblem, *, keep: int = 2) -> Solution:
         loss, params, state = take_step(problem, params, state, step, create_graph=True)
         losses.append(loss)
     return Solution(params, tuple(losses))
+
+
+def graph_size(problem: InnerProblem, devices: Iterable[torch.device] = ()) -> int:
+    """The bytes that the graph of one step holds on to, besides what is there without it."""
+    start = {k: p.detach().requires_grad_() for k, p in problem.params.items()}
+    there = {v.untyped_storage().data_ptr() for v in start.values()}
+    held: dict[int, int] = {}
+
+    def note(v: Tensor) -> Tensor:
+        storage = v.untyped_storage()
+        if storage.data_ptr() not in there:
+            held[storage.data_ptr()] = storage.nbytes()
+        return v
+
+    with torch.random.fork_rng(list(devices)), torch.autograd.graph.saved_tensors_hooks(note, lambda v: v):
+        after = take_step(problem, start, problem.rule.init(start), 0, create_graph=True)
+    del after
+    return sum(held.values())
 
 
 class Rows:

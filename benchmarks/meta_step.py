@@ -1,0 +1,233 @@
+"""One meta-step beside the peers: MAML, Conv4, 28x28, 5 inner steps, 25 tasks, as many queries as shots.
+
+    python benchmarks/meta_step.py [--channels 20] [--modes second first evaluate]
+                                   [--settings 5x1 5x5 10x1 20x1] [--rounds 5] [--out results/meta_step.json]
+
+Peers (a plain torch loop, higher, torchopt, JAX with jit and vmap) come from their packages into an
+environment of the benchmark's own (.bench/peers), where this library is installed too; every contender is a
+process of its own. Each is first checked to compute the same meta-gradient as the plain loop. Then all take
+one step in turn, round by round, so that each ratio is one of the same minutes; figures are medians. A
+contender runs with one and with two threads and counts by the better; first steps (compilation) stand apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from quickstudy.nets import conv4
+from quickstudy.outer.provenance import commit, environment
+
+HERE = Path(__file__).parent
+ENVIRONMENT = HERE.parent / ".bench" / "peers"
+PEERS = ("torch", "higher", "torchopt", "jax", "jaxlib")
+TASKS = 25
+CONTENDERS = [
+    ("quickstudy", "ours"),
+    ("quickstudy", "standard"),
+    ("plain", "standard"),
+    ("plain", "ours"),
+    ("higher", "standard"),
+    ("higher", "ours"),
+    ("torchopt", "standard"),
+    ("torchopt", "ours"),
+    ("jax", "standard"),
+]
+OURS = ("quickstudy", "ours")
+console = Console()
+
+
+def peers() -> Path:
+    """The Python of the benchmark's environment, made once."""
+    python = ENVIRONMENT / "bin" / "python"
+    if not (ENVIRONMENT / ".ready").exists():
+        console.print(f"installing the peers into {ENVIRONMENT} (once, some minutes)")
+        constraints = HERE.parent / "constraints.txt"
+        for command in (
+            [sys.executable, "-m", "venv", str(ENVIRONMENT)],
+            [str(python), "-m", "pip", "install", "-q", "-c", str(constraints), "torch"],
+            [str(python), "-m", "pip", "install", "-q", "-c", str(constraints), "-e", str(HERE.parent)],
+            [str(python), "-m", "pip", "install", "-q", *PEERS[1:]],
+        ):
+            subprocess.run(command, check=True)
+        (ENVIRONMENT / ".ready").touch()
+    return python
+
+
+class Contender:
+    """A contender's process."""
+
+    def __init__(self, python: Path, name: str, net: str, mode: str, threads: int, setting: Path) -> None:
+        self.name, self.net, self.threads = name, net, threads
+        command = [str(python), str(HERE / "contenders.py"), name, net, mode, str(threads), str(setting)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+        )
+        self.seconds: list[float] = []
+
+    def step(self, check: Path | None = None) -> float | None:
+        """Seconds of one step; None where the contender has no such mode, or failed."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(f"check {check}\n" if check else "step\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        line = self.process.stdout.readline()
+        while line and not line.startswith("{"):
+            line = self.process.stdout.readline()
+        return json.loads(line)["seconds"] if line else None
+
+    def end(self) -> None:
+        """Stop the process."""
+        self.process.kill()
+        self.process.wait()
+
+
+def make_setting(path: Path, way: int, shot: int, channels: int) -> None:
+    """Initial weights and 25 tasks of random pictures."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(conv4(channels, norm="batch"), torch.nn.Linear(channels, way))
+    weights = {f"w{i}": p.detach().contiguous().numpy() for i, p in enumerate(net.parameters())}
+    n, rng = way * shot, np.random.default_rng(0)
+    pictures = {k: rng.standard_normal((TASKS, n, 1, 28, 28), dtype=np.float32) for k in ("xs", "xq")}
+    labels = {k: np.tile(np.arange(n) % way, (TASKS, 1)) for k in ("ys", "yq")}
+    np.savez(path, **weights, **pictures, **labels)
+
+
+def far(found: Path, wanted: Path) -> float:
+    """The relative distance of what two contenders computed."""
+    a, b = (
+        np.concatenate([np.load(p)[k].ravel() for k in sorted(np.load(p).files, key=lambda k: int(k[4:]))])
+        for p in (found, wanted)
+    )
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def compare(python: Path, mode: str, way: int, shot: int, channels: int, rounds: int) -> dict[str, Any]:
+    """The median seconds of each contender at one setting, those of a net and thread count apart."""
+    with tempfile.TemporaryDirectory() as folder:
+        setting = Path(folder) / "setting.npz"
+        make_setting(setting, way, shot, channels)
+        running, errors, first = [], {}, {}
+        for name, net in CONTENDERS:
+            for threads in (1, 2):
+                contender = Contender(python, name, net, mode, threads, setting)
+                kept = Path(folder) / f"{name}-{net}-{threads}.npz"
+                seconds = contender.step(kept)
+                if seconds is None:
+                    contender.end()
+                    continue
+                running.append(contender)
+                first[f"{name}, {net} net, {threads}"] = seconds
+        wanted = Path(folder) / "plain-standard-1.npz"
+        for c in running:
+            error = far(Path(folder) / f"{c.name}-{c.net}-{c.threads}.npz", wanted)
+            errors[f"{c.name}, {c.net} net"] = max(error, errors.get(f"{c.name}, {c.net} net", 0.0))
+        for number in range(rounds + 1):
+            for c in running:
+                seconds = c.step()
+                if number and seconds is not None:  # the first round warms up
+                    c.seconds.append(seconds)
+        for c in running:
+            c.end()
+    medians = {(c.name, c.net, c.threads): statistics.median(c.seconds) for c in running if c.seconds}
+    best = {}
+    for (name, net, threads), seconds in medians.items():
+        key = f"{name}, {net} net"
+        if key not in best or seconds < best[key]["seconds"]:
+            best[key] = {"seconds": seconds, "threads": threads, "off": errors[key]}
+            best[key]["first"] = first[f"{key}, {threads}"]
+    return best
+
+
+def ratios(best: dict[str, Any]) -> dict[str, float]:
+    """How many times as fast this library is as the fastest peer."""
+    ours, user = best["quickstudy, ours net"]["seconds"], best["quickstudy, standard net"]["seconds"]
+
+    def fastest(net: str) -> float:
+        return min(v["seconds"] for k, v in best.items() if k.endswith(net) and not k.startswith("quick"))
+
+    standard, given = fastest("standard net"), fastest("ours net")
+    return {"standard": standard / ours, "given": given / ours, "user": standard / user}
+
+
+def mean(values: Iterable[float]) -> float:
+    """Geometric."""
+    logs = [math.log(v) for v in values]
+    return math.exp(sum(logs) / len(logs))
+
+
+def shown(mode: str, channels: int, rows: dict[str, dict[str, Any]]) -> Table:
+    """A table of seconds and ratios."""
+    table = Table(title=f"{mode}, {channels} channels: seconds a meta-step of {TASKS} tasks (median)")
+    table.add_column("contender")
+    for setting in rows:
+        table.add_column(setting, justify="right")
+    for name, net in CONTENDERS:
+        key = f"{name}, {net} net"
+        cells = [row["best"].get(key) for row in rows.values()]
+        if any(cells):
+            table.add_row(key, *(f"{c['seconds']:.3f} ({c['threads']})" if c else "" for c in cells))
+    for name, words in (
+        ("standard", "fastest peer, standard net / ours"),
+        ("given", "fastest peer, our net / ours"),
+        ("user", "fastest peer / ours, both with the standard net"),
+    ):
+        table.add_row(words, *(f"{row['ratios'][name]:.2f}x" for row in rows.values()), end_section=True)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--channels", type=int, nargs="+", default=[20])
+    parser.add_argument("--modes", nargs="+", default=["second"], choices=["second", "first", "evaluate"])
+    parser.add_argument("--settings", nargs="+", default=["5x1", "5x5", "10x1", "20x1"], help="WAYxSHOT")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "meta_step.json")
+    given = parser.parse_args()
+    python = peers()
+    kept = json.loads(given.out.read_text()) if given.out.exists() else {"tables": {}}
+    for channels in given.channels:
+        for mode in given.modes:
+            rows: dict[str, dict[str, Any]] = {}
+            for setting in given.settings:
+                way, shot = map(int, setting.split("x"))
+                best = compare(python, mode, way, shot, channels, given.rounds)
+                rows[setting] = {"best": best, "ratios": ratios(best)}
+                console.print(f"{mode} {channels} channels {setting}: {rows[setting]['ratios']}")
+            means = {
+                k: mean(row["ratios"][k] for row in rows.values()) for k in ("standard", "given", "user")
+            }
+            console.print(shown(mode, channels, rows))
+            console.print("geometric means", {k: round(v, 2) for k, v in means.items()})
+            kept["tables"][f"{mode}, {channels} channels"] = {
+                "command": " ".join(["python", "benchmarks/meta_step.py", *sys.argv[1:]]),
+                "commit": commit(),
+                "rounds": given.rounds,
+                "rows": rows,
+                "geometric means": means,
+            }
+            kept["environment"] = environment()
+            given.out.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
