@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from quickstudy.errors import UserError
 from quickstudy.inner.mapping import Strategy, map_tasks, vectorisable
+from quickstudy.inner.once import once_explained
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.tasks.task import Task
@@ -30,6 +31,7 @@ def _outcome(flat: dict[str, Tensor]) -> Outcome:
     return Outcome(flat["loss"].detach(), part("metric."), part("stat."))
 
 
+@once_explained()
 def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tuple[Outcome, Params]:
     """The outcome `[T]` of each task, and the gradient of their mean loss with respect to ω.
 
@@ -43,7 +45,7 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "loop") -> tu
         (outcome, gradient by parameter name); zero for a parameter without influence.
 
     Raises:
-        UserError: the learner has nothing to train.
+        UserError: the learner has nothing to train, or uses what cannot be differentiated twice.
     """
     trained = {k: p for k, p in learner.named_parameters() if p.requires_grad}
     if not trained:
