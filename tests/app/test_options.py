@@ -22,6 +22,7 @@ class Some:
         place: where.
         word: any.
         loud: whether it is heard.
+        names: a pattern, or from Python a function.
     """
 
     count: int | None = None
@@ -29,6 +30,7 @@ class Some:
     place: Path | None = None
     word: str = "x"
     loud: bool = False
+    names: str | Callable[[str], bool] = "all"
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,7 @@ class Some:
         (["--count", "3", "--kind", "b"], Some(3, "b")),
         (["--place", "None", "--word", "None"], Some(place=Path("None"), word="None")),
         (["--loud"], Some(loud=True)),
+        (["--names", r"^body\.0|bias$"], Some(names=r"^body\.0|bias$")),
     ],
 )
 def test_an_optional_value_is_asked_for_as_such(args: list[str], wanted: Some) -> None:

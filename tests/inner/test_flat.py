@@ -21,12 +21,18 @@ from quickstudy.inner import (
     Method,
     Rule,
     adam,
+    by_step,
+    chain,
+    clip_by_norm,
+    clip_by_value,
+    cosine,
     estimate,
     flat,
     momentum,
     sgd,
     unrolled,
     vectorised,
+    weight_decay,
 )
 from quickstudy.inner.flat import graph_size
 from quickstudy.inner.rules import Params
@@ -78,6 +84,11 @@ RULES: dict[str, Callable[[Any], Rule]] = {
     "momentum": lambda meta: momentum(meta.rates[0], 0.8),
     "momentum, learned start": velocity_learned,
     "adam": lambda meta: adam(meta.rates[0]),
+    "a schedule": lambda meta: momentum(cosine(meta.rates[0], 0.01, 4), nesterov=True),
+    "rates by layer and step": lambda meta: adam(by_step({"w": meta.rates, "": 0.5 * meta.rates})),
+    "a chain": lambda meta: chain(
+        clip_by_value(1.0), clip_by_norm(0.3), weight_decay({"": meta.velocity.mean()}), sgd(meta.rates[0])
+    ),
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from quickstudy.errors import UserError
 from quickstudy.inner import Rule, adam, momentum, sgd
 from quickstudy.inner.rules import Params
 
@@ -28,11 +29,15 @@ def descend(rule: Rule, params: Params, grads: list[Params]) -> Params:
     [
         (sgd(0.3), lambda p: torch.optim.SGD(p, 0.3)),
         (momentum(0.1, 0.8), lambda p: torch.optim.SGD(p, 0.1, momentum=0.8)),
+        (
+            momentum(0.1, 0.8, nesterov=True),
+            lambda p: torch.optim.SGD(p, 0.1, momentum=0.8, nesterov=True),
+        ),
         (adam(0.02), lambda p: torch.optim.Adam(p, 0.02)),
         (adam(0.02, b1=0.0), lambda p: torch.optim.Adam(p, 0.02, betas=(0.0, 0.999))),
         (adam(0.02, 0.7, 0.9, 1e-3), lambda p: torch.optim.Adam(p, 0.02, betas=(0.7, 0.9), eps=1e-3)),
     ],
-    ids=["sgd", "momentum", "adam", "adam without momentum", "adam, other constants"],
+    ids=["sgd", "momentum", "nesterov", "adam", "adam without momentum", "adam, other constants"],
 )
 def test_ten_steps_equal_torchs(rule: Rule, optimizer: Callable[[Parameters], Any]) -> None:
     start = {"w": torch.randn(4, 3), "b": torch.randn(3)}
@@ -56,6 +61,16 @@ def test_a_rate_for_each_name(make: Callable[[Any], Rule]) -> None:
     torch.testing.assert_close(ours["w"], descend(make(0.1), start, grads)["w"])
     for i, rate in enumerate((0.0, 1.0, 2.0, 3.0)):
         torch.testing.assert_close(ours["b"][i], descend(make(rate), start, grads)["b"][i])
+
+
+def test_a_rate_for_each_layer() -> None:
+    """A name's own rate, else that of the nearest layer it is in, else the one for the rest."""
+    names = ["body.0.weight", "body.0.bias", "body.1.weight", "bodywork", "head"]
+    rates = {"body": 0.2, "body.0": 0.3, "body.0.bias": 0.4, "": 0.5}
+    updates, _ = sgd(rates).update({k: torch.ones(1) for k in names}, (), {})
+    assert [-updates[k].item() for k in names] == [0.3, 0.4, 0.2, 0.5, 0.5]
+    with pytest.raises(UserError, match=r"there is no rate for 'head.bias': name it or the layer it is in"):
+        sgd({"body": 0.1}).update({"head.bias": torch.ones(1)}, (), {})
 
 
 @pytest.mark.parametrize("make", [sgd, momentum, adam])

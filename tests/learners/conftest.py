@@ -75,6 +75,8 @@ def agrees() -> Callable[..., None]:
         largest = max(g.norm().item() for g in gradient.values())
         assert largest > 1e-3
         for name, p in learner.named_parameters():
+            if not p.requires_grad:
+                continue
             direction = torch.randn_like(p)
             direction /= direction.norm()
             kept = p.detach().clone()

@@ -149,7 +149,30 @@ def test_filters_are_told_from_norms_by_kind_not_by_name(norm: str) -> None:
     }
 
 
+def test_a_function_says_which_parameters_move(make: Callable[..., MAML], batch: Task) -> None:
+    """The names it is asked for are those a pattern sees; frozen ones never move, whatever it says."""
+    asked: list[str] = []
+
+    def biases(name: str) -> bool:
+        asked.append(name)
+        return name.endswith("bias")
+
+    by_function, by_pattern = (make("maml", "group", inner_params=p, steps=2) for p in (biases, "bias$"))
+    by_pattern.load_state_dict(by_function.state_dict())
+    assert set(asked) == {k for k, _ in by_function.net.named_parameters()}
+    assert by_function.inner_names() == by_pattern.inner_names()
+    (ours, gradient), (theirs, wanted) = (estimate(learner, batch) for learner in (by_function, by_pattern))
+    assert torch.equal(ours.loss, theirs.loss)
+    assert all(torch.equal(gradient[k], wanted[k]) for k in wanted)
+    by_function.net.head.requires_grad_(False)
+    assert all(k.startswith("body.") for k in by_function.inner_names())
+
+
 def test_errors_of_options() -> None:
+    with pytest.raises(UserError, match=r"no trainable parameter is named by inner_params=<function"):
+        MAML(mlp(2), way=2, inner_params=lambda name: False)
+    with pytest.raises(UserError, match=r"must be a word, a pattern or a function of names, not \['head'\]"):
+        MAML(mlp(2), way=2, inner_params=["head"])
     with pytest.raises(UserError, match="no trainable parameter is named by inner_params='tail'"):
         MAML(mlp(2), way=2, inner_params="tail")
     with pytest.raises(UserError, match="no regular expression"):

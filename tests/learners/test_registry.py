@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
+from collections.abc import Callable
 from typing import Literal, Union, get_args, get_origin
 
 import pytest
@@ -45,7 +46,9 @@ def test_every_option_has_a_default_and_is_explained(name: str) -> None:
         assert parameter.default is not inspect.Parameter.empty, option
         union = get_origin(parameter.annotation) in (Union, types.UnionType)
         kinds = get_args(parameter.annotation) if union else (parameter.annotation,)
-        assert all(isinstance(kind, type) or get_origin(kind) is Literal for kind in kinds), option
+        assert all(isinstance(kind, type) or get_origin(kind) in (Literal, Callable) for kind in kinds), (
+            option
+        )
         assert help_[option], option
         assert "\n" not in help_[option]
     assert kind.__doc__

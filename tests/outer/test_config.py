@@ -52,6 +52,7 @@ def test_the_least_values(name: str, least: float) -> None:
         ({"clip": float("inf")}, "clip must be a finite number, not inf"),
         ({"clip": 0.0}, "clip must be above 0"),
         ({"settings": {"inner_lr": float("nan")}}, "inner-lr must be a finite number"),
+        ({"settings": {"inner_params": str.isupper}}, "inner-params is a function, which cannot be kept"),
         ({"learner": "mmal"}, "unknown learner 'mmal': did you mean 'maml'"),
     ],
 )

@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -40,6 +40,16 @@ def optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         is_instance=lambda x: x is None or spec.is_instance(x),
         str_from_instance=lambda x: [] if x is None else spec.str_from_instance(x),
     )
+
+
+@REGISTRY.primitive_rule
+def in_words(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """`str | Callable` is asked for as text: a function is for Python to give."""
+    kinds = get_args(info.type)
+    if len(kinds) != 2 or kinds[0] is not str or get_origin(kinds[1]) is not Callable:
+        return None
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(str, info.markers))
+    return spec if isinstance(spec, PrimitiveConstructorSpec) else None
 
 
 def hinted(annotation: Any) -> bool:

@@ -7,6 +7,7 @@ measures sizes, not times, so the same run chooses the same on the same machine.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -59,11 +60,14 @@ def first(batch: Task, count: int) -> Task:
 
 
 def possible(attempt: Callable[[], object]) -> bool:
-    """Whether this can be done; what it draws is put back."""
+    """Whether this can be done, and without a warning: vmap warns where it falls back to a loop of its own.
+    What it draws is put back."""
     state = torch.get_rng_state()
     try:
-        attempt()
-    except UserError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            attempt()
+    except (UserError, Warning):
         return False
     finally:
         torch.set_rng_state(state)

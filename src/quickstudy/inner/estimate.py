@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quickstudy.errors import UserError
 from quickstudy.inner.choice import Strategy, choose
 from quickstudy.inner.mapping import map_tasks, vectorisable
+from quickstudy.inner.once import once_explained
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.inner.threads import each_task
@@ -32,6 +33,7 @@ def _outcome(flat: dict[str, Tensor]) -> Outcome:
     return Outcome(flat["loss"].detach(), part("metric."), part("stat."))
 
 
+@once_explained()
 def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tuple[Outcome, Params]:
     """The outcome `[T]` of each task, and the gradient of their mean loss with respect to ω.
 
@@ -46,7 +48,7 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tu
         (outcome, gradient by parameter name); zero for a parameter without influence.
 
     Raises:
-        UserError: the learner has nothing to train.
+        UserError: the learner has nothing to train, or uses what cannot be differentiated twice.
     """
     trained = {k: p for k, p in learner.named_parameters() if p.requires_grad}
     if not trained:

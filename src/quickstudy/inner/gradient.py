@@ -9,6 +9,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from quickstudy.inner.once import once_explained, once_refused, refuse_once_differentiable
 from quickstudy.inner.rules import Params
 from quickstudy.inner.twice import twice_differentiable
 
@@ -30,6 +31,7 @@ def inside_map() -> bool:
     return _inside_map.get()
 
 
+@once_explained()
 def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: bool) -> tuple[Tensor, Params]:
     """The value of `loss` at `params`, and its gradient.
 
@@ -40,14 +42,17 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
 
     Returns:
         (loss, gradient); the gradient is zero where a parameter has no influence, never None.
+
+    Raises:
+        UserError: it is to be differentiated again, and the loss uses what cannot be: see `once.py`.
     """
     mapped = _inside_map.get()
-    twice = twice_differentiable(mapped) if create_graph else nullcontext()
+    kernels = twice_differentiable(mapped) if create_graph else nullcontext()
     if mapped:
-        with twice, torch.set_grad_enabled(create_graph):  # torch.func.grad differentiates all the same
-            grads, value = torch.func.grad_and_value(loss)(params)
+        with kernels, torch.set_grad_enabled(create_graph):  # torch.func.grad differentiates all the same
+            grads, value = torch.func.grad_and_value(once_refused(loss) if create_graph else loss)(params)
         return value, grads
-    with twice, torch.enable_grad():
+    with kernels, torch.enable_grad():
         if create_graph:
             # Views: one parameter may be computed from another, and only the direct influence counts.
             leaves = {
@@ -56,6 +61,8 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
         else:
             leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
         value = loss(leaves)
+        if create_graph:
+            refuse_once_differentiable(value, leaves.values())
         found = torch.autograd.grad(
             value, list(leaves.values()), create_graph=create_graph, allow_unused=True
         )

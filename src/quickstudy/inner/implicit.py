@@ -26,6 +26,7 @@ from torch import Tensor
 from quickstudy.errors import UserError
 from quickstudy.inner.adjoint import Dims, attached
 from quickstudy.inner.gradient import vectorised
+from quickstudy.inner.once import once_refused
 from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Params
 from quickstudy.inner.twice import twice_differentiable
@@ -99,7 +100,7 @@ def from_minimum(
             now = dict(zip(real, reals, strict=True))
             again = with_stand_ins(problem, used, [now.get(i, x) for i, x in enumerate(others)])
             with vectorised(), twice_differentiable(mapped=True):
-                found = torch.func.grad(lambda p: again.loss(p, problem.steps - 1))(
+                found = torch.func.grad(once_refused(lambda p: again.loss(p, problem.steps - 1)))(
                     dict(zip(problem.params, values, strict=True))
                 )
             return list(found.values())

@@ -7,14 +7,20 @@ learned optimisers are the same type, and everything a rule is made of can carry
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from quickstudy.errors import UserError
+
 Params = dict[str, Tensor]
 """Parameters, their gradients or updates, by name."""
-Rate = float | Tensor | Mapping[str, Tensor | float]
+Plain = float | Tensor | Mapping[str, Tensor | float]
+"""A rate: one for all, or one for each parameter or layer; a tensor may be learned, and be one by element."""
+Rate = Plain | Callable[[int], Plain]
+"""A rate, or a schedule of it: a function of the inner step, from 0."""
 
 
 class Rule(NamedTuple):
@@ -24,36 +30,77 @@ class Rule(NamedTuple):
     update: Callable[[Params, Any, Params], tuple[Params, Any]]
 
 
-def _rate(lr: Rate, name: str) -> float | Tensor:
-    return lr[name] if isinstance(lr, Mapping) else lr
+def rate_of(lr: Plain, name: str) -> float | Tensor:
+    """The rate of a parameter: its own, that of the nearest layer it is in, or the one for all.
+
+    Raises:
+        UserError: a rate for each name, but none for this one.
+
+    >>> rate_of({"body": 0.1, "body.0": 0.2}, "body.0.weight")
+    0.2
+    """
+    if not isinstance(lr, Mapping):
+        return lr
+    place = name
+    while place not in lr and place:
+        place = place.rpartition(".")[0]
+    if place not in lr:
+        raise UserError(f"there is no rate for {name!r}: name it or the layer it is in, or '' for the rest")
+    return lr[place]
+
+
+def scheduled(make: Callable[[Plain], Rule], lr: Callable[[int], Plain]) -> Rule:
+    """The rule that `make` makes of the rate at each step, which counts the steps in its state.
+
+    >>> rule = scheduled(sgd, lambda step: 0.5**step)
+    >>> params, grads = {"w": torch.zeros(1)}, {"w": torch.ones(1)}
+    >>> first, state = rule.update(grads, rule.init(params), params)
+    >>> first, rule.update(grads, state, params)[0]
+    ({'w': tensor([-1.])}, {'w': tensor([-0.5000])})
+    """
+
+    def update(grads: Params, state: tuple[int, Any], params: Params) -> tuple[Params, tuple[int, Any]]:
+        step, inner = state
+        updates, inner = make(lr(step)).update(grads, inner, params)
+        return updates, (step + 1, inner)
+
+    return Rule(lambda params: (0, make(lr(0)).init(params)), update)
 
 
 def sgd(lr: Rate) -> Rule:
-    """Gradient descent, θ ← θ − lr · g; `lr` is one rate, or one by parameter name.
+    """Gradient descent, θ ← θ − lr · g. With a learned rate for each element of θ it is Meta-SGD's
+    (Li et al. 2017, 1707.09835).
 
     >>> rule, params = sgd(0.5), {"w": torch.tensor([2.0])}
     >>> rule.update({"w": torch.tensor([1.0])}, rule.init(params), params)[0]
     {'w': tensor([-0.5000])}
     """
+    if callable(lr):
+        return scheduled(sgd, lr)
 
     def update(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
-        return {k: -_rate(lr, k) * g for k, g in grads.items()}, state
+        return {k: -rate_of(lr, k) * g for k, g in grads.items()}, state
 
     return Rule(lambda params: (), update)
 
 
-def momentum(lr: Rate, decay: float = 0.9) -> Rule:
+def momentum(lr: Rate, decay: float = 0.9, *, nesterov: bool = False) -> Rule:
     """Heavy-ball momentum as torch.optim.SGD's: v ← decay · v + g, θ ← θ − lr · v.
+
+    Nesterov's is θ ← θ − lr · (g + decay · v), with the new v (Sutskever et al. 2013).
 
     >>> rule, params, grads = momentum(0.5, decay=0.5), {"w": torch.zeros(1)}, {"w": torch.ones(1)}
     >>> first, state = rule.update(grads, rule.init(params), params)
     >>> first, rule.update(grads, state, params)[0]
     ({'w': tensor([-0.5000])}, {'w': tensor([-0.7500])})
     """
+    if callable(lr):
+        return scheduled(partial(momentum, decay=decay, nesterov=nesterov), lr)
 
     def update(grads: Params, state: Params, params: Params) -> tuple[Params, Params]:
         state = {k: decay * state[k] + g for k, g in grads.items()}
-        return {k: -_rate(lr, k) * v for k, v in state.items()}, state
+        ahead = {k: g + decay * state[k] for k, g in grads.items()} if nesterov else state
+        return {k: -rate_of(lr, k) * v for k, v in ahead.items()}, state
 
     return Rule(lambda params: {k: torch.zeros_like(p) for k, p in params.items()}, update)
 
@@ -73,6 +120,8 @@ def adam(lr: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8)
     >>> rule.update({"w": torch.tensor([3.0, -0.2])}, rule.init(params), params)[0]
     {'w': tensor([-0.1000,  0.1000])}
     """
+    if callable(lr):
+        return scheduled(partial(adam, b1=b1, b2=b2, eps=eps), lr)
 
     def init(params: Params) -> AdamState:
         zeros = {k: torch.zeros_like(p) for k, p in params.items()}
@@ -87,7 +136,7 @@ def adam(lr: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8)
             # The square root has no derivative at 0: take it of 1 there, whose derivative is then dropped.
             zero = v[k] == 0
             root = torch.where(zero, 0.0, torch.where(zero, 1.0, v[k] / (1 - b2**t)).sqrt())
-            return -_rate(lr, k) * (m[k] / (1 - b1**t)) / (root + eps)
+            return -rate_of(lr, k) * (m[k] / (1 - b1**t)) / (root + eps)
 
         return {k: step(k) for k in grads}, AdamState(t, m, v)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from quickstudy.inner.solve import MethodName
+from quickstudy.learners.descent import Which
 from quickstudy.learners.maml import MAML
 
 
@@ -28,7 +29,7 @@ class ANIL(MAML):
         inner_lr: float = 0.1,
         steps: int = 5,
         test_steps: int | None = None,
-        inner_params: str = "head",
+        inner_params: Which = "head",
         gradient: MethodName | None = None,
     ) -> None:
         super().__init__(

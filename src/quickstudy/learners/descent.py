@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,8 @@ from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.norm import BatchNorm, Moments
 from quickstudy.tasks.task import Support
 
+Which = str | Callable[[str], bool]
+"""Names of parameters: a word of `PARTS`, a regular expression, or a function that says of a name whether."""
 PARTS = {"all": "", "filters": "", "head": r"^head\.", "body": r"^body\."}
 NORMS = (BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
@@ -129,10 +132,11 @@ class HeadLearner(DescentLearner):
         body: any module with a `features` attribute: input → `[n, features]`.
         way: classes the head answers, or output dimensions of a regression.
         inner_params: what the inner loop moves: "all", "head", "body", "filters" (all but normalisation
-            scales and shifts), or a regular expression over parameter names; never what needs no gradient.
+            scales and shifts), a regular expression over parameter names, or a function of such a name that
+            says whether it moves; never what needs no gradient.
     """
 
-    def __init__(self, body: nn.Module, *, way: int, inner_params: str = "all", **descent: Any) -> None:
+    def __init__(self, body: nn.Module, *, way: int, inner_params: Which = "all", **descent: Any) -> None:
         super().__init__(**descent)
         if way < 1:
             raise UserError(f"way must be at least 1, not {way}")
@@ -170,24 +174,37 @@ def headed(weights: Params, z: Tensor) -> Tensor:
     return F.linear(z, weights["head.weight"], weights["head.bias"])
 
 
-def matching(net: nn.Module, inner_params: str) -> set[str]:
+def matching(net: nn.Module, inner_params: Which) -> set[str]:
     """The names of a net's trainable parameters that `inner_params` means; see `HeadLearner`.
 
     >>> from quickstudy.nets import mlp
     >>> sorted(matching(Net(mlp(1), way=2), "head"))
     ['head.bias', 'head.weight']
+    >>> sorted(matching(Net(mlp(1), way=2), lambda name: name.endswith("bias")))
+    ['body.1.bias', 'body.3.bias', 'head.bias']
     """
-    try:
-        pattern = re.compile(PARTS.get(inner_params, inner_params))
-    except re.error as error:
-        raise UserError(f"inner_params={inner_params!r} is no regular expression: {error}") from error
-    found = {k for k, p in net.named_parameters() if p.requires_grad and pattern.search(k)}
+    moves = chosen_by(inner_params)
+    found = {k for k, p in net.named_parameters() if p.requires_grad and moves(k)}
     if inner_params == "filters":
         norms = ((name, module) for name, module in net.named_modules() if isinstance(module, NORMS))
         found -= {f"{name}.{k}" for name, module in norms for k, _ in module.named_parameters()}
     if not found:
         raise UserError(f"no trainable parameter is named by inner_params={inner_params!r}")
     return found
+
+
+def chosen_by(inner_params: Which) -> Callable[[str], object]:
+    """Whether a name is meant, as a function of the name."""
+    if not isinstance(inner_params, str):
+        if not callable(inner_params):
+            raise UserError(
+                f"inner_params must be a word, a pattern or a function of names, not {inner_params!r}"
+            )
+        return inner_params
+    try:
+        return re.compile(PARTS.get(inner_params, inner_params)).search
+    except re.error as error:
+        raise UserError(f"inner_params={inner_params!r} is no regular expression: {error}") from error
 
 
 def zeros_head(weights: Params) -> Params:

@@ -13,7 +13,7 @@ from torch import nn
 
 from quickstudy.inner.solve import MethodName
 from quickstudy.learners.base import Outer
-from quickstudy.learners.descent import HeadLearner
+from quickstudy.learners.descent import HeadLearner, Which
 
 
 class MAML(HeadLearner):
@@ -26,7 +26,8 @@ class MAML(HeadLearner):
         steps: S, inner steps in meta-training.
         test_steps: inner steps in use; by default as many as in meta-training.
         inner_params: what the inner loop moves: all, head, body, filters (all but normalisation scales and
-            shifts), or a regular expression over parameter names; never parameters that need no gradient.
+            shifts), or a regular expression over parameter names; from Python also a function of a name;
+            never parameters that need no gradient.
         gradient: the way back through the inner loop: unrolled, the fastest; flat, the same meta-gradient
             in memory that does not grow with the steps; first-order, without second derivatives. By default
             unrolled for MAML and ANIL, first-order for first-order MAML.
@@ -47,7 +48,7 @@ class MAML(HeadLearner):
         inner_lr: float = 0.4,
         steps: int = 1,
         test_steps: int | None = None,
-        inner_params: str = "all",
+        inner_params: Which = "all",
         gradient: MethodName | None = None,
     ) -> None:
         super().__init__(

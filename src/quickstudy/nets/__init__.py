@@ -1,5 +1,6 @@
 """Bodies (input → features): plain torch modules, written for one task."""
 
+from quickstudy.nets.adapters import lora
 from quickstudy.nets.conv import ConvBlock, conv4
 from quickstudy.nets.mlp import mlp
 from quickstudy.nets.norm import BatchNorm, Moments, convert_batch_norm, normalised_by
@@ -11,6 +12,7 @@ __all__ = [
     "Moments",
     "conv4",
     "convert_batch_norm",
+    "lora",
     "mlp",
     "normalised_by",
     "resnet",

@@ -128,6 +128,12 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name.replace('_', '-')} must be at least {least}, not {value}")
+        for name, value in self.settings.items():
+            if callable(value):
+                raise UserError(
+                    f"{name.replace('_', '-')} is a function, which cannot be kept with a run: give words "
+                    "or a pattern, or make the learner yourself and train it by meta_train"
+                )
         rates = {"outer_lr": self.outer_lr, "clip": self.clip, **self.settings}
         for name, value in rates.items():
             if isinstance(value, float) and not math.isfinite(value):

@@ -1,0 +1,56 @@
+"""Schedules: the rate of an update rule as a function of the inner step, from 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from quickstudy.inner.rules import Plain
+
+
+def linear(first: float | Tensor, last: float | Tensor, steps: int) -> Callable[[int], float | Tensor]:
+    """From `first` to `last` in equal parts, reached after so many steps and then kept.
+
+    >>> [linear(1.0, 0.0, 4)(step) for step in (0, 1, 4, 9)]
+    [1.0, 0.75, 0.0, 0.0]
+    """
+    return _between(first, last, lambda step: step / steps if step < steps else 1.0)
+
+
+def cosine(first: float | Tensor, last: float | Tensor, steps: int) -> Callable[[int], float | Tensor]:
+    """From `first` to `last` by half a cosine wave (Loshchilov and Hutter 2017, 1608.03983), then kept.
+
+    >>> [round(cosine(1.0, 0.0, 4)(step), 3) for step in (0, 1, 2, 4, 9)]
+    [1.0, 0.854, 0.5, 0.0, 0.0]
+    """
+    return _between(
+        first, last, lambda step: (1 - math.cos(math.pi * step / steps)) / 2 if step < steps else 1.0
+    )
+
+
+def by_step(rates: Tensor | Mapping[str, Tensor]) -> Callable[[int], Plain]:
+    """A rate for each step, `[S, …]`, or for each layer and step: what MAML++ learns (Antoniou, Edwards,
+    Storkey 2019, 1810.09502, section 4). Steps beyond S take the last.
+
+    Args:
+        rates: one tensor `[S, …]`, or one for each parameter or layer, by name; "" for all others.
+
+    >>> import torch
+    >>> by_step({"body": torch.tensor([0.5, 0.25]), "head": torch.ones(2)})(1)
+    {'body': tensor(0.2500), 'head': tensor(1.)}
+    """
+
+    def at(step: int) -> Plain:
+        if isinstance(rates, Tensor):
+            return rates[min(step, len(rates) - 1)]
+        return {name: rate[min(step, len(rate) - 1)] for name, rate in rates.items()}
+
+    return at
+
+
+def _between(
+    first: float | Tensor, last: float | Tensor, share: Callable[[int], float]
+) -> Callable[[int], float | Tensor]:
+    return lambda step: first + (last - first) * share(step)
