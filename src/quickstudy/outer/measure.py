@@ -14,6 +14,7 @@ from quickstudy.errors import TaskError
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.learners.base import Learner, explained
 from quickstudy.outer.device import suited
+from quickstudy.outer.distributed import world
 from quickstudy.tasks.task import Task, TaskSource
 
 
@@ -57,6 +58,8 @@ def collect(
 ) -> None:
     """Map a function over tasks 0 … n_tasks - 1, the learner in evaluation; no graph outlives a step.
 
+    Of many processes each goes over its share of the tasks; `World.gathered` brings what they found together.
+
     Args:
         function: from one task to named tensors.
         take: is given each batch of tasks with what the function made of them; tasks that differ in size
@@ -69,8 +72,9 @@ def collect(
         raise TaskError(f"at least 1 task is needed to measure, not {n_tasks}")
     if isinstance(source, Sized) and n_tasks > len(source):
         raise TaskError(f"{n_tasks} tasks are asked for, but there are {len(source)}")
-    for start in range(0, n_tasks, chunk):
-        batch = suited(source.batch(np.arange(start, min(start + chunk, n_tasks))), learner)
+    own = world().share(n_tasks)
+    for start in range(own.start, own.stop, chunk):
+        batch = suited(source.batch(np.arange(start, min(start + chunk, own.stop))), learner)
         if batch.support.x.shape[1] == 0:
             raise TaskError("these tasks have no support set: there is nothing to adapt to")
         for part in stackable(batch):
@@ -100,7 +104,7 @@ def measure(
     strategy: Strategy | None = None,
     chunk: int = 20,
 ) -> Measurement:
-    """Adapt to tasks 0 … n_tasks - 1 and collect their metrics.
+    """Adapt to tasks 0 … n_tasks - 1 and collect their metrics, the same in every process.
 
     Args:
         strategy: how tasks are mapped; by default as the learner states in `outer`.
@@ -118,4 +122,5 @@ def measure(
         parts.append({k: v.cpu() for k, v in metrics.items()})
 
     collect(learner, source, n_tasks, judge, take, strategy=strategy, chunk=chunk)
+    parts = world().gathered(parts)
     return Measurement({k: torch.cat([p[k] for p in parts]) for k in parts[0]})
