@@ -26,6 +26,7 @@ from quickstudy.learners import MAML, Learner, ProtoNet, Reptile
 from quickstudy.nets import conv4, mlp
 from quickstudy.outer import History, meta_train
 from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.device import find_device
 from quickstudy.outer.distributed import World, joined, world
 from quickstudy.outer.measure import measure
 from quickstudy.outer.meta_train import meta_gradient
@@ -301,6 +302,23 @@ def test_a_run_goes_on_in_all_processes(
     assert outcome(tmp_path / "run" / "0") == outcome(tmp_path / "unbroken" / "0")
 
 
+def test_each_process_has_the_gpu_of_its_number(together: Together, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(rank: int) -> list[Any]:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch, "empty", lambda *a, **k: None)
+        found = []
+        for name in (None, "cuda", "cuda:0", "cpu"):
+            try:
+                found.append(str(find_device(name)))
+            except UserError as error:
+                found.append(str(error))
+        return found
+
+    lonely = "2 processes for 1 GPUs: start one for each, or give --device cpu"
+    assert together(2, work) == [["cuda", "cuda", "cuda:0", "cpu"], [lonely, lonely, lonely, "cpu"]]
+
+
 def test_without_torchrun_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
@@ -328,16 +346,16 @@ OPTIONS = (
 )
 COUNTED = """
 import os, sys, time
+from pathlib import Path
 from quickstudy.app.cli import main
-module = sys.modules["quickstudy.outer.meta_train"]
-attempt, rank = int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
+module, rank = sys.modules["quickstudy.outer.meta_train"], int(os.environ["RANK"])
 meta_gradient = module.meta_gradient
 
 def counted(learner, tasks, i, *rest):
-    with open("steps", "a") as file:
-        file.write(f"{attempt} {rank} {i}\\n")
-    if (attempt, rank, i) == (0, VICTIM, 25):
-        open("victim", "w").write(str(os.getpid()))
+    with open(f"steps-{rank}", "a") as file:
+        file.write(f"{os.getpid()} {i}\\n")
+    if (rank, i) == (VICTIM, 25) and not Path("victim").exists():
+        Path("victim").write_text(str(os.getpid()))
         time.sleep(60)
     return meta_gradient(learner, tasks, i, *rest)
 
@@ -346,8 +364,32 @@ sys.exit(main())
 """
 
 
-def torchrun(*words: object) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", *map(str, words)]
+NODE = "{node}"
+
+
+def begun(agents: int, place: Path, *words: object) -> list[subprocess.Popen[str]]:
+    """So many torchruns with these words, in which NODE is the agent's number."""
+    runs = []
+    for node in range(agents):
+        command = [sys.executable, "-m", "torch.distributed.run", *map(str, words)]
+        command = [word.replace(NODE, str(node)) for word in command]
+        runs.append(
+            subprocess.Popen(command, cwd=place, env=environment(), stderr=subprocess.PIPE, text=True)
+        )
+    return runs
+
+
+def ended(runs: list[subprocess.Popen[str]]) -> None:
+    said = [run.communicate(timeout=180)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0] * len(runs), said
+
+
+def stop(runs: list[subprocess.Popen[str]]) -> None:
+    """torchrun ends its workers when it is asked to end."""
+    for run in runs:
+        if run.poll() is None:
+            run.terminate()
+            run.communicate()
 
 
 def environment() -> dict[str, str]:
@@ -356,43 +398,40 @@ def environment() -> dict[str, str]:
     return {**own, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
-@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("victim", "agents"), [(1, 1), *(pytest.param(v, n, marks=pytest.mark.slow) for v, n in ((0, 1), (1, 2)))]
+)
 def test_a_worker_is_killed_and_torchrun_restarts_all(
-    victim: int, free_port: int, together: Together, tmp_path: Path, outcome: Outcome
+    victim: int, agents: int, free_port: int, together: Together, tmp_path: Path, outcome: Outcome
 ) -> None:
+    """On one machine, and on two that meet by c10d, of which the one without the victim counts no restart."""
     assert together(2, lambda rank: main([*OPTIONS.split(), str(tmp_path / "unbroken")])) == [0, 0]
     (tmp_path / "counted.py").write_text(COUNTED.replace("VICTIM", str(victim)))
-    command = torchrun("--nproc-per-node", 2, "--max-restarts", 1, "--master-port", free_port, "counted.py")
-    run = subprocess.Popen(
-        [*command, *OPTIONS.split(), "killed"],
-        cwd=tmp_path,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    place = ["--nnodes", agents, "--nproc-per-node", 2 // agents, "--max-restarts", 2]
+    meet = ["--rdzv-backend", "c10d", "--rdzv-id", "it", "--rdzv-endpoint", f"127.0.0.1:{free_port}"]
+    place += ["--master-port", free_port] if agents == 1 else meet
+    runs = begun(agents, tmp_path, *place, "counted.py", *OPTIONS.split(), "killed")
     try:
-        until = time.monotonic() + 60
-        while not (tmp_path / "victim").exists() or not (tmp_path / "victim").read_text():
+        until, note = time.monotonic() + 120, tmp_path / "victim"
+        while not (note.exists() and note.read_text()):
             assert time.monotonic() < until
-            assert run.poll() is None
             time.sleep(0.05)
-        os.kill(int((tmp_path / "victim").read_text()), signal.SIGKILL)
-        said = run.communicate(timeout=90)[1]
+        os.kill(int(note.read_text()), signal.SIGKILL)
+        ended(runs)
     finally:
-        run.kill()
-    assert run.returncode == 0, said
+        stop(runs)
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "unbroken")
-    steps: dict[tuple[int, int], list[int]] = {}
-    for line in (tmp_path / "steps").read_text().splitlines():
-        attempt, rank, i = map(int, line.split())
-        steps.setdefault((attempt, rank), []).append(i)
-    # The last checkpoint is that of meta-step 20, or the one that the first process kept as it left.
-    begun = steps[1, 0][0]
-    assert 20 <= begun <= 25
     for rank in range(2):
-        assert steps[0, rank] == list(range(steps[0, rank][-1] + 1))
-        assert steps[0, rank][-1] in (25, 24)
-        assert steps[1, rank] == list(range(begun, 60))
+        steps: dict[str, list[int]] = {}
+        for line in (tmp_path / f"steps-{rank}").read_text().splitlines():
+            process, i = line.split()
+            steps.setdefault(process, []).append(int(i))
+        before, after = steps.values()
+        # The last checkpoint is that of meta-step 20, or the one that the first process kept as it left.
+        assert 20 <= after[0] <= 25
+        assert before == list(range(before[-1] + 1))
+        assert before[-1] in (24, 25)
+        assert after == list(range(after[0], 60))
 
 
 def test_two_machines_rehearsed_with_two_agents(
@@ -400,20 +439,13 @@ def test_two_machines_rehearsed_with_two_agents(
 ) -> None:
     """Static rendezvous on the loopback; each machine has a folder of its own; the first keeps the run."""
     assert together(2, lambda rank: main([*OPTIONS.split(), str(tmp_path / "one machine")])) == [0, 0]
-    agents = []
-    for node in range(2):
-        place = ("--nnodes", 2, "--node-rank", node, "--master-addr", "127.0.0.1", "--master-port", free_port)
-        command = torchrun(
-            *place, "--nproc-per-node", 1, "-m", "quickstudy", *OPTIONS.split(), f"node {node}"
-        )
-        agents.append(
-            subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
-        )
+    place = ["--nnodes", 2, "--node-rank", NODE, "--master-addr", "127.0.0.1", "--master-port", free_port]
+    runs = begun(
+        2, tmp_path, *place, "--nproc-per-node", 1, "-m", "quickstudy", *OPTIONS.split(), f"node {NODE}"
+    )
     try:
-        said = [agent.communicate(timeout=90)[1] for agent in agents]
+        ended(runs)
     finally:
-        for agent in agents:
-            agent.kill()
-    assert [agent.returncode for agent in agents] == [0, 0], said
+        stop(runs)
     assert outcome(tmp_path / "node 0") == outcome(tmp_path / "one machine")
     assert not (tmp_path / "node 1").exists()

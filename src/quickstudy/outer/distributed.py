@@ -206,7 +206,8 @@ def _others_living() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ProcessError(
-            f"another process of this run has ended ({_first_line(error)}): start all anew, with --resume"
+            f"another process of this run has ended ({_first_line(error)}): start all anew "
+            "(train --resume goes on)"
         ) from error
 
 
