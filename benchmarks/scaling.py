@@ -1,11 +1,11 @@
 """Meta-steps a second of one and of two one-thread processes, beside what the cost model predicts.
 
-    python benchmarks/scaling.py [--rounds 9] [--wait 0] [--out results/scaling.json]
+    python benchmarks/scaling.py [--rounds 9] [--wait 60] [--out results/scaling.json]
 
 MAML with second derivatives, conv4 of 20 channels, 5-way 5-shot, 24 tasks a meta-step. Both processes live
-throughout, and every round measures all in turn, so that what else the machine does falls on all alike. A round
-waits, up to --wait seconds in all, for others to leave the cores alone; rounds in which they used more than
-QUIET of a core are left out. Figures are medians of the rest.
+throughout, and every round measures all in turn, so that what else the machine does falls on all alike. A
+round waits, up to --wait seconds in all, for others to leave the cores alone; rounds in which they used more
+than QUIET of a core are left out. Figures are medians of the rest.
 `docs/distributed.md` derives the model. No meta-step of two processes that talk is used for its numbers:
 
     s + τ·b   the time of a meta-step of b tasks in one process, from b = 24 and b = 12
@@ -108,13 +108,14 @@ def busy() -> float:
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
-def quiet(until: float) -> None:
-    """Return when nobody has used the cores for two seconds, or it is `until`."""
+def quiet(until: float) -> bool:
+    """Wait until nobody has used the cores for a second; False where that was not so by `until`."""
     while time.monotonic() < until:
         before = busy()
-        time.sleep(2)
-        if busy() - before < 2 * QUIET:
-            return
+        time.sleep(1)
+        if busy() - before < QUIET:
+            return True
+    return False
 
 
 def measured(step: Callable[[int], float], here: World) -> dict[str, float]:
@@ -202,7 +203,7 @@ def stops(serial: float, per_task: float, numbers: int, latency: float, bandwidt
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--wait", type=float, default=0, help="seconds to wait for the cores to be free")
+    parser.add_argument("--wait", type=float, default=60, help="seconds to wait for free cores")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if "RANK" not in os.environ:
@@ -217,7 +218,8 @@ def main() -> None:
         measured(step, here)  # what is slow only once is over
         every, until = [], time.monotonic() + given.wait
         for _ in range(given.rounds):
-            here.led(lambda: quiet(until))
+            if not here.led(lambda: quiet(until)) and len(every) >= 3:
+                break
             every.append(measured(step, here))
         rounds = [r for r in every if r["others"] <= QUIET] or every
         numbers = sum(p.numel() for p in learner.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -34,7 +35,7 @@ from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import train
 from quickstudy.tasks import ClassTasks, Task
 
-Together = Callable[[int, Callable[[int], Any]], list[Any]]
+Together = Callable[..., list[Any]]
 Quick = Callable[..., TrainConfig]
 Outcome = Callable[[Path], dict[str, Any]]
 
@@ -317,6 +318,38 @@ def test_each_process_has_the_gpu_of_its_number(together: Together, monkeypatch:
 
     lonely = "2 processes for 1 GPUs: start one for each, or give --device cpu"
     assert together(2, work) == [["cuda", "cuda", "cuda:0", "cpu"], [lonely, lonely, lonely, "cpu"]]
+
+
+def test_the_commands(together: Together, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What one process says is said once; a mistake too, though all make it."""
+
+    def command(*words: object) -> tuple[list[int], str, str]:
+        codes = together(2, lambda rank: main([*map(str, words)]), join=False)
+        return (codes, *capfd.readouterr())
+
+    run = tmp_path / "run"
+    main([*OPTIONS.split(), str(tmp_path / "first")])  # what is slow only once is over
+    capfd.readouterr()
+    codes, _, said = command(*OPTIONS.split(), run)
+    assert codes == [0, 0]
+    assert [line.split()[0] for line in said.splitlines()].count("60") == 1
+    assert said.count("next: quickstudy evaluate") == 1
+    assert main(["evaluate", str(run), "--tasks", "30", "--json"]) == 0
+    alone = json.loads(capfd.readouterr().out)
+    codes, told, _ = command("evaluate", run, "--tasks", 30, "--json")
+    assert codes == [0, 0]
+    assert json.loads(told) == {k: pytest.approx(v) if isinstance(v, float) else v for k, v in alone.items()}
+    for words, mistake in (
+        (("train", "--way", 1000, "--out", tmp_path / "no"), "way"),
+        (("evaluate", run, "--floors"), "--floors is the work of one process: start it without torchrun"),
+        (("data", "list"), "data is the work of one process: start it without torchrun"),
+        ((*OPTIONS.replace("--resume ", "").split(), run), "exists already"),
+    ):
+        codes, told, said = command(*words)
+        assert codes == [2, 2]
+        assert not told
+        assert mistake in said
+        assert len(said.splitlines()) == 1
 
 
 def test_without_torchrun_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
