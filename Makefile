@@ -30,6 +30,7 @@ soak: setup
 
 bench: setup
 	$(BIN)/python benchmarks/tasks.py
+	$(BIN)/python benchmarks/scaling.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

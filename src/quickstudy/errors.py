@@ -26,6 +26,10 @@ class NonFiniteError(UserError):
     """The outer loss, or the meta-gradient, stopped being a finite number."""
 
 
+class ProcessError(UserError):
+    """Another process of the same run ended before its work was done."""
+
+
 def in_brief(error: Exception) -> str:
     """An error's first 40 words, in one line.
 

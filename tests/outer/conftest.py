@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from quickstudy.data import ClassDataset, digits
 from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.distributed import joined
 from quickstudy.outer.run_folder import RunFolder
 
 
@@ -74,3 +80,50 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
         }
 
     return read
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture
+def together(tmp_path: Path) -> Callable[..., list[Any]]:
+    """A function that calls `work(rank)` in `size` processes that work together as under torchrun. It returns
+    what each returned, or the error it ended with.
+
+    They are forked, since Python and torch take seconds to start. `join=False` leaves it to `work` to join.
+    """
+
+    def run(size: int, work: Callable[[int], Any], join: bool = True) -> list[Any]:
+        # As torchrun's agent, this process keeps the store that the others meet at.
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(size)}
+        told["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+        results = [tmp_path / f"result-{rank}" for rank in range(size)]
+        small_digits()  # what is slow only once is over
+        children = []
+        for rank, result in enumerate(results):
+            child = os.fork()
+            if child == 0:
+                try:
+                    os.environ.update(told, RANK=str(rank), LOCAL_RANK=str(rank))
+                    torch.save(outcome_of(work, rank, join), result)
+                finally:
+                    os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+        return [torch.load(result, weights_only=False) for result in results]
+
+    def outcome_of(work: Callable[[int], Any], rank: int, join: bool) -> Any:
+        try:
+            with joined() if join else nullcontext():
+                return work(rank)
+        except BaseException as error:
+            return error
+
+    return run

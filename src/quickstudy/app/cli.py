@@ -11,6 +11,7 @@ from typing import Any
 
 from quickstudy.errors import UserError, unknown
 from quickstudy.inner.allocator import keep_freed_memory
+from quickstudy.outer.distributed import joined
 from quickstudy.version import __version__
 
 COMMANDS = {
@@ -21,6 +22,8 @@ COMMANDS = {
     "predict": "classify pictures of new classes from a few examples of each",
     "recipe": "list or run the published experiments",
 }
+TOGETHER = ("train", "evaluate")
+"""Those that many processes can share."""
 HELP = """quickstudy: meta-learning from the command line
 
 usage: quickstudy COMMAND [options]      quickstudy COMMAND --help explains each
@@ -51,8 +54,11 @@ def run(args: Sequence[str]) -> int:
     if args[0] not in COMMANDS:
         raise unknown("command", args[0], COMMANDS)
     keep_freed_memory()
-    module: Any = importlib.import_module(f"quickstudy.app.{args[0]}")
-    return int(module.main(list(args[1:])) or 0)
+    with joined() as processes:
+        if processes.size > 1 and args[0] not in TOGETHER:
+            raise UserError(f"{args[0]} is the work of one process: start it without torchrun")
+        module: Any = importlib.import_module(f"quickstudy.app.{args[0]}")
+        return int(module.main(list(args[1:])) or 0)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from quickstudy.outer.distributed import world
+
 
 def announce(text: str) -> None:
-    """A line on standard error; standard output is for results."""
-    print(text, file=sys.stderr)
+    """A line on standard error, of many processes from the first; standard output is for results."""
+    if world().leads:
+        print(text, file=sys.stderr)

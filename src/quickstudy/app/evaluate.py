@@ -23,6 +23,7 @@ from quickstudy.evaluation.scores import hardest
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
 from quickstudy.learners import Learner
+from quickstudy.outer.distributed import world
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_run, load_splits, with_steps_taken
 from quickstudy.tasks import ClassTasks
@@ -93,7 +94,10 @@ def main(args: Sequence[str]) -> int:
             f"--split {given.split}: --floors and --search choose on meta-validation classes and pretrain on "
             "meta-train classes, so that only --split test measures them fairly"
         )
-    say = (lambda *words: None) if given.json else Console(highlight=False, soft_wrap=True).print
+    if given.floors and world().size > 1:
+        raise UserError("--floors is the work of one process: start it without torchrun")
+    quiet = given.json or not world().leads
+    say = (lambda *words: None) if quiet else Console(highlight=False, soft_wrap=True).print
     learner, config, run = load_run(given.run, given.data_dir, given.device)
     if given.data:
         config = replace(config, data=given.data)
@@ -110,6 +114,8 @@ def main(args: Sequence[str]) -> int:
         say(f"chosen on meta-validation: {words or 'nothing: this learner has no such settings'}")
     results = measured(given, learner, source, run)
     result = results[0]
+    if not world().leads:
+        return 0
     report: dict[str, Any] = {
         **result.json(),
         "split": given.split,

@@ -16,6 +16,7 @@ from quickstudy.errors import UserError
 from quickstudy.learners import CONTROLS, LEARNERS, learner_class
 from quickstudy.learners.registry import option_help, options
 from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.distributed import world
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import train
@@ -92,7 +93,7 @@ def main(args: Sequence[str]) -> int:
         progress=Bar(f"{learner} on {config.data}"),
         say=announce,
     )
-    if history.best is not None:
+    if history.best is not None and world().leads:
         announce(
             f"best accuracy on meta-validation {history.best:.4f} at meta-step {history.best_iteration} "
             f"of {history.iteration}"

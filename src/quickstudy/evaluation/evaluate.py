@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from quickstudy.errors import UserError
 from quickstudy.evaluation.scores import Calibration, Confusion, calibration, confusion, macro_precision
 from quickstudy.inner.choice import Strategy
 from quickstudy.learners.base import Learner
+from quickstudy.outer.distributed import world
 from quickstudy.outer.measure import Measurement, collect
 from quickstudy.outer.progress import columns
 from quickstudy.tasks.task import Task, TaskSource
@@ -115,7 +117,8 @@ def queries(value: Any) -> str:
 def progress_bar(wanted: bool) -> Progress:
     """A bar on standard error, in a terminal; elsewhere nothing."""
     console = Console(file=sys.stderr)
-    return Progress(*columns(), console=console, transient=True, disable=not (wanted and console.is_terminal))
+    shown = wanted and console.is_terminal and world().leads
+    return Progress(*columns(), console=console, transient=True, disable=not shown)
 
 
 @contextmanager
@@ -153,6 +156,8 @@ def evaluate(
 ) -> Evaluation:
     """Adapt to tasks 0 … n_tasks - 1 of a source and score the predictions; no graph outlives a step.
 
+    Many processes share the tasks, and all get the same evaluation.
+
     Args:
         learner: left as it was.
         source: tasks over classes the learner has not seen, or regression tasks.
@@ -172,7 +177,7 @@ def evaluate(
     """
     tally = Tally()
     with progress_bar(progress) as bar, normalising(learner, statistics):
-        shown = bar.add_task("evaluating", total=n_tasks, note="")
+        shown = bar.add_task("evaluating", total=len(world().share(n_tasks)), note="")
         used: dict[str, Any] = {
             "statistics": learner.statistics if learner.modes else None,
             "transductive": learner.transductive,
@@ -183,6 +188,7 @@ def evaluate(
             bar.update(shown, advance=len(batch.support.x), note=tally.note() if progress else "")
 
         collect(learner, source, n_tasks, scores, take, strategy=strategy, chunk=chunk)
+    tally.gather()
     told = dict(source.describe())
     about: dict[str, Any] = {k: told.pop(k, None) for k in ("data", "way", "shot", "query", "seed")}
     told.pop("classes", None)
@@ -211,6 +217,14 @@ class Tally:
                 self.queries.setdefault(name, []).append(value.flatten().cpu())
         for name, value in found.items():
             self.tasks.setdefault(name, []).append(value.cpu())
+
+    def gather(self) -> None:
+        """Take in what the other processes collected, in the order of the tasks."""
+        everyone = world().gathered([(self.tasks, self.queries)])
+        self.tasks, self.queries = (
+            {k: [v for part in parts for v in part.get(k, [])] for k in dict.fromkeys(chain(*parts))}
+            for parts in zip(*everyone, strict=True)
+        )
 
     def note(self) -> str:
         """The mean so far, for a progress bar."""

@@ -16,6 +16,7 @@ from quickstudy.errors import RunError, in_brief
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.learners.base import Learner
+from quickstudy.outer.distributed import world
 from quickstudy.outer.optimizers import load_state, state_tensors
 from quickstudy.outer.run_folder import RunFolder
 
@@ -104,6 +105,20 @@ class State:
             self.save_best()  # a crash may have come before they were saved
         else:
             self.best = run.load(BEST)[0]
+        self.follow()
+
+    def follow(self) -> None:
+        """Begin where the first of many processes does, which alone reads the run folder."""
+        here = world()
+        if here.size > 1:
+            tensors, meta, records, best = here.led(self._told)
+            if not here.leads:
+                self.become(tensors, meta, records)
+                self.best = best
+
+    def _told(self) -> tuple[dict[str, Tensor], dict[str, Any], list[dict[str, Any]], dict[str, Tensor]]:
+        tensors, meta = self.content()
+        return on_processor(tensors), meta, self.history.records, on_processor(self.best)
 
     def step(self, outcome: Outcome, gradient: Params, scale: float, progress: float) -> None:
         """A step of the meta-optimiser along `scale` times the meta-gradient, and what follows from it."""
@@ -149,23 +164,25 @@ class State:
 
     def save(self, run: RunFolder) -> None:
         """Write everything training needs to go on."""
+        run.save(CHECKPOINT, *self.content())
+
+    def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything training needs to go on, but for the records: tensors, and a JSON value."""
         tensors, rest = state_tensors(self.optimizer)
         history = self.history
-        run.save(
-            CHECKPOINT,
-            {f"learner.{k}": v for k, v in self.learner.state_dict().items()}
-            | {f"optimizer.{k}": v for k, v in tensors.items()},
-            {
-                "iteration": history.iteration,
-                "records": len(history.records),
-                "best": history.best,
-                "best_iteration": history.best_iteration,
-                "stopped_early": history.stopped_early,
-                "seconds": history.seconds,
-                "optimizer": rest,
-                "window": {"sums": self.window.sums, "count": self.window.count},
-            },
-        )
+        return {
+            **{f"learner.{k}": v for k, v in self.learner.state_dict().items()},
+            **{f"optimizer.{k}": v for k, v in tensors.items()},
+        }, {
+            "iteration": history.iteration,
+            "records": len(history.records),
+            "best": history.best,
+            "best_iteration": history.best_iteration,
+            "stopped_early": history.stopped_early,
+            "seconds": history.seconds,
+            "optimizer": rest,
+            "window": {"sums": self.window.sums, "count": self.window.count},
+        }
 
     def restore(self, run: RunFolder) -> None:
         """Go back to the last checkpoint of a run.
@@ -174,23 +191,28 @@ class State:
             RunError: it is damaged, or of another learner.
         """
         tensors, meta = run.load(CHECKPOINT)
+        records = [r for r in run.records() if r["iteration"] <= meta["iteration"]]
+        try:
+            self.become(tensors, meta, records)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise RunError(f"{run.path / CHECKPOINT} does not fit this learner: {in_brief(error)}") from error
+        if len(records) < meta.get("records", 0):
+            found = f"{len(records)} of {meta['records']} records"
+            raise RunError(f"{run.path / 'metrics.jsonl'} is damaged: it holds {found}")
+        run.rewind(meta["iteration"])
+
+    def become(self, tensors: dict[str, Tensor], meta: dict[str, Any], records: list[dict[str, Any]]) -> None:
+        """Take over what `content` gave of a state that began as this one did."""
         history = self.history
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
             for _ in range(meta["iteration"]):
                 self.schedule.step()  # a schedule is a function of the step: walked again, not stored
-        try:
-            self.learner.load_state_dict(_part(tensors, "learner."))
-            load_state(self.optimizer, _part(tensors, "optimizer."), meta["optimizer"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise RunError(f"{run.path / CHECKPOINT} does not fit this learner: {in_brief(error)}") from error
+        self.learner.load_state_dict(_part(tensors, "learner."))
+        load_state(self.optimizer, _part(tensors, "optimizer."), meta["optimizer"])
         for group, lr in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = lr  # of this schedule, which may be of more steps than the one that was saved
-        history.records = [r for r in run.records() if r["iteration"] <= meta["iteration"]]
-        if len(history.records) < meta.get("records", 0):
-            found = f"{len(history.records)} of {meta['records']} records"
-            raise RunError(f"{run.path / 'metrics.jsonl'} is damaged: it holds {found}")
-        run.rewind(meta["iteration"])
+        history.records = records
         history.iteration, history.best = meta["iteration"], meta["best"]
         history.best_iteration, history.stopped_early = meta["best_iteration"], meta["stopped_early"]
         history.seconds = meta.get("seconds", 0.0)
@@ -200,6 +222,11 @@ class State:
 def copied(learner: Learner) -> dict[str, Tensor]:
     """The learner's weights, which later steps do not change."""
     return {k: v.clone() for k, v in learner.state_dict().items()}
+
+
+def on_processor(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors in the processor's memory, where any process can take them."""
+    return {k: v.detach().cpu() for k, v in tensors.items()}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from quickstudy.errors import UserError
+from quickstudy.outer.distributed import local_rank, world
 from quickstudy.tasks.task import Task
 
 
@@ -25,18 +26,35 @@ def suited(batch: Task, module: nn.Module) -> Task:
 def find_device(name: str | None) -> torch.device:
     """The device with this name (cpu, cuda, cuda:1, mps); by default a CUDA GPU where there is one.
 
+    Of many processes each has the GPU of its number on its machine.
+
     Raises:
-        UserError: no such device here.
+        UserError: no such device here, or none for this process.
 
     >>> find_device("cpu")
     device(type='cpu')
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return own(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     # An unknown word is a RuntimeError; a back end that torch was built without raises any of the three.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"there is no device {name!r} here: leave --device away, or give cpu") from error
+    return own(device)
+
+
+def own(device: torch.device) -> torch.device:
+    """The device, which no other process of this run uses if it is a GPU."""
+    if device.type == "cuda" and world().size > 1:
+        number, gpus = local_rank(), torch.cuda.device_count()
+        if number >= gpus:
+            raise UserError(
+                f"{number + 1} processes for {gpus} GPUs: start one for each, or give --device cpu"
+            )
+        if device.index not in (None, number):
+            raise UserError(
+                f"--device {device} is one GPU for many processes: give cuda, and each has its own"
+            )
     return device

@@ -16,6 +16,7 @@ from quickstudy.inner.mapping import map_tasks
 from quickstudy.learners.base import Learner, explained
 from quickstudy.nets import native
 from quickstudy.outer.device import suited
+from quickstudy.outer.distributed import world
 from quickstudy.tasks.task import Task, TaskSource
 
 
@@ -59,6 +60,8 @@ def collect(
 ) -> None:
     """Map a function over tasks 0 … n_tasks - 1, the learner in evaluation; no graph outlives a step.
 
+    Of many processes each goes over its share of the tasks; `World.gathered` brings what they found together.
+
     Args:
         function: from the learner and one task to named tensors.
         take: is given each batch of tasks with what the function made of them; tasks that differ in size
@@ -73,8 +76,9 @@ def collect(
         raise TaskError(f"{n_tasks} tasks are asked for, but there are {len(source)}")
     if n_tasks >= native.LONG:
         native.build()
-    for start in range(0, n_tasks, chunk):
-        batch = suited(source.batch(np.arange(start, min(start + chunk, n_tasks))), learner)
+    own = world().share(n_tasks)
+    for start in range(own.start, own.stop, chunk):
+        batch = suited(source.batch(np.arange(start, min(start + chunk, own.stop))), learner)
         if batch.support.x.shape[1] == 0:
             raise TaskError("these tasks have no support set: there is nothing to adapt to")
         for part in stackable(batch):
@@ -104,7 +108,7 @@ def measure(
     strategy: Strategy | None = None,
     chunk: int = 20,
 ) -> Measurement:
-    """Adapt to tasks 0 … n_tasks - 1 and collect their metrics.
+    """Adapt to tasks 0 … n_tasks - 1 and collect their metrics, the same in every process.
 
     Args:
         strategy: how tasks are mapped; by default as the learner states in `outer`.
@@ -122,4 +126,5 @@ def measure(
         parts.append({k: v.cpu() for k, v in metrics.items()})
 
     collect(learner, source, n_tasks, judge, take, strategy=strategy, chunk=chunk)
+    parts = world().gathered(parts)
     return Measurement({k: torch.cat([p[k] for p in parts]) for k in parts[0]})

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from quickstudy.data import ClassDataset
-from quickstudy.errors import NonFiniteError, TaskError, UserError
+from quickstudy.errors import NonFiniteError, ProcessError, TaskError, UserError
 from quickstudy.inner.choice import Strategy
 from quickstudy.inner.estimate import estimate
 from quickstudy.inner.outcome import Outcome
@@ -21,10 +21,11 @@ from quickstudy.learners.base import Learner, explained
 from quickstudy.nets import native
 from quickstudy.outer.checkpoint import BEST, History, State
 from quickstudy.outer.device import suited
+from quickstudy.outer.distributed import world
 from quickstudy.outer.interrupt import interrupted_between
 from quickstudy.outer.measure import measure
 from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimizer, make_schedule
-from quickstudy.outer.progress import Progress, display
+from quickstudy.outer.progress import NoProgress, Progress, display
 from quickstudy.outer.run_folder import RunFolder, kept_in
 from quickstudy.outer.seeds import seeded
 from quickstudy.tasks.task import Task, TaskSource
@@ -55,6 +56,9 @@ def meta_train(
 ) -> History:
     """Meta-train a learner; afterwards it holds the weights that were best on meta-validation.
 
+    Of many processes (`outer/distributed.py`) each computes a share of every meta-batch, and the first alone
+    keeps the run, shows a bar and logs.
+
     Args:
         learner: changed in place.
         tasks: meta-training tasks; meta-step i uses those numbered i·meta_batch to (i+1)·meta_batch - 1.
@@ -76,13 +80,15 @@ def meta_train(
         TaskError: the learner is trained on ordinary batches and these are tasks, or the other way round.
         NonFiniteError: the outer loss or the meta-gradient is not a number; it names the meta-step, and the
             state before it is kept.
+        ProcessError: another process ended.
     """
     at_least(0, iterations=iterations, outer_lr=outer_lr)
     at_least(1, meta_batch=meta_batch, validate_every=validate_every)
     at_least(1, validation_tasks=validation_tasks, patience=patience)
     if clip is not None and not clip > 0:
         raise UserError(f"clip must be above 0, not {clip}")
-    outer, show = learner.outer, display(progress)
+    outer, here = learner.outer, world()
+    show = display(progress) if here.leads else NoProgress()
     params = [p for p in learner.parameters() if p.requires_grad]
     if not params or learner.trains_on == "nothing":
         return History()
@@ -110,7 +116,7 @@ def meta_train(
     data = getattr(tasks, "data", None)
     if isinstance(run, (str, Path)) and isinstance(data, ClassDataset):
         options["fingerprint"] = data.fingerprint()
-    with kept_in(run, options) as place, interrupted_between() as interruption:
+    with kept_in(run if here.leads else None, options) as place, interrupted_between() as interruption:
         state = State(learner, opt, rate, place)
         state.go_on()
         history = state.history
@@ -130,11 +136,12 @@ def meta_train(
                     if validation is not None:
                         record |= validate(learner, validation, validation_tasks, how)
                     state.add(record, patience)
-                    log(record)
+                    if here.leads:
+                        log(record)
                     show.validated(record)
                 elif time.monotonic() - state.clock >= CHECKPOINT_SECONDS:
                     state.keep()
-        except (KeyboardInterrupt, NonFiniteError):
+        except (KeyboardInterrupt, NonFiniteError, ProcessError):
             if state.whole:  # else the last checkpoint stands
                 state.keep()
             raise
@@ -151,14 +158,40 @@ def meta_train(
 def meta_gradient(
     learner: Learner, tasks: TaskSource, i: int, size: int, strategy: Strategy, seed: int
 ) -> tuple[Outcome, Params]:
-    """The outcome of meta-step i's tasks and the gradient of their mean loss: a function of (seed, i)."""
+    """The outcome of meta-step i's tasks and the gradient of their mean loss: a function of (seed, i).
+
+    Of many processes each computes it of its share of the tasks, and all get the means over all of them, the
+    outcome as that of one task.
+    """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
-    batch = tasks.batch(np.arange(i * size, (i + 1) * size))
+    here = world()
+    own = here.share(size)
+    # A process without a task of its own computes one all the same, so that all have the same tensors to sum.
+    some = own or range(1)
+    # Who draws chance draws it for the whole batch, so that it does not depend on the number of processes.
+    drawn = range(size) if type(learner).prepare is not Learner.prepare else some
+    batch = tasks.batch(np.arange(i * size + drawn.start, i * size + drawn.stop))
     check_source(learner, batch)
     batch = learner.prepare(suited(batch, learner), generator)
-    dropout = seeded(int(torch.randint(2**62, (), generator=generator)))
+    if drawn != some:
+        batch = batch.with_tensors({k: v[some.start : some.stop] for k, v in batch.tensors().items()})
+    dropout = seeded(int(torch.randint(2**62, (), generator=generator)) + here.rank)
     with dropout, explained(batch.query.x.shape[2:]):
-        return estimate(learner, batch, strategy)
+        outcome, gradient = estimate(learner, batch, strategy)
+    return (outcome, gradient) if here.size == 1 else averaged(outcome, gradient, len(own), size)
+
+
+def averaged(outcome: Outcome, gradient: Params, own: int, total: int) -> tuple[Outcome, Params]:
+    """The mean outcome `[1]` of all processes' tasks, and gradient: each weighs as many as its own tasks."""
+    means = [
+        v.mean(0, keepdim=True) for v in (outcome.loss, *outcome.metrics.values(), *outcome.stats.values())
+    ]
+    found = iter(world().mean([*means, *gradient.values()], own, total))
+    loss = next(found)
+    metrics, stats, gradient = (
+        {k: next(found) for k in named} for named in (outcome.metrics, outcome.stats, gradient)
+    )
+    return Outcome(loss, metrics, stats), gradient
 
 
 def finite_norm(outcome: Outcome, gradient: Params, i: int) -> float:

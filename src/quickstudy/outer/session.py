@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from quickstudy.nets import native
 from quickstudy.outer.checkpoint import BEST, History
 from quickstudy.outer.config import TrainConfig, check_folder
 from quickstudy.outer.device import find_device, suited
+from quickstudy.outer.distributed import world
 from quickstudy.outer.meta_train import check_source, meta_train
 from quickstudy.outer.progress import Progress
 from quickstudy.outer.run_folder import RunFolder
@@ -40,7 +41,7 @@ def train(
     log: Callable[[dict[str, Any]], None] = lambda record: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> History:
-    """Meta-train as `config` says into the folder `out`.
+    """Meta-train as `config` says into the folder `out`, which of many processes the first alone uses.
 
     Args:
         resume: go on with the run in `out` (bit for bit as if it had never stopped); begin where there is
@@ -54,29 +55,25 @@ def train(
     Example:
         >>> train(TrainConfig(data="glyphs", learner="protonet"), "runs/a", resume=True)  # doctest: +SKIP
     """
-    run = RunFolder(Path(out))
-    there = not run.vacant
-    if there and not resume:
-        raise RunError(f"{out} exists already: choose another --out, or go on with it by --resume")
-    if there:
-        run = RunFolder.open(out)
-        check_options(config, run)
-        done = finished(run)
-        if done is not None and (config.iterations == run.config["iterations"] or done.stopped_early):
-            return done
-        config = replayed(config, run)
-    with threads(config.threads), kernels(config, run if there else None, say):
+    run, here = RunFolder(Path(out)), world()
+    saved, done = here.led(lambda: taken_up(config, run, resume))
+    if done is not None:
+        return done
+    if saved is not None:
+        config = replayed(config, run, saved)
+    with threads(config.threads), kernels(config, saved, say):
         splits = config.splits()
         learner = config.make_learner(splits.train.image_shape, len(splits.train))
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
         config.problem(splits.test)  # a way or shot that the test classes do not allow is told now
         facts = facts_of(config, splits, learner, tasks, problem)
+        check_alike(facts, here.led(lambda: facts))
         for line in told(splits, tasks, problem, learner, facts):
             say(line)
-        if not there:
-            run = RunFolder.create(out, {**config.json(), **facts})
-        with run.claimed():
-            if there:
+        if here.leads and saved is None:
+            RunFolder.create(out, {**config.json(), **facts})
+        with run.claimed() if here.leads else nullcontext():
+            if here.leads and saved is not None:
                 go_on(config, run, facts)
             history = meta_train(
                 learner,
@@ -88,8 +85,24 @@ def train(
                 log=log,
                 **config.outer(),
             )
-            finish(run, learner, history)
+            if here.leads:
+                finish(run, learner, history)
         return history
+
+
+def taken_up(
+    config: TrainConfig, run: RunFolder, resume: bool
+) -> tuple[dict[str, Any] | None, History | None]:
+    """The options of the run that is there, and how it went if nothing is left to do; else None."""
+    if run.vacant:
+        return None, None
+    if not resume:
+        raise RunError(f"{run.path} exists already: choose another --out, or go on with it by --resume")
+    saved = RunFolder.open(run.path).config
+    check_options(config, run)
+    done = finished(run)
+    over = done is not None and (config.iterations == saved["iterations"] or done.stopped_early)
+    return saved, done if over else None
 
 
 def told(
@@ -124,20 +137,19 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def kernels(config: TrainConfig, begun: RunFolder | None, say: Callable[[str], None]) -> Iterator[None]:
+def kernels(config: TrainConfig, saved: dict[str, Any] | None, say: Callable[[str], None]) -> Iterator[None]:
     """Have convolutions use the kernels a run was begun with; native ones are built for a new, long run."""
-    native_once = begun is None or begun.config.get("kernels") == "native"
+    native_once = saved is None or saved.get("kernels") == "native"
     tasks = config.iterations * (config.meta_batch or 1)
     with native.only_torch(not native_once):
-        wanted = begun is not None or tasks >= native.LONG
-        if wanted and native_once and not native.build(say) and begun is not None:
-            say(f"{begun.path} was begun with native kernels and goes on with torch's: not bit for bit")
+        wanted = saved is not None or tasks >= native.LONG
+        if wanted and native_once and not native.build(say) and saved is not None:
+            say("begun with native kernels, this run goes on with torch's: not bit for bit")
         yield
 
 
-def replayed(config: TrainConfig, run: RunFolder) -> TrainConfig:
-    """The options with what a run found out about its machine when it was begun."""
-    saved = run.config
+def replayed(config: TrainConfig, run: RunFolder, saved: dict[str, Any]) -> TrainConfig:
+    """The options with what a run found out about its machine when it was begun, and saved."""
     device = config.device or saved.get("device")  # the first runs did not note theirs
     try:
         find_device(device)
@@ -220,6 +232,15 @@ def check_same(config: TrainConfig, run: RunFolder, facts: dict[str, Any]) -> No
         if name in saved and new != saved[name] and name not in ("splits", "kernels"):
             raise RunError(f"{run.path} was begun on other data: {name} was {saved[name]}, now it is {new}")
     check_splits(config, run, facts["splits"])
+
+
+def check_alike(facts: dict[str, Any], first: dict[str, Any]) -> None:
+    """Refuse to train together with a first process that found other data."""
+    for name in ("splits", "pictures", "query_used", "training"):
+        if facts[name] != first[name]:
+            raise RunError(
+                f"process {world().rank} found other data than process 0 ({name}): give all machines the same"
+            )
 
 
 def check_splits(config: TrainConfig, run: RunFolder, now: dict[str, str]) -> None:
