@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+BEGIN, SPEED = "<!-- speed, by benchmarks/results_table.py -->", "<!-- end of speed -->"
+MEMORY = "<!-- memory -->", "<!-- /memory -->"
+END = "<!-- results -->", "<!-- end of results -->"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -78,21 +80,58 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def updated(readme: str) -> str:
-    """The README with today's table."""
-    head, _, rest = readme.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{table()}\n{END}{tail}"
+def speed() -> str:
+    """The meta-steps of `meta_step.json`: how many times as fast as the fastest peer."""
+    path = ROOT / "results" / "meta_step.json"
+    if not path.exists():
+        return ""
+    tables = json.loads(path.read_text())["tables"]
+    settings = list(next(iter(tables.values()))["rows"])
+    lines = [
+        f"| how many times as fast as the fastest peer | {' | '.join(settings)} | geometric mean |",
+        "|---|" + "---|" * (len(settings) + 1),
+    ]
+    words = {
+        "standard": "peer with the standard net",
+        "given": "peer given our net",
+        "user": "both with the standard net",
+    }
+    for title, one in tables.items():
+        for kind, said in words.items():
+            cells = [f"{row['ratios'][kind]:.2f}" for row in one["rows"].values()]
+            lines.append(f"| {title}: {said} | {' | '.join(cells)} | {one['geometric means'][kind]:.2f} |")
+    return "\n".join(lines)
+
+
+def memory() -> str:
+    """The peaks of `memory.json`."""
+    path = ROOT / "results" / "memory.json"
+    if not path.exists():
+        return ""
+    kept = json.loads(path.read_text())
+    lines = ["| method | inner steps | peak MB | more than at 5 steps |", "|---|---|---|---|"]
+    lines += [f"| {r['method']} | {r['steps']} | {r['MB']:.0f} | {r['more']:+.1f} |" for r in kept["rows"]]
+    price = kept["time at 5 steps, ms"]["flat / unrolled"]
+    return "\n".join([*lines, "", f"Flat memory takes {price:.2f} times as long as unrolling at 5 steps."])
+
+
+def between(text: str, begin: str, end: str, new: str) -> str:
+    """The text with what stands between two marks replaced."""
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n{new}\n{end}{tail}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    path = ROOT / "README.md"
-    if parser.parse_args().write:
-        path.write_text(updated(path.read_text()))
-    else:
-        print(table())
+    if not parser.parse_args().write:
+        print(table(), speed(), memory(), sep="\n\n")
+        return
+    readme, page = ROOT / "README.md", ROOT / "docs" / "meta_gradients.md"
+    text = between(readme.read_text(), BEGIN, END, table())
+    readme.write_text(between(text, *SPEED, speed()))
+    page.write_text(between(page.read_text(), *MEMORY, memory()))
 
 
 if __name__ == "__main__":
