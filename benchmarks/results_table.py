@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-BEGIN, SPEED = "<!-- speed, by benchmarks/results_table.py -->", "<!-- end of speed -->"
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+SPEED = "<!-- speed, by benchmarks/results_table.py -->", "<!-- end of speed -->"
 MEMORY = "<!-- memory -->", "<!-- /memory -->"
-END = "<!-- results -->", "<!-- end of results -->"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -122,6 +122,11 @@ def between(text: str, begin: str, end: str, new: str) -> str:
     return f"{head}{begin}\n{new}\n{end}{tail}"
 
 
+def updated(readme: str) -> str:
+    """The README with today's tables."""
+    return between(between(readme, BEGIN, END, table()), *SPEED, speed())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
@@ -129,8 +134,7 @@ def main() -> None:
         print(table(), speed(), memory(), sep="\n\n")
         return
     readme, page = ROOT / "README.md", ROOT / "docs" / "meta_gradients.md"
-    text = between(readme.read_text(), BEGIN, END, table())
-    readme.write_text(between(text, *SPEED, speed()))
+    readme.write_text(updated(readme.read_text()))
     page.write_text(between(page.read_text(), *MEMORY, memory()))
 
 
