@@ -139,11 +139,15 @@ def compare(python: Path, mode: str, way: int, shot: int, channels: int, rounds:
         for c in running:
             error = far(Path(folder) / f"{c.name}-{c.net}-{c.threads}.npz", wanted)
             errors[f"{c.name}, {c.net} net"] = max(error, errors.get(f"{c.name}, {c.net} net", 0.0))
-        for number in range(rounds + 1):
+        warm = {c: c.step() or math.inf for c in running}
+        for c in running:  # of two thread counts only the better goes on, unless they are close
+            same = min(warm[o] for o in running if (o.name, o.net) == (c.name, c.net))
+            if warm[c] > 1.3 * same:
+                c.end()
+        running = [c for c in running if c.process.poll() is None]
+        for _ in range(rounds):
             for c in running:
-                seconds = c.step()
-                if number and seconds is not None:  # the first round warms up
-                    c.seconds.append(seconds)
+                c.seconds.append(c.step() or math.inf)
         for c in running:
             c.end()
     medians = {(c.name, c.net, c.threads): statistics.median(c.seconds) for c in running if c.seconds}
@@ -212,21 +216,20 @@ def main() -> None:
                 way, shot = map(int, setting.split("x"))
                 best = compare(python, mode, way, shot, channels, given.rounds)
                 rows[setting] = {"best": best, "ratios": ratios(best)}
-                console.print(f"{mode} {channels} channels {setting}: {rows[setting]['ratios']}")
-            means = {
-                k: mean(row["ratios"][k] for row in rows.values()) for k in ("standard", "given", "user")
-            }
+                console.print(f"{mode}, {channels} channels, {setting}: {rows[setting]['ratios']}")
+                kinds = ("standard", "given", "user")
+                means = {k: mean(row["ratios"][k] for row in rows.values()) for k in kinds}
+                kept["tables"][f"{mode}, {channels} channels"] = {
+                    "command": " ".join(["python", "benchmarks/meta_step.py", *sys.argv[1:]]),
+                    "commit": commit(),
+                    "rounds": given.rounds,
+                    "rows": rows,
+                    "geometric means": means,
+                }
+                kept["environment"] = environment()
+                given.out.write_text(json.dumps(kept, indent=1) + "\n")
             console.print(shown(mode, channels, rows))
             console.print("geometric means", {k: round(v, 2) for k, v in means.items()})
-            kept["tables"][f"{mode}, {channels} channels"] = {
-                "command": " ".join(["python", "benchmarks/meta_step.py", *sys.argv[1:]]),
-                "commit": commit(),
-                "rounds": given.rounds,
-                "rows": rows,
-                "geometric means": means,
-            }
-            kept["environment"] = environment()
-            given.out.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":
