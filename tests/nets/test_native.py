@@ -129,3 +129,28 @@ def test_threads_do_not_share_their_work_space(library: Native) -> None:
     for worker in workers:
         worker.join()
     assert differing == []
+
+
+def test_a_damaged_library_is_built_anew(elsewhere: Path) -> None:
+    if native._compiler() is None:
+        pytest.skip("no C compiler")
+    path = native._path(torch.float32)
+    assert path is not None
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no library")
+    assert not native.built()
+    assert native.build()
+    assert native.built()
+
+
+def test_kernels_are_not_taken_up_half_way(elsewhere: Path) -> None:
+    if native._compiler() is None:
+        pytest.skip("no C compiler")
+    with native.settled(native.LONG - 1) as ready:
+        assert not ready
+        assert not native.build()
+    with native.settled(native.LONG) as ready:
+        assert ready
+        assert native.built()
+    with native.settled(1) as ready:  # they are there
+        assert ready

@@ -110,11 +110,23 @@ def built() -> bool:
     return _allowed.get() and _loaded(torch.float32) is not None
 
 
+@contextmanager
+def settled(tasks: int, say: Callable[[str], None] = _log.info) -> Iterator[bool]:
+    """Decide for all of this block whether the kernels are used: if they are there, or if so many tasks are
+    worth building them. They are not taken up half-way, so that a run can be repeated bit for bit."""
+    ready = built() or (tasks >= LONG and build(say))
+    with only_torch(not ready):
+        yield ready
+
+
 @cache
 def _loaded(dtype: torch.dtype) -> Native | None:
     """The library, if it is built."""
     path = _path(dtype)
-    return Native(path) if path is not None and path.is_file() else None
+    try:
+        return Native(path) if path is not None and path.is_file() else None
+    except (OSError, AttributeError):  # damaged: it is as if it were not there
+        return None
 
 
 def build(say: Callable[[str], None] = _log.info, dtype: torch.dtype = torch.float32) -> bool:

@@ -98,8 +98,6 @@ def meta_train(
         raise TaskError(
             f"{iterations} meta-steps of {size} need {iterations * size} tasks: there are {len(tasks)}"
         )
-    if iterations * size >= native.LONG:
-        native.build()
     lr = outer.outer_lr if outer_lr is None else outer_lr
     opt = make_optimizer(optimizer or outer.optimizer, params, lr)
     rate = make_schedule(schedule or outer.schedule, opt, iterations)
@@ -116,7 +114,11 @@ def meta_train(
     data = getattr(tasks, "data", None)
     if isinstance(run, (str, Path)) and isinstance(data, ClassDataset):
         options["fingerprint"] = data.fingerprint()
-    with kept_in(run if here.leads else None, options) as place, interrupted_between() as interruption:
+    with (
+        kept_in(run if here.leads else None, options) as place,
+        interrupted_between() as interruption,
+        native.settled(iterations * size),
+    ):
         state = State(learner, opt, rate, place)
         state.go_on()
         history = state.history

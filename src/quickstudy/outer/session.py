@@ -139,12 +139,14 @@ def threads(count: int | None) -> Iterator[None]:
 @contextmanager
 def kernels(config: TrainConfig, saved: dict[str, Any] | None, say: Callable[[str], None]) -> Iterator[None]:
     """Have convolutions use the kernels a run was begun with; native ones are built for a new, long run."""
-    native_once = saved is None or saved.get("kernels") == "native"
-    tasks = config.iterations * (config.meta_batch or 1)
-    with native.only_torch(not native_once):
-        wanted = saved is not None or tasks >= native.LONG
-        if wanted and native_once and not native.build(say) and saved is not None:
-            say("begun with native kernels, this run goes on with torch's: not bit for bit")
+    if saved is None:
+        with native.settled(config.iterations * (config.meta_batch or 1), say):
+            yield
+        return
+    native_once = saved.get("kernels") == "native"  # the first runs did not note theirs: torch's
+    if native_once and not native.build(say):
+        say("begun with native kernels, this run goes on with torch's: not bit for bit")
+    with native.only_torch(not (native_once and native.built())):
         yield
 
 
