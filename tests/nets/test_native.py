@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from quickstudy.nets import conv4, native
+from quickstudy.nets import Moments, conv4, native, normalised_by
 from quickstudy.nets.native import Dims, Native
 
 
@@ -154,3 +155,54 @@ def test_kernels_are_not_taken_up_half_way(elsewhere: Path) -> None:
         assert native.built()
     with native.settled(1) as ready:  # they are there
         assert ready
+
+
+def test_a_net_that_was_changed_or_pictures_that_do_not_fit_are_torchs(library: Native) -> None:
+    kind = next(k for k in native.REALS if native._loaded(k) is library)
+    x = torch.rand(3, 1, 16, 16, dtype=kind)
+    longer = conv4(2, size=16).to(kind).append(nn.Threshold(10.0, 7.0))
+    seen: list[torch.Size] = []
+    hooked = conv4(2, size=16).to(kind)
+    hooked[1].register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    with native.kernels(True):
+        assert (longer(x) == 7).all()
+        hooked(x)
+        assert seen == [(3, 2, 4, 4)]
+        with pytest.raises(RuntimeError, match=r"expected input.* to have 3 channels, but got 1"):
+            conv4(2, in_channels=3, size=16).to(kind)(x)
+        with pytest.raises(RuntimeError, match=r"[Oo]utput size is too small"):
+            conv4(2, size=16).to(kind)(x[:, :, :8, :8])
+        mixed = conv4(2, size=16).to(kind)
+        mixed[0].norm.to(torch.float16)
+        assert native.native(x, *mixed.parameters()) is None
+
+
+def test_torch_func_sees_torchs_kernels(library: Native) -> None:
+    kind = next(k for k in native.REALS if native._loaded(k) is library)
+    net, x = conv4(2, size=16).to(kind), torch.rand(3, 2, 1, 16, 16, dtype=kind)
+    with native.kernels(True):
+        mapped = torch.func.vmap(net)(x)
+        for one, given in zip(mapped, x, strict=True):
+            torch.testing.assert_close(one, net(given), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_not_a_number_stays_so(wrong: float, library: Native) -> None:
+    kind = next(k for k in native.REALS if native._loaded(k) is library)
+    net, x = conv4(2, size=16).to(kind), torch.rand(3, 1, 16, 16, dtype=kind)
+    x[1, 0, 5, 5] = wrong
+    with native.kernels(True), normalised_by(Moments(fused=True)):
+        assert net(x).isnan().all()
+
+
+def test_a_folder_that_cannot_be_written_to_costs_nothing_but_speed(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if native._compiler() is None:
+        pytest.skip("no C compiler")
+    (elsewhere / "kernels").write_text("a file in the way")
+    said: list[str] = []
+    assert not native.build(said.append)
+    assert not native.build(said.append)
+    assert len(said) == 1
+    assert "cannot be kept in" in said[0]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quickstudy.errors import UserError
+from quickstudy.inner.threads import replica
 from quickstudy.tasks.task import Task
 
 Strategy = Literal["auto", "loop", "threads", "vmap"]
@@ -25,13 +26,16 @@ SMALL = 1500.0
 _chosen: WeakKeyDictionary[nn.Module, dict[object, Strategy]] = WeakKeyDictionary()
 
 
-def choose(attempt: Callable[[Task, Strategy], object], module: nn.Module, batch: Task) -> Strategy:
+def choose(
+    attempt: Callable[[Task, Strategy], object], module: nn.Module, batch: Task, what: object = None
+) -> Strategy:
     """The strategy for these tasks: vmap on a GPU and for small operations, else threads, or a loop on one.
 
     Args:
         attempt: what is to be done with some tasks by some strategy. It is done once with one task, and once
             with two by vmap, for a net may do what vmap cannot.
         module: chosen for once, for tasks of one size, in training and in use.
+        what: tells things to be done with the same module apart.
 
     >>> from quickstudy.inner.mapping import map_tasks
     >>> from quickstudy.tasks.regression import Lines
@@ -40,18 +44,29 @@ def choose(attempt: Callable[[Task, Strategy], object], module: nn.Module, batch
     >>> choose(lambda tasks, how: map_tasks(lambda n, t: {"z": n(t.support.x)}, net, tasks, how), net, batch)
     'vmap'
     """
-    singly: Strategy = "threads" if torch.get_num_threads() > 1 else "loop"
-    if batch.padded or len(batch.support.x) < 2:
-        return singly
+    on_gpu = batch.support.x.is_cuda  # where operations are side by side by themselves
+    several = torch.get_num_threads() > 1 and not on_gpu
     sizes = tuple(tuple(v.shape[1:]) for v in batch.tensors().values())
-    key = (sizes, module.training, torch.is_grad_enabled(), singly, batch.support.x.device.type)
+    joinable = not batch.padded and len(batch.support.x) > 1
+    key = (what, sizes if joinable else None, module.training, torch.is_grad_enabled(), several, on_gpu)
     known = _chosen.setdefault(module, {})
     if key not in known:
-        joined = (
-            batch.support.x.is_cuda or numbers_an_operation(lambda: attempt(first(batch, 1), "loop")) < SMALL
-        )
-        known[key] = "vmap" if joined and possible(lambda: attempt(first(batch, 2), "vmap")) else singly
+        singly: Strategy = "threads" if several and copied(module) else "loop"
+        with torch.random.fork_rng([batch.support.x.device] if on_gpu else []):  # what is drawn is put back
+            join = joinable and (
+                on_gpu or numbers_an_operation(lambda: attempt(first(batch, 1), "loop")) < SMALL
+            )
+            known[key] = "vmap" if join and possible(lambda: attempt(first(batch, 2), "vmap")) else singly
     return known[key]
+
+
+def copied(module: nn.Module) -> bool:
+    """Whether a module can be copied for a thread of its own."""
+    try:
+        replica(module)
+    except UserError:
+        return False
+    return True
 
 
 def first(batch: Task, count: int) -> Task:
@@ -60,28 +75,20 @@ def first(batch: Task, count: int) -> Task:
 
 
 def possible(attempt: Callable[[], object]) -> bool:
-    """Whether this can be done, and without a warning: vmap warns where it falls back to a loop of its own.
-    What it draws is put back."""
-    state = torch.get_rng_state()
+    """Whether this can be done, and without a warning: vmap warns where it falls back to a loop."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             attempt()
     except (UserError, Warning):
         return False
-    finally:
-        torch.set_rng_state(state)
     return True
 
 
 def numbers_an_operation(run: Callable[[], object]) -> float:
-    """How many numbers an operation makes, on average over all of a run; what it draws is put back."""
-    state, count = torch.get_rng_state(), _Count()
-    try:
-        with count:
-            run()
-    finally:
-        torch.set_rng_state(state)
+    """How many numbers an operation makes, on average over all of a run."""
+    with _Count() as count:
+        run()
     return count.numbers / max(count.operations, 1)
 
 

@@ -105,18 +105,18 @@ def graph_size(problem: InnerProblem, devices: Iterable[torch.device] = ()) -> i
     """The bytes that the graph of one step holds on to, besides what is there without it."""
     start = {k: p.detach().requires_grad_() for k, p in problem.params.items()}
     there = {v.untyped_storage().data_ptr() for v in start.values()}
-    held: dict[int, int] = {}
+    held: dict[int, torch.UntypedStorage] = {}  # held on to, so that no address is used twice
 
     def note(v: Tensor) -> Tensor:
         storage = v.untyped_storage()
         if storage.data_ptr() not in there:
-            held[storage.data_ptr()] = storage.nbytes()
+            held[storage.data_ptr()] = storage
         return v
 
     with torch.random.fork_rng(list(devices)), torch.autograd.graph.saved_tensors_hooks(note, lambda v: v):
         after = take_step(problem, start, problem.rule.init(start), 0, create_graph=True)
     del after
-    return sum(held.values())
+    return sum(storage.nbytes() for storage in held.values())
 
 
 class Rows:

@@ -36,7 +36,8 @@ def map_tasks(
     torch.Size([4, 3, 2])
     """
     if strategy == "auto":
-        strategy = choose(lambda tasks, how: map_tasks(function, module, tasks, how), module, batch)
+        what = getattr(function, "__code__", function)
+        strategy = choose(lambda tasks, how: map_tasks(function, module, tasks, how), module, batch, what)
     if vectorisable(batch, strategy):
 
         def call(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ of each other. Results come in the order of tasks, so sums are those of a loop, 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from quickstudy.errors import UserError
+from quickstudy.inner.twice import attention_by_math
 from quickstudy.tasks.task import Task
 
 M = TypeVar("M", bound=nn.Module)
@@ -48,13 +50,16 @@ def each_task(
     torch.Size([3, 1])
     """
     threads = torch.get_num_threads() if threads is None else threads
-    if threads < 2 or len(batch.support.x) < 2:
+    # What torch keeps for each thread by itself is not handed on.
+    special = torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu")
+    if threads < 2 or len(batch.support.x) < 2 or special:
         yield from (function(module, task) for task in batch.unbatch())
         return
     before = torch.get_rng_state()
     quiet = module.training in _quiet.setdefault(module, set())
     if quiet:
-        yield from _side_by_side(function, module, batch, threads)
+        with attention_by_math():
+            yield from _side_by_side(function, module, batch, threads)
         if not torch.equal(before, torch.get_rng_state()):
             raise UserError(
                 'the net draws by chance in some tasks only: use strategy="loop" (--strategy loop)'
@@ -82,7 +87,7 @@ def _side_by_side(function: Callable[[M, Task], R], module: M, batch: Task, thre
         finally:
             replicas.put(mine)
 
-    pool = _pool(threads)
+    pool = _pool(threads, os.getpid())
     waiting: list[Future[R]] = [pool.submit(one, task) for task in batch.unbatch()]
     try:
         while waiting:
@@ -120,6 +125,6 @@ def replica(module: M) -> M:
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that are kept, for what a thread allocates it keeps too."""
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads that are kept, for what a thread allocates it keeps too; a forked process has its own."""
     return ThreadPoolExecutor(threads, "quickstudy-task")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+_by_math: ContextVar[bool] = ContextVar("attention by math", default=False)
 _BY_CHANNEL = (F.batch_norm, F.instance_norm)
 
 
@@ -21,9 +23,25 @@ def twice_differentiable(mapped: bool) -> Iterator[None]:
     Args:
         mapped: whether `torch.func.vmap` runs the code.
     """
-    # The fused attention kernels have one derivative only.
-    with sdpa_kernel(SDPBackend.MATH), _ScaledApart() if mapped else nullcontext():
+    with attention_by_math(), _ScaledApart() if mapped else nullcontext():
         yield
+
+
+@contextmanager
+def attention_by_math() -> Iterator[None]:
+    """Without the fused attention kernels, which have one derivative only.
+
+    Torch's choice of kernels holds for all threads, so of several only the outermost block changes it.
+    """
+    if _by_math.get():
+        yield
+        return
+    token = _by_math.set(True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        _by_math.reset(token)
 
 
 class _ScaledApart(TorchFunctionMode):

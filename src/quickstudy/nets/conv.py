@@ -70,15 +70,24 @@ class Conv4(nn.Sequential):
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, input: Tensor) -> Tensor:
-        blocks = [block for block in self if isinstance(block, ConvBlock)]
-        suited = input.ndim == 4 and len(input) > 0 and isinstance(blocks[0].norm, BatchNorm)
-        kernels = native(input, blocks[0].conv.weight) if suited else None
+        blocks = self.blocks(input)
+        kernels = native(input, *self.parameters()) if blocks else None
         if kernels is None:
             return super().forward(input)
         x = input.permute(1, 2, 3, 0).contiguous()  # [C, H, W, B]
         for block in blocks:
             x = block.channels_first(kernels, x)
         return x.permute(3, 0, 1, 2).flatten(1)
+
+    def blocks(self, x: Tensor) -> list[ConvBlock]:
+        """The blocks, if this is still what it was made as and the pictures fit; else none."""
+        *rest, last = self
+        blocks = [b for b in rest if type(b) is ConvBlock and type(b.norm) is BatchNorm]
+        hooked = any(b._forward_hooks or b._forward_pre_hooks for b in blocks)
+        if len(blocks) < len(rest) or type(last) is not nn.Flatten or hooked:
+            return []
+        fits = x.ndim == 4 and len(x) > 0 and min(x.shape[2:]) >> len(blocks) >= 1
+        return blocks if fits and x.shape[1] == blocks[0].conv.in_channels else []
 
 
 def conv4(

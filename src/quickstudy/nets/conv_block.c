@@ -6,6 +6,7 @@
  * no copy of its input but one with a border of zeros. Built once for float and once for double.
  */
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,14 +45,28 @@ typedef struct {
     size_t size;
 } Block;
 enum { X, G, V, D, WEIGHTS, FULL, ROWS, BLOCKS };
-static _Thread_local Block memory[BLOCKS];
+static pthread_key_t key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void forget(void *memory) {
+    for (int i = 0; i < BLOCKS; i++) free(((Block *)memory)[i].at);
+    free(memory);
+}
+
+static void begin(void) { pthread_key_create(&key, forget); }
 
 static real *need(int which, size_t count) {
-    Block *m = &memory[which];
+    pthread_once(&once, begin);
+    Block *m = pthread_getspecific(key);
+    if (!m) {
+        m = calloc(BLOCKS, sizeof(Block));
+        if (!m || pthread_setspecific(key, m)) return free(m), NULL;
+    }
+    m += which;
     if (m->size < count) {
         free(m->at);
-        m->at = NULL, m->size = 0;
-        if (posix_memalign((void **)&m->at, 64, count * sizeof(real))) return NULL;
+        m->size = 0;
+        if (posix_memalign((void **)&m->at, 64, count * sizeof(real))) return m->at = NULL;
         m->size = count;
     }
     return m->at;
@@ -280,20 +295,22 @@ static void pool(const Dims *d, const Rows *rows, const real *restrict y, real m
         const real *restrict top = y + 2 * i * n, *restrict low = top + n;
         for (long p = 0; p < n; p++) {
             const real a = sign * top[p], b = sign * low[p];
-            lower[p] = b > a ? LOWER : 0;
-            most[p] = b > a ? b : a;
+            const int low_wins = !(b <= a); /* of a number and no number the latter, as in torch */
+            lower[p] = low_wins && a == a ? LOWER : 0;
+            most[p] = low_wins && a == a ? b : a;
         }
         for (long p = 0; p < n; p++) {
-            place[p] = most[p + B] > most[p] ? RIGHT + lower[p + B] : lower[p];
-            best[p] = most[p + B] > most[p] ? most[p + B] : most[p];
+            const int right_wins = !(most[p + B] <= most[p]) && most[p] == most[p];
+            place[p] = right_wins ? RIGHT + lower[p + B] : lower[p];
+            best[p] = right_wins ? most[p + B] : most[p];
         }
         narrow(d, best, pooled);
         narrow(d, place, chosen);
         for (long m = 0; m < half; m++) {
             const real z = (sign * pooled[m] - mean) * r, out = scale * z + shift;
             pooled[m] = z;
-            h[m] = out > 0 ? out : 0;
-            chosen[m] = out > 0 ? chosen[m] : chosen[m] + DEAD;
+            h[m] = out <= 0 ? 0 : out; /* what is not a number stays so */
+            chosen[m] = out <= 0 ? chosen[m] + DEAD : chosen[m];
         }
     }
 }

@@ -30,7 +30,7 @@ from quickstudy.data.cache import cache_root
 SOURCE = Path(__file__).with_name("conv_block.c")
 REALS = {torch.float32: "float", torch.float64: "double"}
 FLAGS = (
-    *("-shared", "-fPIC", "-w", "-O2", "-ftree-vectorize", "-fno-math-errno"),
+    *("-shared", "-fPIC", "-pthread", "-w", "-O2", "-ftree-vectorize", "-fno-math-errno"),
     *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math"),
 )
 TUNED = (
@@ -46,6 +46,8 @@ _allowed: ContextVar[bool] = ContextVar("native kernels allowed", default=True)
 LONG = 200
 """Tasks from which on it pays to build the kernels."""
 _lock = threading.Lock()
+_failed: set[Path] = set()
+"""What this process could not build, and does not try again."""
 
 
 class Dims(ctypes.Structure):
@@ -95,7 +97,7 @@ def only_torch(wanted: bool = True) -> Iterator[None]:
 
 def native(*tensors: Tensor) -> Native | None:
     """The kernels for these tensors; None where they are not wanted, not built or not for such tensors."""
-    if not (_wanted.get() and _allowed.get()):
+    if not (_wanted.get() and _allowed.get()) or torch._C._are_functorch_transforms_active():
         return None
     dtype = tensors[0].dtype
     if dtype not in REALS or any(v.dtype != dtype or v.device.type != "cpu" for v in tensors):
@@ -141,13 +143,20 @@ def build(say: Callable[[str], None] = _log.info, dtype: torch.dtype = torch.flo
         if _loaded(dtype) is not None:
             return True
         path, began = _path(dtype), time.monotonic()
-        if path is None:
+        if path is None or path in _failed:
             return False
         compiler = _compiler()
         if compiler is None:
             say("no C compiler (cc, gcc, clang) is here: convolutions use torch's kernels, which are slower")
             return False
-        if not _compiled(compiler, dtype, path):
+        try:
+            made = _compiled(compiler, dtype, path)
+        except OSError as error:  # a folder that cannot be written to
+            _failed.add(path)
+            say(f"the convolution kernels cannot be kept in {path.parent} ({error}): torch's are used")
+            return False
+        if not made:
+            _failed.add(path)
             say(f"{compiler} could not build the convolution kernels: torch's are used, which are slower")
             return False
         _loaded.cache_clear()
@@ -157,10 +166,10 @@ def build(say: Callable[[str], None] = _log.info, dtype: torch.dtype = torch.flo
 
 def _compiled(compiler: str, dtype: torch.dtype, path: Path) -> bool:
     """Compile into `path`, which is there whole or not at all, and only if what it computes is right."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        for tuned in TUNED:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True) as folder:
+        for number, tuned in enumerate(TUNED):
+            made = Path(folder) / f"{number}-{path.name}"  # a name is loaded once only
             command = [
                 compiler,
                 *FLAGS,
@@ -207,7 +216,11 @@ def _path(dtype: torch.dtype) -> Path | None:
     made_of = hashlib.sha256(SOURCE.read_bytes())
     for part in (*FLAGS, *map(str, TUNED), _compiler() or "", _processor()):
         made_of.update(part.encode())
-    return cache_root() / "kernels" / f"{REALS[dtype]}-{made_of.hexdigest()[:16]}.so"
+    try:
+        root = cache_root()
+    except RuntimeError:  # nobody's home
+        return None
+    return root / "kernels" / f"{REALS[dtype]}-{made_of.hexdigest()[:16]}.so"
 
 
 def _processor() -> str:
