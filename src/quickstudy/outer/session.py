@@ -61,33 +61,34 @@ def train(
         return done
     if saved is not None:
         config = replayed(config, run, saved)
-    with threads(config.threads), kernels(config, saved, say):
+    with threads(config.threads):
         splits = config.splits()
         learner = config.make_learner(splits.train.image_shape, len(splits.train))
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
         config.problem(splits.test)  # a way or shot that the test classes do not allow is told now
-        facts = facts_of(config, splits, learner, tasks, problem)
-        check_alike(facts, here.led(lambda: facts))
-        for line in told(splits, tasks, problem, learner, facts):
-            say(line)
-        if here.leads and saved is None:
-            RunFolder.create(out, {**config.json(), **facts})
-        with run.claimed() if here.leads else nullcontext():
-            if here.leads and saved is not None:
-                go_on(config, run, facts)
-            history = meta_train(
-                learner,
-                tasks,
-                validation=problem,
-                strategy=facts["strategy"],
-                run=run,
-                progress=progress,
-                log=log,
-                **config.outer(),
-            )
-            if here.leads:
-                finish(run, learner, history)
-        return history
+        with kernels(config, saved, say):  # not before all mistakes are told
+            facts = facts_of(config, splits, learner, tasks, problem)
+            check_alike(facts, here.led(lambda: facts))
+            for line in told(splits, tasks, problem, learner, facts):
+                say(line)
+            if here.leads and saved is None:
+                RunFolder.create(out, {**config.json(), **facts})
+            with run.claimed() if here.leads else nullcontext():
+                if here.leads and saved is not None:
+                    go_on(config, run, facts)
+                history = meta_train(
+                    learner,
+                    tasks,
+                    validation=problem,
+                    strategy=facts["strategy"],
+                    run=run,
+                    progress=progress,
+                    log=log,
+                    **config.outer(),
+                )
+                if here.leads:
+                    finish(run, learner, history)
+            return history
 
 
 def taken_up(
