@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ def test_a_run_from_the_command_line(command: Callable[..., Any], tmp_path: Path
     assert (said.code, said.out) == (0, "")  # progress is for standard error
     assert "validation on 3-way 1-shot tasks, queries a class: 2" in said.err
     assert "best accuracy on meta-validation 0." in said.err
+    assert re.search(r"^\d+\.\d min, peak memory \d{2,} MB$", said.err, re.MULTILINE)
     assert f"next: quickstudy evaluate {tmp_path / 'a'}" in said.err
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     assert config["settings"]["steps"] == 1

@@ -69,6 +69,7 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
         meta.pop("seconds")
         summary = json.loads((path / "summary.json").read_bytes())
         summary.pop("seconds")
+        assert summary.pop("peak_memory_mb") > 50
         return {
             "files": sorted(p.name for p in path.iterdir()),
             "best": (path / "best.safetensors").read_bytes(),

@@ -18,6 +18,7 @@ from quickstudy.learners.registry import option_help, options
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.distributed import world
 from quickstudy.outer.progress import Bar
+from quickstudy.outer.provenance import peak_memory_mb
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import train
 from quickstudy.outer.tracking import tensorboard
@@ -99,5 +100,7 @@ def main(args: Sequence[str]) -> int:
             f"of {history.iteration}"
         )
         draw_curve(RunFolder(given.out))
+    memory = peak_memory_mb()
+    announce(f"{history.seconds / 60:.1f} min" + (f", peak memory {memory:.0f} MB" if memory else ""))
     announce(f"next: quickstudy evaluate {given.out}")
     return 0

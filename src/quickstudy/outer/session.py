@@ -25,6 +25,7 @@ from quickstudy.outer.device import find_device, suited
 from quickstudy.outer.distributed import world
 from quickstudy.outer.meta_train import check_source, meta_train
 from quickstudy.outer.progress import Progress
+from quickstudy.outer.provenance import peak_memory_mb
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.tasks import ClassTasks, TaskSource
 
@@ -212,7 +213,8 @@ def finish(run: RunFolder, learner: Learner, history: History) -> None:
     if not (run.path / BEST).exists():
         run.save(BEST, learner.state_dict(), {"iteration": 0})
     summary = {name: getattr(history, name) for name in SUMMED}
-    run.write_json(SUMMARY, {**summary, "seconds": round(history.seconds, 1)})
+    spent = {"seconds": round(history.seconds, 1), "peak_memory_mb": peak_memory_mb()}
+    run.write_json(SUMMARY, {**summary, **spent})
 
 
 def check_options(config: TrainConfig, run: RunFolder) -> None:
