@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from quickstudy.data import ClassDataset, digits
 from quickstudy.outer.config import TrainConfig
@@ -91,22 +93,47 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+KEEPER = """
+import sys
+from torch.distributed import TCPStore
+
+store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+print(store.port, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="session")
+def store_port() -> Iterator[int]:
+    """Where the store listens at which processes meet; as torchrun's agent's, it outlives them.
+
+    A process of its own keeps it: one of the store's threads looks up the names of who connects, and a process
+    forked meanwhile would inherit the resolver's lock, closed for ever.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", KEEPER], stdin=pipe, stdout=pipe, text=True) as keeper:
+        assert keeper.stdout is not None
+        yield int(keeper.stdout.readline())
+        keeper.communicate()
+
+
 @pytest.fixture
-def together(tmp_path: Path) -> Callable[..., list[Any]]:
+def together(store_port: int, tmp_path: Path) -> Callable[..., list[Any]]:
     """A function that calls `work(rank)` in `size` processes that work together as under torchrun. It returns
     what each returned, or the error it ended with.
 
     They are forked, since Python and torch take seconds to start. `join=False` leaves it to `work` to join.
     """
 
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork processes")
+
     def run(size: int, work: Callable[[int], Any], join: bool = True) -> list[Any]:
-        # As torchrun's agent, this process keeps the store that the others meet at.
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(size)}
+        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store_port), "WORLD_SIZE": str(size)}
         told["TORCHELASTIC_USE_AGENT_STORE"] = "True"
         results = [tmp_path / f"result-{rank}" for rank in range(size)]
         small_digits()  # what is slow only once is over
-        children = []
+        children = set()
         for rank, result in enumerate(results):
             child = os.fork()
             if child == 0:
@@ -115,9 +142,15 @@ def together(tmp_path: Path) -> Callable[..., list[Any]]:
                     torch.save(outcome_of(work, rank, join), result)
                 finally:
                     os._exit(0)
-            children.append(child)
+            children.add(child)
+        until = time.monotonic() + 300
+        while children and time.monotonic() < until:
+            children -= {child for child in children if os.waitpid(child, os.WNOHANG)[0]}
+            time.sleep(0.01)
         for child in children:
+            os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+        assert not children, "processes that worked together did not end"
         return [torch.load(result, weights_only=False) for result in results]
 
     def outcome_of(work: Callable[[int], Any], rank: int, join: bool) -> Any:
