@@ -2,30 +2,22 @@
 
     python contenders.py NAME NET MODE THREADS SETTING.npz
 
-NAME is quickstudy, plain, higher, torchopt or jax; NET is standard or ours; MODE is second (order), first or
-evaluate. Each line read from standard input is answered by one timed meta-step in JSON; the line `check FILE`
-by keeping what the step computed.
+`meta_step.py` starts it, with the number of threads in its environment. NAME is quickstudy, plain, higher,
+torchopt or jax; NET is standard or ours; MODE is second (order), first or evaluate. Each line read from
+standard input is answered by one timed meta-step in JSON; the line `check FILE` by keeping what it computed.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 NAME, NET, MODE, THREADS, SETTING = sys.argv[1:]
-os.environ["OMP_NUM_THREADS"] = THREADS
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-if NAME == "jax":
-    one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    os.environ["XLA_FLAGS"] = one if THREADS == "1" else ""
-    os.environ["JAX_PLATFORMS"] = "cpu"
-
-import numpy as np  # noqa: E402  # after the environment it reads
-
 LR, STEPS = 0.01, 5
 given = np.load(SETTING)
 weights = [given[f"w{i}"] for i in range(sum(k.startswith("w") for k in given.files))]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -67,6 +68,15 @@ def peers() -> Path:
     return python
 
 
+def told(name: str, threads: int) -> dict[str, str]:
+    """A contender's environment: its libraries read from it how many threads to use, when they are loaded."""
+    own = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    if name == "jax":
+        one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        own |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": one if threads == 1 else ""}
+    return {**os.environ, **own}
+
+
 class Contender:
     """A contender's process."""
 
@@ -75,7 +85,7 @@ class Contender:
         command = [str(python), str(HERE / "contenders.py"), name, net, mode, str(threads), str(setting)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=told(name, threads)
         )
         self.seconds: list[float] = []
 

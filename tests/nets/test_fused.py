@@ -48,7 +48,7 @@ def test_a_convolution_is_torchs(
     library = native._loaded(dtype)
     x = torch.randn(inputs, height, width, examples, dtype=dtype, requires_grad=True)
     w = torch.randn(outputs, inputs, 3, 3, dtype=dtype, requires_grad=True)
-    ours = Convolution.apply(library, x, w)
+    ours = Convolution.apply(library, x, w, False)
     theirs = F.conv2d(x.permute(3, 0, 1, 2), w, padding=1).permute(1, 2, 3, 0)
     torch.testing.assert_close(ours, theirs)
     adjoint = torch.randn_like(ours)
@@ -60,7 +60,7 @@ def test_a_convolution_is_torchs(
 
 def test_a_convolution_twice_differentiated_by_finite_differences(kernels: Native) -> None:
     x, w, *_ = given_block(2, 3, (4, 3), 3)
-    assert torch.autograd.gradgradcheck(lambda x, w: Convolution.apply(kernels, x, w), (x, w))
+    assert torch.autograd.gradgradcheck(lambda x, w: Convolution.apply(kernels, x, w, False), (x, w))
 
 
 @pytest.mark.parametrize(

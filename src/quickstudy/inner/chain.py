@@ -67,8 +67,8 @@ def clip_by_value(most: float | Tensor) -> Rule:
     _above_zero(most)
 
     def clip(grads: Params, params: Params) -> Params:
-        # Torch's stub asks for two numbers or two tensors.
-        return {k: g.clamp(-most, most) for k, g in grads.items()}  # type: ignore[arg-type]
+        limits = {k: torch.as_tensor(most).to(g) for k, g in grads.items()}
+        return {k: g.clamp(-limits[k], limits[k]) for k, g in grads.items()}
 
     return _stateless(clip)
 

@@ -36,7 +36,7 @@ class ConvBlock(nn.Module):
         y, scale, shift = self.norm.unscaled(y, sign)
         return F.relu(F.max_pool2d(y, 2) * scale.view(-1, 1, 1) + shift.view(-1, 1, 1))
 
-    def channels_first(self, kernels: Native, x: Tensor) -> Tensor:
+    def examples_last(self, kernels: Native, x: Tensor) -> Tensor:
         """The same function of `[C, H, W, B]`, to `[D, H/2, W/2, B]`.
 
         A batch's own mean takes the convolution's bias away again, whose gradient so is zero.
@@ -50,7 +50,9 @@ class ConvBlock(nn.Module):
             norm.note(mean + bias.detach(), var)
             return h
         sign = norm.sign()
-        y = Convolution.apply(kernels, x, weight * sign.view(-1, 1, 1, 1)) + (bias * sign).view(-1, 1, 1, 1)
+        y = Convolution.apply(kernels, x, weight * sign.view(-1, 1, 1, 1), False) + (bias * sign).view(
+            -1, 1, 1, 1
+        )
         y, scale, shift = norm.unscaled(y.permute(3, 0, 1, 2), sign)
         pooled = F.max_pool2d(y.permute(1, 0, 2, 3), 2)  # [D, B, H/2, W/2]
         z = F.relu(pooled * scale.view(-1, 1, 1, 1) + shift.view(-1, 1, 1, 1))
@@ -76,7 +78,7 @@ class Conv4(nn.Sequential):
             return super().forward(input)
         x = input.permute(1, 2, 3, 0).contiguous()  # [C, H, W, B]
         for block in blocks:
-            x = block.channels_first(kernels, x)
+            x = block.examples_last(kernels, x)
         return x.permute(3, 0, 1, 2).flatten(1)
 
     def blocks(self, x: Tensor) -> list[ConvBlock]:

@@ -20,42 +20,30 @@ def dims(x: Tensor, w: Tensor) -> Dims:
 
 
 class Convolution(torch.autograd.Function):
-    """`[Ci, H, W, B]` by `[Co, Ci, 3, 3]`, with a border of zeros: `[Co, H, W, B]`."""
+    """`[Ci, H, W, B]` by `[Co, Ci, 3, 3]`, with a border of zeros: `[Co, H, W, B]`.
+
+    Transposed it is the gradient of that by its input: from `[Co, H, W, B]` to `[Ci, H, W, B]`.
+    """
 
     @staticmethod
-    def forward(ctx: Any, native: Native, x: Tensor, w: Tensor) -> Tensor:
-        ctx.native = native
+    def forward(ctx: Any, native: Native, x: Tensor, w: Tensor, transposed: bool) -> Tensor:
+        ctx.native, ctx.transposed = native, transposed
         ctx.save_for_backward(x, w)
-        y = x.new_empty(w.shape[0], *x.shape[1:])
-        native("conv", dims(x, w), 0, x, w, y)
+        y = x.new_empty(w.shape[1 if transposed else 0], *x.shape[1:])
+        native("conv", dims(x, w), transposed, x, w, y)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (x, w), g = ctx.saved_tensors, grads[0].contiguous()
-        back = ctx.needs_input_grad
+        _, by_x, by_w, _ = ctx.needs_input_grad
+        pair = (g, x) if ctx.transposed else (x, g)
         return (
             None,
-            Transposed.apply(ctx.native, g, w) if back[1] else None,
-            Correlation.apply(ctx.native, x, g) if back[2] else None,
+            Convolution.apply(ctx.native, g, w, not ctx.transposed) if by_x else None,
+            Correlation.apply(ctx.native, *pair) if by_w else None,
+            None,
         )
-
-
-class Transposed(torch.autograd.Function):
-    """The gradient of a convolution by its input: `[Co, H, W, B]` by `[Co, Ci, 3, 3]` → `[Ci, H, W, B]`."""
-
-    @staticmethod
-    def forward(ctx: Any, native: Native, g: Tensor, w: Tensor) -> Tensor:
-        ctx.native = native
-        ctx.save_for_backward(g, w)
-        x = g.new_empty(w.shape[1], *g.shape[1:])
-        native("conv", dims(g, w), 1, g, w, x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (g, w), v = ctx.saved_tensors, grads[0].contiguous()
-        return None, Convolution.apply(ctx.native, v, w), Correlation.apply(ctx.native, v, g)
 
 
 class Correlation(torch.autograd.Function):
@@ -72,7 +60,7 @@ class Correlation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (x, g), v = ctx.saved_tensors, grads[0].contiguous()
-        return None, Transposed.apply(ctx.native, g, v), Convolution.apply(ctx.native, x, v)
+        return None, Convolution.apply(ctx.native, g, v, True), Convolution.apply(ctx.native, x, v, False)
 
 
 class Block(torch.autograd.Function):

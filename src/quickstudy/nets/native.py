@@ -57,21 +57,20 @@ class Dims(ctypes.Structure):
 
 
 class Native:
-    """The loaded library for one kind of number."""
+    """The kernels for one kind of number, as a shared library holds them."""
 
     def __init__(self, path: Path) -> None:
-        library = ctypes.CDLL(str(path))
+        shared = ctypes.CDLL(str(path))
         pointers = {"conv": 3, "correlate": 3, "forward": 10, "backward": 13, "twice": 19}
-        for name, count in pointers.items():
-            function = getattr(library, f"block_{name}")
+        self.functions = {name: getattr(shared, f"block_{name}") for name in pointers}
+        for name, function in self.functions.items():
             number = {"conv": [ctypes.c_int], "correlate": []}.get(name, [ctypes.c_double])
-            function.argtypes = [ctypes.POINTER(Dims), *number, *[ctypes.c_void_p] * count]
-        self.library = library
+            function.argtypes = [ctypes.POINTER(Dims), *number, *[ctypes.c_void_p] * pointers[name]]
 
     def __call__(self, name: str, dims: Dims, *arguments: Tensor | float | None) -> None:
         """Call a kernel; its tensors must be contiguous. Other Python threads run meanwhile."""
         given = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-        if getattr(self.library, f"block_{name}")(dims, *given):
+        if self.functions[name](dims, *given):
             raise MemoryError("there is too little memory for a convolution's work space")
 
 
