@@ -107,8 +107,8 @@ sys.stdin.read()
 def store_port() -> Iterator[int]:
     """Where the store listens at which processes meet; as torchrun's agent's, it outlives them.
 
-    A process of its own keeps it: one of the store's threads looks up the names of who connects, and a process
-    forked meanwhile would inherit the resolver's lock, closed for ever.
+    A process of its own keeps it: one of the store's threads looks up the names of who connects, and a
+    process forked meanwhile would inherit the resolver's lock, closed for ever.
     """
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", KEEPER], stdin=pipe, stdout=pipe, text=True) as keeper:
