@@ -26,15 +26,13 @@ def test_nets_use_them_only_where_they_are_wanted_allowed_and_fit(library: Nativ
     kind = next(k for k, v in native.REALS.items() if native._loaded(k) is library)
     x = torch.zeros(1, dtype=kind)
     assert native.native(x) is None
-    with native.kernels(True):
+    with native.kernels():
         assert native.native(x) is library
         assert native.native(x, x.half()) is None
         assert native.native(x.to("meta")) is None
-        with native.only_torch():
+        with native.allowing(False):
             assert native.native(x) is None
             assert not native.build()
-        with native.kernels(False):
-            assert native.native(x) is None
         with torch.autocast("cpu", torch.bfloat16):
             assert native.native(x) is None
 
@@ -48,7 +46,7 @@ def test_conv4_is_the_same_function(channels: int, size: int, blocks: int, libra
         torch.nn.init.normal_(block.norm.weight)
     x = torch.rand(5, 2, size, size, dtype=kind)
     wanted = net(x)
-    with native.kernels(True):
+    with native.kernels():
         torch.testing.assert_close(net(x), wanted, rtol=1e-4, atol=1e-4)
         assert net.eval()(x[:0]).shape == (0, net.features)
 
@@ -79,7 +77,7 @@ def test_without_a_compiler_that_is_said_and_torch_is_used(
     said: list[str] = []
     assert not native.build(said.append)
     assert "no C compiler (cc, gcc, clang) is here" in said[0]
-    with native.kernels(True):
+    with native.kernels():
         assert conv4(2, size=16)(torch.zeros(1, 1, 16, 16)).shape == (1, 2)
 
 
@@ -113,7 +111,7 @@ def test_threads_do_not_share_their_work_space(library: Native) -> None:
     def run(case: int) -> torch.Tensor:
         x, w = xs[case], ws[case]
         y = x.new_empty(w.shape[0], *x.shape[1:])
-        library("conv", Dims(x.shape[3], w.shape[1], w.shape[0], *x.shape[1:3]), 0, x, w, y)
+        library("conv", Dims(x.shape[3], w.shape[1], w.shape[0], *x.shape[1:3]), 0, 0, x, w, y)
         return y
 
     alone, differing = [run(c) for c in range(4)], []
@@ -164,7 +162,7 @@ def test_a_net_that_was_changed_or_pictures_that_do_not_fit_are_torchs(library: 
     seen: list[torch.Size] = []
     hooked = conv4(2, size=16).to(kind)
     hooked[1].register_forward_hook(lambda module, args, output: seen.append(output.shape))
-    with native.kernels(True):
+    with native.kernels():
         assert (longer(x) == 7).all()
         hooked(x)
         assert seen == [(3, 2, 4, 4)]
@@ -180,7 +178,7 @@ def test_a_net_that_was_changed_or_pictures_that_do_not_fit_are_torchs(library: 
 def test_torch_func_sees_torchs_kernels(library: Native) -> None:
     kind = next(k for k in native.REALS if native._loaded(k) is library)
     net, x = conv4(2, size=16).to(kind), torch.rand(3, 2, 1, 16, 16, dtype=kind)
-    with native.kernels(True):
+    with native.kernels():
         mapped = torch.func.vmap(net)(x)
         for one, given in zip(mapped, x, strict=True):
             torch.testing.assert_close(one, net(given), rtol=1e-4, atol=1e-4)
@@ -191,7 +189,7 @@ def test_what_is_not_a_number_stays_so(wrong: float, library: Native) -> None:
     kind = next(k for k in native.REALS if native._loaded(k) is library)
     net, x = conv4(2, size=16).to(kind), torch.rand(3, 1, 16, 16, dtype=kind)
     x[1, 0, 5, 5] = wrong
-    with native.kernels(True), normalised_by(Moments(fused=True)):
+    with native.kernels(), normalised_by(Moments(fused=True)):
         assert net(x).isnan().all()
 
 

@@ -1,8 +1,9 @@
 """Which strategy maps tasks fastest: a rule of the device and of how much each operation has to do.
 
 An operation costs some microseconds before it computes anything. Where a task's operations are small, all
-tasks share one such cost by vmap; where they are large, processors are best used by a task each. The rule
-measures sizes, not times, so the same run chooses the same on the same machine.
+tasks share one such cost by vmap; where they are large, processors are best used by a task each. The native
+kernels do both: one operation for all tasks, a task for each processor. The rule measures sizes, not times,
+so the same run chooses the same on the same machine.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from quickstudy.errors import UserError
 from quickstudy.inner.threads import replica
+from quickstudy.nets import native
 from quickstudy.tasks.task import Task
 
 Strategy = Literal["auto", "loop", "threads", "vmap"]
@@ -29,7 +31,8 @@ _chosen: WeakKeyDictionary[nn.Module, dict[object, Strategy]] = WeakKeyDictionar
 def choose(
     attempt: Callable[[Task, Strategy], object], module: nn.Module, batch: Task, what: object = None
 ) -> Strategy:
-    """The strategy for these tasks: vmap on a GPU and for small operations, else threads, or a loop on one.
+    """The strategy for these tasks: vmap on a GPU, for small operations and native kernels, else threads or
+    a loop.
 
     Args:
         attempt: what is to be done with some tasks by some strategy. It is done once with one task, and once
@@ -48,14 +51,15 @@ def choose(
     several = torch.get_num_threads() > 1 and not on_gpu
     sizes = tuple(tuple(v.shape[1:]) for v in batch.tensors().values())
     joinable = not batch.padded and len(batch.support.x) > 1
-    key = (what, sizes if joinable else None, module.training, torch.is_grad_enabled(), several, on_gpu)
+    state = (module.training, torch.is_grad_enabled(), several, on_gpu, native.built())
+    key = (what, sizes if joinable else None, *state)
     known = _chosen.setdefault(module, {})
     if key not in known:
         singly: Strategy = "threads" if several and copied(module) else "loop"
         with torch.random.fork_rng([batch.support.x.device] if on_gpu else []):  # what is drawn is put back
-            join = joinable and (
-                on_gpu or numbers_an_operation(lambda: attempt(first(batch, 1), "loop")) < SMALL
-            )
+            before = native.calls()
+            small = joinable and numbers_an_operation(lambda: attempt(first(batch, 1), "loop")) < SMALL
+            join = joinable and (on_gpu or small or native.calls() > before)
             known[key] = "vmap" if join and possible(lambda: attempt(first(batch, 2), "vmap")) else singly
     return known[key]
 

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from quickstudy.errors import DataError, UserError
 from quickstudy.inner.choice import Strategy
-from quickstudy.inner.gradient import inside_map
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.learners.predictor import Predictor
@@ -262,7 +261,7 @@ class Learner(nn.Module, ABC):
         if running:
             return Moments("running")
         carry = kept and self.statistics == "support" and torch.is_grad_enabled()
-        return Moments("batch", fused=not (carry or inside_map()))
+        return Moments("batch", fused=not carry)
 
     def query_moments(self, support: Moments) -> Moments:
         """The statistics for a call on queries, after the call on the support set."""
@@ -332,7 +331,7 @@ def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Suppor
 
 def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments) -> Tensor:
     """`net(x)` with these weights and statistics instead of its own."""
-    with normalised_by(moments), kernels(not inside_map()):
+    with normalised_by(moments), kernels():
         return torch.func.functional_call(net, weights, (x,))
 
 

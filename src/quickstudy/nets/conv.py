@@ -41,12 +41,11 @@ class ConvBlock(nn.Module):
 
         A batch's own mean takes the convolution's bias away again, whose gradient so is zero.
         """
-        norm, weight, bias = self.norm, self.conv.weight.contiguous(), self.conv.bias
+        norm, weight, bias = self.norm, self.conv.weight, self.conv.bias
         assert isinstance(norm, BatchNorm)
         assert bias is not None
         if norm.fused(x.numel() // x.shape[0]):
-            scale, shift = norm.weight.contiguous(), norm.bias.contiguous()
-            h, mean, var = Block.apply(kernels, x, weight, scale, shift, norm.eps)
+            h, mean, var, *_ = Block.apply(kernels, x, weight, norm.weight, norm.bias, norm.eps)
             norm.note(mean + bias.detach(), var)
             return h
         sign = norm.sign()

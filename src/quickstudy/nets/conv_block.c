@@ -38,47 +38,49 @@ typedef struct {
     long B, Ci, Co, H, W;
 } Dims;
 
-/* ------------------------------------------------------------------ memory of a thread, kept from call to call */
+/* ------------------------------------------------- work space of one task, kept from call to call and lent in turn */
 
-typedef struct {
-    real *at;
-    size_t size;
-} Block;
-enum { X, G, V, D, WEIGHTS, FULL, ROWS, BLOCKS };
-static pthread_key_t key;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+enum { X, G, V, D, WEIGHTS, FULL, ROWS, ROOMS };
+typedef struct Space {
+    real *at[ROOMS];
+    size_t size[ROOMS];
+    struct Space *next;
+} Space;
+static Space *idle;
+static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
 
-static void forget(void *memory) {
-    for (int i = 0; i < BLOCKS; i++) free(((Block *)memory)[i].at);
-    free(memory);
+static Space *borrow(void) {
+    pthread_mutex_lock(&door);
+    Space *s = idle;
+    if (s) idle = s->next;
+    pthread_mutex_unlock(&door);
+    return s ? s : calloc(1, sizeof(Space));
 }
 
-static void begin(void) { pthread_key_create(&key, forget); }
+static void give_back(Space *s) {
+    pthread_mutex_lock(&door);
+    s->next = idle;
+    idle = s;
+    pthread_mutex_unlock(&door);
+}
 
-static real *need(int which, size_t count) {
-    pthread_once(&once, begin);
-    Block *m = pthread_getspecific(key);
-    if (!m) {
-        m = calloc(BLOCKS, sizeof(Block));
-        if (!m || pthread_setspecific(key, m)) return free(m), NULL;
+static real *need(Space *s, int which, size_t count) {
+    if (s->size[which] < count) {
+        free(s->at[which]);
+        s->size[which] = 0;
+        if (posix_memalign((void **)&s->at[which], 64, count * sizeof(real))) return s->at[which] = NULL;
+        s->size[which] = count;
     }
-    m += which;
-    if (m->size < count) {
-        free(m->at);
-        m->size = 0;
-        if (posix_memalign((void **)&m->at, 64, count * sizeof(real))) return m->at = NULL;
-        m->size = count;
-    }
-    return m->at;
+    return s->at[which];
 }
 
 /* A bordered copy: rows of B zeros, W*B numbers, B zeros, and a vector of zeros that a load may run into. */
 static long row(const Dims *d) { return (d->W + 2) * d->B + LANES; }
 static long plane(const Dims *d) { return (d->H + 2) * row(d); }
 
-static real *bordered(const Dims *d, int which, long channels) {
+static real *bordered(Space *s, const Dims *d, int which, long channels) {
     const long count = channels * plane(d) + ACROSS * LANES + 2 * d->B, n = d->W * d->B;
-    real *to = need(which, count);
+    real *to = need(s, which, count);
     if (!to) return NULL;
     for (long c = 0; c < channels; c++) {
         real *at = to + c * plane(d);
@@ -90,9 +92,9 @@ static real *bordered(const Dims *d, int which, long channels) {
     return to;
 }
 
-static real *with_border(const Dims *d, int which, long channels, const real *from) {
+static real *with_border(Space *s, const Dims *d, int which, long channels, const real *from) {
     const long n = d->W * d->B;
-    real *to = bordered(d, which, channels);
+    real *to = bordered(s, d, which, channels);
     if (to)
         for (long c = 0; c < channels; c++)
             for (long i = 0; i < d->H; i++)
@@ -136,11 +138,12 @@ INLINE void conv_tile(const real *x, long plane, long row, long B, long Ci, cons
     }
 }
 
-/* out [Co, H, W, B] = (or, to add, +=) the convolution of a bordered x with w; transposed: with w of [Ci, Co, 3, 3], turned round. */
-static __attribute__((noinline)) int conv(const Dims *d, const real *x, long Ci, const real *w, long Co, int transposed, int add,
-                real *out) {
+/* out [Co, H, W, B] = (or, to add, +=) the convolution of a bordered x with w; transposed: with w of [Ci, Co, 3, 3],
+ * turned round. */
+static __attribute__((noinline)) int conv(Space *s, const Dims *d, const real *x, long Ci, const real *w, long Co,
+                                          int transposed, int add, real *out) {
     long tiles = (Co + DEEP - 1) / DEEP, n = d->W * d->B;
-    real *packed = need(WEIGHTS, tiles * Ci * 9 * DEEP), *to = packed;
+    real *packed = need(s, WEIGHTS, tiles * Ci * 9 * DEEP), *to = packed;
     if (!packed) return 1;
     for (long t = 0; t < tiles; t++)
         for (long ci = 0; ci < Ci; ci++)
@@ -274,9 +277,9 @@ typedef struct {
     real *a, *b, *c, *d, *column; /* column: 0 in a left place, 1 in a right one */
 } Rows;
 
-static int rows(const Dims *d, Rows *r) {
+static int rows(Space *s, const Dims *d, Rows *r) {
     const long n = d->W * d->B + d->B;
-    real *at = need(ROWS, 5 * n);
+    real *at = need(s, ROWS, 5 * n);
     if (!at) return 1;
     memset(at, 0, 5 * n * sizeof(real));
     *r = (Rows){at, at + n, at + 2 * n, at + 3 * n, at + 4 * n};
@@ -367,27 +370,31 @@ static real gather(const Dims *d, const Rows *rows, const real *restrict v, cons
     return sum;
 }
 
-/* ------------------------------------------------------------------------------------------------- the block */
+/* --------------------------------------------------------------------------------- the kernels, each for one task */
 
-int block_conv(const Dims *d, int transposed, const real *x, const real *w, real *out) {
-    long Ci = transposed ? d->Co : d->Ci, Co = transposed ? d->Ci : d->Co;
-    const real *xp = with_border(d, X, Ci, x);
-    return !xp || conv(d, xp, Ci, w, Co, transposed, 0, out);
+static int convolution(Space *s, const Dims *d, double transposed, real *const *at) {
+    const real *x = at[0], *w = at[1];
+    const long Ci = transposed ? d->Co : d->Ci, Co = transposed ? d->Ci : d->Co;
+    const real *xp = with_border(s, d, X, Ci, x);
+    return !xp || conv(s, d, xp, Ci, w, Co, transposed != 0, 0, at[2]);
 }
 
-int block_correlate(const Dims *d, const real *x, const real *g, real *out) {
-    const real *xp = with_border(d, X, d->Ci, x), *gp = with_border(d, G, d->Co, g);
-    memset(out, 0, d->Co * d->Ci * 9 * sizeof(real));
+static int correlation(Space *s, const Dims *d, double none, real *const *at) {
+    (void)none;
+    const real *xp = with_border(s, d, X, d->Ci, at[0]), *gp = with_border(s, d, G, d->Co, at[1]);
+    memset(at[2], 0, d->Co * d->Ci * 9 * sizeof(real));
     if (!xp || !gp) return 1;
-    correlate(d, xp, gp, out);
+    correlate(d, xp, gp, at[2]);
     return 0;
 }
 
-int block_forward(const Dims *d, double eps, const real *x, const real *w, const real *scale, const real *shift,
-                  real *y, real *h, real *pooled, real *chosen, real *mean, real *var) {
+static int forward(Space *s, const Dims *d, double eps, real *const *at) {
+    const real *x = at[0], *w = at[1], *scale = at[2], *shift = at[3];
+    real *h = at[4], *mean = at[5], *var = at[6], *y = at[7], *pooled = at[8], *chosen = at[9];
     const long n = d->H * d->W * d->B, q = (d->H / 2) * (d->W / 2) * d->B;
+    const real *xp = with_border(s, d, X, d->Ci, x);
     Rows work;
-    if (rows(d, &work) || block_conv(d, 0, x, w, y)) return 1;
+    if (!xp || rows(s, d, &work) || conv(s, d, xp, d->Ci, w, d->Co, 0, 0, y)) return 1;
     for (long c = 0; c < d->Co; c++) {
         mean[c] = mean_of(y + c * n, n);
         var[c] = total(y + c * n, NULL, mean[c], n) / n;
@@ -397,74 +404,126 @@ int block_forward(const Dims *d, double eps, const real *x, const real *w, const
     return 0;
 }
 
+/* What the way back was given: the gradient by h, the block's inputs, and what the way there kept. */
+typedef struct {
+    const real *gh, *x, *w, *scale, *mean, *var, *y, *pooled, *chosen;
+} Kept;
+
+static Kept kept(real *const *at) { return (Kept){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]}; }
+
 /* The gradient by y, bordered; and the gradients by scale and shift, S1 = sum of g * pooled and S0 = sum of g. */
-static real *back_to_y(const Dims *d, double eps, const real *gh, const real *scale, const real *y, const real *pooled,
-                       const real *chosen, const real *mean, const real *var, real *S1, real *S0) {
+static real *back_to_y(Space *s, const Dims *d, double eps, const Kept *k, real *S1, real *S0) {
     const long n = d->H * d->W * d->B, q = (d->H / 2) * (d->W / 2) * d->B;
-    real *dy = bordered(d, D, d->Co);
+    real *dy = bordered(s, d, D, d->Co);
     Rows work;
-    if (!dy || rows(d, &work)) return NULL;
+    if (!dy || rows(s, d, &work)) return NULL;
     for (long c = 0; c < d->Co; c++) {
-        const real *g = gh + c * q, *p = pooled + c * q, r = 1 / sqrt(var[c] + eps), a = scale[c] * r;
-        const real *k = chosen + c * q;
+        const real *g = k->gh + c * q, *p = k->pooled + c * q, *chosen = k->chosen + c * q;
+        const real r = 1 / sqrt(k->var[c] + eps), a = k->scale[c] * r;
         real s0 = 0, s1 = 0;
         for (long m = 0; m < q; m++) {
-            const real z = k[m] < DEAD ? g[m] : 0;
+            const real z = chosen[m] < DEAD ? g[m] : 0;
             s0 += z, s1 += z * p[m];
         }
-        const real c1 = -a * r * s1 / n, c0 = -a * s0 / n - c1 * mean[c];
-        spread(d, &work, y + c * n, NULL, g, k, c0, c1, 0, a, dy + c * plane(d));
+        const real c1 = -a * r * s1 / n, c0 = -a * s0 / n - c1 * k->mean[c];
+        spread(d, &work, k->y + c * n, NULL, g, chosen, c0, c1, 0, a, dy + c * plane(d));
         S0[c] = s0, S1[c] = s1;
     }
     return dy;
 }
 
-int block_backward(const Dims *d, double eps, const real *gh, const real *x, const real *w, const real *scale,
-                   const real *y, const real *pooled, const real *chosen, const real *mean, const real *var,
-                   real *dx, real *dw, real *dscale, real *dshift) {
-    const real *xp = with_border(d, X, d->Ci, x);
-    const real *dy = back_to_y(d, eps, gh, scale, y, pooled, chosen, mean, var, dscale, dshift);
+static int backward(Space *s, const Dims *d, double eps, real *const *at) {
+    const Kept k = kept(at);
+    real *dx = at[9], *dw = at[10], *dscale = at[11], *dshift = at[12];
+    const real *xp = with_border(s, d, X, d->Ci, k.x), *dy = back_to_y(s, d, eps, &k, dscale, dshift);
     if (!xp || !dy) return 1;
     memset(dw, 0, d->Co * d->Ci * 9 * sizeof(real));
     correlate(d, xp, dy, dw);
-    if (!dx) return 0;
-    return conv(d, dy, d->Co, w, d->Ci, 1, 0, dx);
+    return dx && conv(s, d, dy, d->Co, k.w, d->Ci, 1, 0, dx);
 }
 
-/* The way back through block_backward: from adjoints of dx (or NULL), dw, dscale and dshift to those of its inputs.
+/* The way back through `backward`: from adjoints of dx (or NULL), dw, dscale and dshift to those of its inputs.
  *
  * With yh = (y - mean) r, n numbers a channel, g the gradient that ReLU lets through and v the adjoint of dy,
  *     dy = scale r (g at the chosen - S0 / n - yh S1 / n),    D = sum v g - S0 mean(v) - S1 mean(v yh),
  *     phi = sum v dy + p S1 + q S0 = scale r D + p S1 + q S0,
  * which is differentiated by g, by scale and by y, the last through yh and through r.
  */
-int block_twice(const Dims *d, double eps, const real *ax, const real *aw, const real *ascale, const real *ashift,
-                const real *gh, const real *x, const real *w, const real *scale, const real *y, const real *pooled,
-                const real *chosen, const real *mean, const real *var, real *S1, real *S0, real *dgh, real *dx,
-                real *dw, real *dscale) {
+static int twice(Space *s, const Dims *d, double eps, real *const *at) {
+    const Kept k = kept(at);
+    const real *ax = at[9], *aw = at[10], *ascale = at[11], *ashift = at[12];
+    real *dgh = at[13], *dx = at[14], *dw = at[15], *dscale = at[16], *S1 = at[17], *S0 = at[18];
     const long n = d->H * d->W * d->B, q = (d->H / 2) * (d->W / 2) * d->B;
-    const real *xp = with_border(d, X, d->Ci, x), *axp = ax ? with_border(d, G, d->Ci, ax) : NULL;
-    const real *dy = back_to_y(d, eps, gh, scale, y, pooled, chosen, mean, var, S1, S0);
-    real *v = need(FULL, d->Co * n), *ay = bordered(d, V, d->Co);
+    const real *xp = with_border(s, d, X, d->Ci, k.x), *axp = ax ? with_border(s, d, G, d->Ci, ax) : NULL;
+    const real *dy = back_to_y(s, d, eps, &k, S1, S0);
+    real *v = need(s, FULL, d->Co * n), *ay = bordered(s, d, V, d->Co);
     Rows work;
-    if (!xp || (ax && !axp) || !dy || !v || !ay || rows(d, &work)) return 1;
-    if (conv(d, xp, d->Ci, aw, d->Co, 0, 0, v)) return 1;
-    if (ax && conv(d, axp, d->Ci, w, d->Co, 0, 1, v)) return 1;
+    if (!xp || (ax && !axp) || !dy || !v || !ay || rows(s, d, &work)) return 1;
+    if (conv(s, d, xp, d->Ci, aw, d->Co, 0, 0, v)) return 1;
+    if (ax && conv(s, d, axp, d->Ci, k.w, d->Co, 0, 1, v)) return 1;
     for (long c = 0; c < d->Co; c++) {
-        const real *vc = v + c * n, *yc = y + c * n, *g = gh + c * q, *k = chosen + c * q;
-        const real r = 1 / sqrt(var[c] + eps), mu = mean[c], a = scale[c] * r, s0 = S0[c], s1 = S1[c];
+        const real *vc = v + c * n, *yc = k.y + c * n, *g = k.gh + c * q, *chosen = k.chosen + c * q;
+        const real r = 1 / sqrt(k.var[c] + eps), mu = k.mean[c], a = k.scale[c] * r, s0 = S0[c], s1 = S1[c];
         const real v0 = mean_of(vc, n), v1 = total(yc, vc, mu, n) / n * r; /* mean(v), mean(v yh) */
-        const real sum = gather(d, &work, vc, g, pooled + c * q, k, a, v0, v1, ascale[c], ashift[c], dgh + c * q);
+        const real sum =
+            gather(d, &work, vc, g, k.pooled + c * q, chosen, a, v0, v1, ascale[c], ashift[c], dgh + c * q);
         const real D_ = sum - s0 * v0 - s1 * v1;
         /* phi by yh, U = e v + f g at the chosen; u0 = mean(U), u1 = mean(U yh). */
         const real e = -a * s1 / n, f = ascale[c] - a * v1, u0 = e * v0 + f * s0 / n, u1 = e * v1 + f * s1 / n;
         const real c1 = -r * r * (u1 + a * D_ / n), c0 = -r * u0 - c1 * mu;
-        spread(d, &work, yc, vc, g, k, c0, c1, r * e, r * f, ay + c * plane(d));
+        spread(d, &work, yc, vc, g, chosen, c0, c1, r * e, r * f, ay + c * plane(d));
         dscale[c] = r * D_;
     }
     memset(dw, 0, d->Co * d->Ci * 9 * sizeof(real));
     correlate(d, xp, ay, dw);
     if (ax) correlate(d, axp, dy, dw);
     if (!dx) return 0;
-    return conv(d, ay, d->Co, w, d->Ci, 1, 0, dx) || conv(d, dy, d->Co, aw, d->Ci, 1, 1, dx);
+    return conv(s, d, ay, d->Co, k.w, d->Ci, 1, 0, dx) || conv(s, d, dy, d->Co, aw, d->Ci, 1, 1, dx);
+}
+
+/* -------------------------------------------------------------------------------------------- all tasks of a batch */
+
+typedef int Kernel(Space *, const Dims *, double, real *const *);
+enum { ARRAYS = 19 };
+static const struct {
+    Kernel *run;
+    int arrays;
+} kernels[] = {{convolution, 3}, {correlation, 3}, {forward, 10}, {backward, 13}, {twice, 19}};
+
+typedef struct {
+    int kernel;
+    const Dims *d;
+    double number;
+    real *const *at;
+    const long *stride;
+    long tasks, next;
+    int failed;
+} Batch;
+
+static void *serve(void *given) {
+    Batch *b = given;
+    Space *s = borrow();
+    for (long t; s && (t = __atomic_fetch_add(&b->next, 1, __ATOMIC_RELAXED)) < b->tasks;) {
+        real *at[ARRAYS];
+        for (int i = 0; i < kernels[b->kernel].arrays; i++) at[i] = b->at[i] ? b->at[i] + t * b->stride[i] : NULL;
+        if (kernels[b->kernel].run(s, b->d, b->number, at)) __atomic_store_n(&b->failed, 1, __ATOMIC_RELAXED);
+    }
+    if (s) give_back(s);
+    else __atomic_store_n(&b->failed, 1, __ATOMIC_RELAXED);
+    return NULL;
+}
+
+enum { THREADS = 64 };
+
+/* Run a kernel for each task, several threads a task each. `stride`: how far a task's array is from the one before,
+ * 0 where all share one. Whether there was too little memory. */
+int run(int kernel, const Dims *d, double number, real *const *at, const long *stride, long tasks, long threads) {
+    Batch b = {kernel, d, number, at, stride, tasks, 0, 0};
+    pthread_t others[THREADS];
+    long started = 0;
+    for (long most = (threads < tasks ? threads : tasks) - 1; started < most && started < THREADS; started++)
+        if (pthread_create(&others[started], NULL, serve, &b)) break;
+    serve(&b);
+    while (started) pthread_join(others[--started], NULL);
+    return b.failed;
 }

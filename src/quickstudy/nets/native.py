@@ -24,6 +24,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 
 from quickstudy.data.cache import cache_root
 
@@ -50,6 +52,10 @@ _failed: set[Path] = set()
 """What this process could not build, and does not try again."""
 
 
+KERNELS = ("conv", "correlate", "forward", "backward", "twice")
+"""In the source's order."""
+
+
 class Dims(ctypes.Structure):
     """Examples, channels in and out, height and width."""
 
@@ -60,24 +66,34 @@ class Native:
     """The kernels for one kind of number, as a shared library holds them."""
 
     def __init__(self, path: Path) -> None:
-        shared = ctypes.CDLL(str(path))
-        pointers = {"conv": 3, "correlate": 3, "forward": 10, "backward": 13, "twice": 19}
-        self.functions = {name: getattr(shared, f"block_{name}") for name in pointers}
-        for name, function in self.functions.items():
-            number = {"conv": [ctypes.c_int], "correlate": []}.get(name, [ctypes.c_double])
-            function.argtypes = [ctypes.POINTER(Dims), *number, *[ctypes.c_void_p] * pointers[name]]
+        self.run = ctypes.CDLL(str(path)).run
+        self.run.argtypes = [
+            *(ctypes.c_int, ctypes.POINTER(Dims), ctypes.c_double),
+            *(ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_long), ctypes.c_long, ctypes.c_long),
+        ]
+        self.calls = 0
 
-    def __call__(self, name: str, dims: Dims, *arguments: Tensor | float | None) -> None:
-        """Call a kernel; its tensors must be contiguous. Other Python threads run meanwhile."""
-        given = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-        if self.functions[name](dims, *given):
+    def __call__(self, name: str, dims: Dims, number: float, tasks: int, *tensors: Tensor | None) -> None:
+        """Run a kernel for each of some tasks, by torch's number of threads.
+
+        Args:
+            tensors: each with a first dimension over tasks, the rest contiguous; without it where tasks is 0,
+                which is one task.
+        """
+        pointers = (ctypes.c_void_p * len(tensors))(*[v if v is None else v.data_ptr() for v in tensors])
+        strides = (ctypes.c_long * len(tensors))(
+            *[0 if v is None or not tasks else v.stride(0) for v in tensors]
+        )
+        self.calls += 1
+        kernel, threads = KERNELS.index(name), torch.get_num_threads()
+        if self.run(kernel, dims, number, pointers, strides, tasks or 1, threads):
             raise MemoryError("there is too little memory for a convolution's work space")
 
 
 @contextmanager
-def kernels(wanted: bool) -> Iterator[None]:
-    """Whether nets use these kernels within this block: only where no `torch.func` transform looks on."""
-    token = _wanted.set(wanted)
+def kernels() -> Iterator[None]:
+    """Within this block nets use these kernels where they can."""
+    token = _wanted.set(True)
     try:
         yield
     finally:
@@ -85,9 +101,9 @@ def kernels(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def only_torch(wanted: bool = True) -> Iterator[None]:
-    """Within this block torch's kernels are used, as a run was begun that is gone on with."""
-    token = _allowed.set(not wanted and _allowed.get())
+def allowing(native: bool) -> Iterator[None]:
+    """Within this block only torch's kernels are used, unless `native`: as a run was begun, so it goes on."""
+    token = _allowed.set(native and _allowed.get())
     try:
         yield
     finally:
@@ -96,7 +112,7 @@ def only_torch(wanted: bool = True) -> Iterator[None]:
 
 def native(*tensors: Tensor) -> Native | None:
     """The kernels for these tensors; None where they are not wanted, not built or not for such tensors."""
-    if not (_wanted.get() and _allowed.get()) or torch._C._are_functorch_transforms_active():
+    if not (_wanted.get() and _allowed.get()) or not _transformable():
         return None
     dtype = tensors[0].dtype
     if dtype not in REALS or any(v.dtype != dtype or v.device.type != "cpu" for v in tensors):
@@ -106,9 +122,23 @@ def native(*tensors: Tensor) -> Native | None:
     return _loaded(dtype)
 
 
+def _transformable() -> bool:
+    """Whether the kernels have a rule for what `torch.func` does here: gradients, over one vmap at most."""
+    if not torch._C._are_functorch_transforms_active():
+        return True
+    stack = [level.key() for level in retrieve_all_functorch_interpreters()]
+    maps = stack.count(TransformType.Vmap)
+    return maps < 2 and maps + stack.count(TransformType.Grad) == len(stack)
+
+
 def built() -> bool:
     """Whether the kernels are there, and allowed."""
     return _allowed.get() and _loaded(torch.float32) is not None
+
+
+def calls() -> int:
+    """How often a kernel was called in this process."""
+    return sum(found.calls for kind in REALS if (found := _loaded(kind)))
 
 
 @contextmanager
@@ -116,7 +146,7 @@ def settled(tasks: int, say: Callable[[str], None] = _log.info) -> Iterator[bool
     """Decide for all of this block whether the kernels are used: if they are there, or if so many tasks are
     worth building them. They are not taken up half-way, so that a run can be repeated bit for bit."""
     ready = built() or (tasks >= LONG and build(say))
-    with only_torch(not ready):
+    with allowing(ready):
         yield ready
 
 
@@ -195,7 +225,7 @@ def _right(library: Native, dtype: torch.dtype) -> bool:
     x = torch.arange(2 * 5 * 6 * 3, dtype=dtype).sin().view(2, 5, 6, 3)
     w = torch.arange(7 * 2 * 9, dtype=dtype).cos().view(7, 2, 3, 3)
     y = torch.empty(7, 5, 6, 3, dtype=dtype)
-    library("conv", Dims(3, 2, 7, 5, 6), 0, x, w, y)
+    library("conv", Dims(3, 2, 7, 5, 6), 0, 0, x, w, y)
     wanted = torch.nn.functional.conv2d(x.permute(3, 0, 1, 2), w, padding=1)
     return bool(torch.allclose(y.permute(3, 0, 1, 2), wanted, atol=1e-4))
 

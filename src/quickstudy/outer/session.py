@@ -148,7 +148,7 @@ def kernels(config: TrainConfig, saved: dict[str, Any] | None, say: Callable[[st
     native_once = saved.get("kernels") == "native"  # the first runs did not note theirs: torch's
     if native_once and not native.build(say):
         say("begun with native kernels, this run goes on with torch's: not bit for bit")
-    with native.only_torch(not (native_once and native.built())):
+    with native.allowing(native_once and native.built()):
         yield
 
 
