@@ -2,8 +2,9 @@
 
 from quickstudy.nets.adapters import lora
 from quickstudy.nets.conv import ConvBlock, conv4
+from quickstudy.nets.convert import convert_batch_norm
 from quickstudy.nets.mlp import mlp
-from quickstudy.nets.norm import BatchNorm, Moments, convert_batch_norm, normalised_by
+from quickstudy.nets.norm import BatchNorm, Moments, normalised_by
 from quickstudy.nets.resnet import resnet
 
 __all__ = [

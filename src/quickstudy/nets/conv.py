@@ -9,18 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
-from quickstudy.nets.fused import Block, Convolution
-from quickstudy.nets.native import Native, native
+from quickstudy.nets.block import conv_norm_pool
 from quickstudy.nets.norm import BatchNorm, make_norm
 
 
 class ConvBlock(nn.Module):
-    """3×3 convolution → normalisation → ReLU → 2×2 max pooling: `[B, C, H, W]` → `[B, D, H/2, W/2]`.
-
-    Pooling and ReLU commute with a positive scale, so with batch normalisation the block pools first and
-    then scales: the same function with a quarter of the elementwise work, there and back. Where a scale is
-    negative its sign goes into the filters.
-    """
+    """3×3 convolution → normalisation → ReLU → 2×2 max pooling: `[B, C, H, W]` → `[B, D, H/2, W/2]`."""
 
     def __init__(self, inputs: int, channels: int, norm: str) -> None:
         super().__init__()
@@ -28,34 +22,9 @@ class ConvBlock(nn.Module):
         self.norm = make_norm(norm, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not isinstance(self.norm, BatchNorm):
-            return F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
-        sign = self.norm.sign()
-        assert self.conv.bias is not None
-        y = F.conv2d(x, self.conv.weight * sign.view(-1, 1, 1, 1), self.conv.bias * sign, padding=1)
-        y, scale, shift = self.norm.unscaled(y, sign)
-        return F.relu(F.max_pool2d(y, 2) * scale.view(-1, 1, 1) + shift.view(-1, 1, 1))
-
-    def examples_last(self, kernels: Native, x: Tensor) -> Tensor:
-        """The same function of `[C, H, W, B]`, to `[D, H/2, W/2, B]`.
-
-        A batch's own mean takes the convolution's bias away again, whose gradient so is zero.
-        """
-        norm, weight, bias = self.norm, self.conv.weight, self.conv.bias
-        assert isinstance(norm, BatchNorm)
-        assert bias is not None
-        if norm.fused(x.numel() // x.shape[0]):
-            h, mean, var, *_ = Block.apply(kernels, x, weight, norm.weight, norm.bias, norm.eps)
-            norm.note(mean + bias.detach(), var)
-            return h
-        sign = norm.sign()
-        y = Convolution.apply(kernels, x, weight * sign.view(-1, 1, 1, 1), False) + (bias * sign).view(
-            -1, 1, 1, 1
-        )
-        y, scale, shift = norm.unscaled(y.permute(3, 0, 1, 2), sign)
-        pooled = F.max_pool2d(y.permute(1, 0, 2, 3), 2)  # [D, B, H/2, W/2]
-        z = F.relu(pooled * scale.view(-1, 1, 1, 1) + shift.view(-1, 1, 1, 1))
-        return z.permute(0, 2, 3, 1).contiguous()
+        if isinstance(self.norm, BatchNorm):
+            return conv_norm_pool(x, self.conv, self.norm)
+        return F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
 
 
 class Conv4(nn.Sequential):
@@ -69,26 +38,6 @@ class Conv4(nn.Sequential):
         if norm not in ("group", "layer"):  # torch cannot map these over tasks in this layout
             # The layout in which CPU convolutions are fastest; torch's stub of `to` leaves it out.
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(self, input: Tensor) -> Tensor:
-        blocks = self.blocks(input)
-        kernels = native(input, *self.parameters()) if blocks else None
-        if kernels is None:
-            return super().forward(input)
-        x = input.permute(1, 2, 3, 0).contiguous()  # [C, H, W, B]
-        for block in blocks:
-            x = block.examples_last(kernels, x)
-        return x.permute(3, 0, 1, 2).flatten(1)
-
-    def blocks(self, x: Tensor) -> list[ConvBlock]:
-        """The blocks, if this is still what it was made as and the pictures fit; else none."""
-        *rest, last = self
-        blocks = [b for b in rest if type(b) is ConvBlock and type(b.norm) is BatchNorm]
-        hooked = any(b._forward_hooks or b._forward_pre_hooks for b in blocks)
-        if len(blocks) < len(rest) or type(last) is not nn.Flatten or hooked:
-            return []
-        fits = x.ndim == 4 and len(x) > 0 and min(x.shape[2:]) >> len(blocks) >= 1
-        return blocks if fits and x.shape[1] == blocks[0].conv.in_channels else []
 
 
 def conv4(

@@ -1,0 +1,64 @@
+"""Nets that were written with torch's batch normalisation, made fit for an inner loop."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from quickstudy.errors import UserError
+from quickstudy.nets.block import Blocks, parts
+from quickstudy.nets.norm import BatchNorm
+
+
+def convert_batch_norm(net: nn.Module) -> nn.Module:
+    """The same net with torch's batch normalisation layers replaced by `BatchNorm`, in place.
+
+    Torch's layers write running averages while they compute, which an inner loop must not do. A layer that is
+    used in several places stays one layer, and what was frozen stays so; in a learner each normalises by the
+    statistics that the learner states, and its averages move by a twentieth a meta-step. Where an
+    `nn.Sequential` holds the blocks of few-shot learning (3×3 convolution, normalisation, ReLU, 2×2 pooling)
+    they are computed as fast as those of `conv4`.
+
+    >>> convert_batch_norm(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))[1]
+    BatchNorm()
+    """
+    converted: dict[nn.Module, nn.Module] = {}
+
+    def convert(module: nn.Module) -> nn.Module:
+        if module not in converted:
+            converted[module] = module
+            if isinstance(module, nn.modules.lazy.LazyModuleMixin):
+                raise UserError("call the net once before: a lazy layer does not know its channels yet")
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                converted[module] = _converted(module)
+            # Not `named_children`, which leaves out a second name of the same layer.
+            for name, child in module._modules.items():
+                if child is not None:
+                    module._modules[name] = convert(child)
+            if type(module) is nn.Sequential and any(isinstance(p, tuple) for p in parts([*module])):
+                converted[module] = _as_blocks(module)
+        return converted[module]
+
+    return convert(net)
+
+
+def _converted(theirs: nn.modules.batchnorm._BatchNorm) -> BatchNorm:
+    ours = BatchNorm(theirs.num_features, theirs.eps)
+    with torch.no_grad():
+        for mine, given in (
+            (ours.weight, theirs.weight),
+            (ours.bias, theirs.bias),
+            (ours.mean, theirs.running_mean),
+            (ours.var, theirs.running_var),
+        ):
+            if given is not None:
+                mine.data = given.detach().clone()  # with its device and dtype
+    for mine, given in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
+        mine.requires_grad_(given is not None and given.requires_grad)
+    return ours.train(theirs.training)
+
+
+def _as_blocks(module: nn.Sequential) -> Blocks:
+    blocks = Blocks()
+    blocks.__dict__.update(module.__dict__)  # its layers and hooks, and what else was noted in it
+    return blocks
