@@ -70,7 +70,7 @@ def peers() -> Path:
 
 def told(name: str, threads: int) -> dict[str, str]:
     """A contender's environment: its libraries read from it how many threads to use, when they are loaded."""
-    own = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    own = {"OMP_NUM_THREADS": str(threads)}
     if name == "jax":
         one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         own |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": one if threads == 1 else ""}

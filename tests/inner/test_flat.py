@@ -31,7 +31,6 @@ from quickstudy.inner import (
     momentum,
     sgd,
     unrolled,
-    vectorised,
     weight_decay,
 )
 from quickstudy.inner.flat import graph_size
@@ -102,8 +101,7 @@ def test_it_is_the_unrolled_meta_gradient(rule: str, steps: int, keep: int, mapp
 
     def outer(method: Method) -> tuple[Tensor, ...]:
         def one(x: Tensor, y: Tensor) -> Tensor:
-            with vectorised():
-                return meta(x, y, make, method)
+            return meta(x, y, make, method)
 
         value = torch.func.vmap(one)(x, y).mean() if mapped else meta(x[0], y[0], make, method)
         return value, *torch.autograd.grad(value, params, materialize_grads=True)
@@ -169,8 +167,7 @@ def test_any_module(make: Callable[[], nn.Module], mapped: bool) -> None:
         else:
 
             def inside(x: Tensor, y: Tensor) -> Tensor:
-                with vectorised():
-                    return one(x, y)
+                return one(x, y)
 
             value = torch.func.vmap(inside)(x, y).sum()
         return torch.autograd.grad(value, list(params.values()), materialize_grads=True)
@@ -208,8 +205,7 @@ def test_chance_is_replayed(mapped: bool) -> None:
             return method(InnerProblem({"w": w}, loss, sgd(0.3), 4)).params["w"].pow(3).sum()
 
         def inside(x: Tensor) -> Tensor:
-            with vectorised():
-                return one(x)
+            return one(x)
 
         value = torch.func.vmap(inside, randomness="different")(x).sum() if mapped else one(x[0])
         return value, *torch.autograd.grad(value, w), torch.rand(3)
@@ -249,11 +245,10 @@ def test_a_map_within_a_map_is_refused() -> None:
     w = torch.ones(2, requires_grad=True)
 
     def one(x: Tensor) -> Tensor:
-        with vectorised():
-            problem = InnerProblem({"w": w}, lambda p, step: (x * p["w"] ** 2).sum(), sgd(0.1), 4)
-            return flat(problem).params["w"].sum()
+        problem = InnerProblem({"w": w}, lambda p, step: (x * p["w"] ** 2).sum(), sgd(0.1), 4)
+        return flat(problem).params["w"].sum()
 
-    with pytest.raises(UserError, match="not for a map within a map"):
+    with pytest.raises(UserError, match="one map over tasks, in no other transform"):
         torch.func.vmap(torch.func.vmap(one))(torch.rand(2, 3, 2))
 
 

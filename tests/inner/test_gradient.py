@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from quickstudy.inner.gradient import Params, gradient, inside_map, vectorised
+from quickstudy.inner.below import inside_map
+from quickstudy.inner.gradient import Params, gradient
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -54,11 +55,7 @@ def test_only_the_direct_influence_counts(mapped: bool) -> None:
     def run(a: Tensor) -> Tensor:
         return gradient(cubic, {"a": a, "b": 2 * a}, create_graph=True)[1]["a"]
 
-    if mapped:
-        with vectorised():
-            grad = torch.func.vmap(run)(a[None])[0]
-    else:
-        grad = run(a)
+    grad = torch.func.vmap(run)(a[None])[0] if mapped else run(a)
     torch.testing.assert_close(grad, 3 * a**2 * (2 * a))
     (second,) = torch.autograd.grad(grad.sum(), a)
     torch.testing.assert_close(second, 18 * a**2)  # the total derivative of 6a³
@@ -70,11 +67,10 @@ def test_inside_a_map_it_is_the_same(create_graph: bool) -> None:
     p = {k: v.requires_grad_() for k, v in p.items()}
 
     def run(p: Params) -> tuple[Tensor, Params]:
+        assert inside_map()
         return gradient(cubic, p, create_graph)
 
-    with vectorised():
-        assert inside_map()
-        values, grads = torch.func.vmap(run)(p)
+    values, grads = torch.func.vmap(run)(p)
     assert not inside_map()
     for t in range(4):
         value, reference = gradient(cubic, {k: v[t] for k, v in p.items()}, create_graph)
@@ -86,6 +82,5 @@ def test_inside_a_map_it_is_the_same(create_graph: bool) -> None:
 
 def test_first_order_inside_a_map_keeps_no_graph() -> None:
     p = {k: v.detach().expand(4, 3).clone().requires_grad_() for k, v in start().items()}
-    with vectorised():
-        values, _ = torch.func.vmap(lambda q: gradient(cubic, q, create_graph=False))(p)
+    values, _ = torch.func.vmap(lambda q: gradient(cubic, q, create_graph=False))(p)
     assert values.grad_fn is None

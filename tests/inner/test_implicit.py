@@ -12,7 +12,7 @@ from torch import Tensor
 
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
-from quickstudy.inner import InnerProblem, Method, estimate, sgd, solve, unrolled, vectorised
+from quickstudy.inner import InnerProblem, Method, estimate, sgd, solve, unrolled
 from quickstudy.inner.implicit import Solver, conjugate_gradient, implicit, neumann
 from quickstudy.inner.rules import Params
 from quickstudy.learners import MAML
@@ -48,14 +48,13 @@ def test_at_the_minimum_it_is_the_unrolled_meta_gradient(mapped: bool) -> None:
 
     def outer(method: Callable[[Params], Method]) -> tuple[Tensor, ...]:
         def one(x: Tensor, y: Tensor) -> Tensor:
-            with vectorised():
-                z, start = torch.tanh(x @ features), {"w": w, "b": b}
+            z, start = torch.tanh(x @ features), {"w": w, "b": b}
 
-                def loss(p: Params, step: int) -> Tensor:
-                    return F.cross_entropy(z @ p["w"] + p["b"], y)
+            def loss(p: Params, step: int) -> Tensor:
+                return F.cross_entropy(z @ p["w"] + p["b"], y)
 
-                end = method(start)(InnerProblem(start, loss, sgd(0.5), 400)).params
-                return (end["w"] ** 3).sum() + end["b"].sin().sum() + z.sum()
+            end = method(start)(InnerProblem(start, loss, sgd(0.5), 400)).params
+            return (end["w"] ** 3).sum() + end["b"].sin().sum() + z.sum()
 
         value = torch.func.vmap(one)(x, y).mean() if mapped else one(x[0], y[0])
         return value, *torch.autograd.grad(value, [w, b, features])

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.inner import map_tasks
-from quickstudy.inner.gradient import gradient, inside_map
+from quickstudy.inner.below import inside_map
+from quickstudy.inner.gradient import gradient
 from quickstudy.inner.rules import Params
 from quickstudy.tasks import ClassTasks, Task
 

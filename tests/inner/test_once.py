@@ -25,7 +25,6 @@ from quickstudy.inner import (
     sgd,
     truncated,
     unrolled,
-    vectorised,
 )
 from quickstudy.inner.rules import Params
 from quickstudy.learners import MAML
@@ -75,8 +74,7 @@ def solved(method: Method, loss: Callable[[Params], Tensor], mapped: bool, w: Te
         return method(problem).params["w"].sum()
 
     def inside(x: Tensor) -> Tensor:
-        with vectorised():
-            return one(x)
+        return one(x)
 
     x = torch.tensor([0.3, -0.2])
     value = torch.func.vmap(inside)(x).sum() if mapped else one(x[0])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.inner.gradient import Params, gradient, vectorised
+from quickstudy.inner.gradient import Params, gradient
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
@@ -63,8 +63,7 @@ def test_second_derivatives_by_finite_differences(net: str, mapped: bool) -> Non
         if not mapped:
             return torch.stack([after_a_step(x, params) for x in xs]).sum()
         own = {k: p.expand(len(xs), *p.shape) for k, p in params.items()}  # each task's, as after a step
-        with vectorised():
-            return torch.func.vmap(after_a_step)(xs, own).sum()
+        return torch.func.vmap(after_a_step)(xs, own).sum()
 
     leaves = {k: p.clone().requires_grad_() for k, p in params.items()}
     found = torch.autograd.grad(value(leaves), list(leaves.values()), materialize_grads=True)

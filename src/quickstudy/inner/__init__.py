@@ -4,7 +4,7 @@ from quickstudy.inner.chain import chain, clip_by_norm, clip_by_value, weight_de
 from quickstudy.inner.choice import Strategy
 from quickstudy.inner.estimate import estimate
 from quickstudy.inner.flat import flat
-from quickstudy.inner.gradient import gradient, vectorised
+from quickstudy.inner.gradient import gradient
 from quickstudy.inner.implicit import conjugate_gradient, implicit, neumann
 from quickstudy.inner.mapping import map_tasks
 from quickstudy.inner.outcome import Outcome
@@ -44,6 +44,5 @@ __all__ = [
     "solve",
     "truncated",
     "unrolled",
-    "vectorised",
     "weight_decay",
 ]

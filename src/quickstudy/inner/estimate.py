@@ -5,6 +5,8 @@ How it goes back through an inner loop is the method with which the learner solv
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from quickstudy.inner.once import once_explained
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.inner.threads import each_task
+from quickstudy.nets import native
 from quickstudy.tasks.task import Task
 
 
@@ -57,8 +60,9 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tu
     if strategy == "auto":
         strategy = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch)
     if vectorisable(batch, strategy):
-        flat = map_tasks(lambda learner, task: _flat(learner(task)), learner, batch, "vmap")
-        grads = torch.autograd.grad(flat["loss"].mean(), params, materialize_grads=True)
+        with native.all_processors() if native.serve(learner) else nullcontext():
+            flat = map_tasks(lambda learner, task: _flat(learner(task)), learner, batch, "vmap")
+            grads = torch.autograd.grad(flat["loss"].mean(), params, materialize_grads=True)
         return _outcome(flat), dict(zip(names, grads, strict=True))
 
     def one(learner: nn.Module, task: Task) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:

@@ -9,7 +9,7 @@ rule use besides parameters and state: weights that are not adapted, rates, feat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from quickstudy.errors import UserError
 from quickstudy.inner.adjoint import Dims, attached
-from quickstudy.inner.gradient import inside_map, vectorised
+from quickstudy.inner.below import inside_map
 from quickstudy.inner.leaves import Form, put_together, taken_apart
 from quickstudy.inner.problem import InnerProblem, Solution, take_step
 from quickstudy.inner.unrolled import unrolled
@@ -189,8 +189,7 @@ def back(
     def again(leaves: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
         problem = with_stand_ins(course.problem, course.used, others)
         params, state = put_together(leaves, course.forms[step])
-        with vectorised() if dims else nullcontext():
-            _, params, state = take_step(problem, params, state, step, create_graph=True)
+        _, params, state = take_step(problem, params, state, step, create_graph=True)
         return tuple(taken_apart((params, state))[0])
 
     with torch.enable_grad(), replayed(course.chance[step], course.devices):

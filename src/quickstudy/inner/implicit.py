@@ -25,7 +25,6 @@ from torch import Tensor
 
 from quickstudy.errors import UserError
 from quickstudy.inner.adjoint import Dims, attached
-from quickstudy.inner.gradient import vectorised
 from quickstudy.inner.once import once_refused
 from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Params
@@ -99,7 +98,7 @@ def from_minimum(
         def slope(values: Vector, reals: Vector) -> Vector:
             now = dict(zip(real, reals, strict=True))
             again = with_stand_ins(problem, used, [now.get(i, x) for i, x in enumerate(others)])
-            with vectorised(), twice_differentiable(mapped=True):
+            with twice_differentiable(mapped=True):
                 found = torch.func.grad(once_refused(lambda p: again.loss(p, problem.steps - 1)))(
                     dict(zip(problem.params, values, strict=True))
                 )

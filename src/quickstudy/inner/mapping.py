@@ -7,6 +7,7 @@ before the function sees it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 
 from quickstudy.errors import UserError
 from quickstudy.inner.choice import Strategy, choose
-from quickstudy.inner.gradient import vectorised
 from quickstudy.inner.threads import each_task
+from quickstudy.nets import native
 from quickstudy.tasks.task import Task
 
 M = TypeVar("M", bound=nn.Module)
@@ -41,17 +42,15 @@ def map_tasks(
     if vectorisable(batch, strategy):
 
         def call(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            with vectorised():
-                return function(module, batch.with_tensors(tensors))
+            return function(module, batch.with_tensors(tensors))
 
         try:  # "different": dropout draws anew for each task
-            return torch.func.vmap(call, randomness="different")(batch.tensors())
+            with native.all_processors() if native.serve(module) else nullcontext():
+                return torch.func.vmap(call, randomness="different")(batch.tensors())
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            function(
-                module, next(batch.unbatch())
-            )  # what fails by itself too is not vmap's: its own error stands
+            function(module, next(batch.unbatch()))  # what fails by itself too has its own error
             raise UserError(
                 "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item(), "
                 'indexing by a mask or a recurrent layer: use strategy="loop" (--strategy loop)'

@@ -63,7 +63,7 @@ def refuse_once_differentiable(value: Tensor, leaves: Collection[Tensor] | None 
     for node in marked:
         if leaves is None or _reaches(node, ends):
             raise UserError(
-                f"{type(node).__name__.removesuffix('Backward').removesuffix('Generated')} is a "
+                f"{_name(node)} is a "
                 "torch.autograd.Function marked once_differentiable, but the way back through an inner loop "
                 f"takes a second derivative: {INSTEAD}, or write its backward without that mark"
             )
@@ -106,13 +106,21 @@ def _reaches(start: Any, ends: Collection[Any]) -> bool:
     return False
 
 
+def _name(node: Any) -> str:
+    """The `Function`'s, without what torch makes of it under a transform."""
+    return type(node).__name__.removesuffix("Backward").removesuffix("Generated").removeprefix("Vmapped")
+
+
 def _marked(node: Any) -> bool:
     """Whether a node is of a `Function` whose way back is marked, under other marks too."""
     kind = node._forward_cls
     # Within torch.func the node's class only calls that of the function, which its backward closes over.
-    cells = (cell.cell_contents for cell in getattr(kind.backward, "__closure__", None) or ())
-    kind = next((v for v in cells if isinstance(v, type) and issubclass(v, Function)), kind)
-    back = kind.backward
+    cells = [cell.cell_contents for cell in getattr(kind.backward, "__closure__", None) or ()]
+    kinds = [v for v in cells if isinstance(v, type) and issubclass(v, Function)]
+    return any(_bears_mark(v.backward) for v in (kind, *kinds))
+
+
+def _bears_mark(back: Any) -> bool:
     while getattr(back, "__code__", None) is not MARK and hasattr(back, "__wrapped__"):
         back = back.__wrapped__
     return getattr(back, "__code__", None) is MARK

@@ -56,6 +56,8 @@ def _examples_last(kernels: Native, x: Tensor, weight: Tensor, bias: Tensor, nor
 class Blocks(nn.Sequential):
     """An `nn.Sequential` that computes each `Conv2d, BatchNorm, ReLU, MaxPool2d` in it as one block."""
 
+    native = True
+
     def forward(self, input: Tensor) -> Tensor:
         for part in parts(list(self)):
             input = conv_norm_pool(input, *part) if isinstance(part, tuple) else part(input)

@@ -20,6 +20,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, channels, 3, padding=1)
         self.norm = make_norm(norm, channels)
+        self.native = isinstance(self.norm, BatchNorm)
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.norm, BatchNorm):

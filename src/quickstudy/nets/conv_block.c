@@ -490,18 +490,18 @@ static const struct {
     int arrays;
 } kernels[] = {{convolution, 3}, {correlation, 3}, {forward, 10}, {backward, 13}, {twice, 19}};
 
-typedef struct {
+typedef struct Batch {
     int kernel;
     const Dims *d;
     double number;
     real *const *at;
     const long *stride;
-    long tasks, next;
-    int failed;
+    long tasks, next; /* the first that nobody took */
+    int failed, wanted, helpers; /* threads that may still come, and that are here */
+    struct Batch *after;
 } Batch;
 
-static void *serve(void *given) {
-    Batch *b = given;
+static void serve(Batch *b) {
     Space *s = borrow();
     for (long t; s && (t = __atomic_fetch_add(&b->next, 1, __ATOMIC_RELAXED)) < b->tasks;) {
         real *at[ARRAYS];
@@ -509,21 +509,75 @@ static void *serve(void *given) {
         if (kernels[b->kernel].run(s, b->d, b->number, at)) __atomic_store_n(&b->failed, 1, __ATOMIC_RELAXED);
     }
     if (s) give_back(s);
-    else __atomic_store_n(&b->failed, 1, __ATOMIC_RELAXED);
+}
+
+/* Threads that wait for batches to help with; started when they are first wanted, and kept. */
+static pthread_mutex_t desk = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t come = PTHREAD_COND_INITIALIZER, gone = PTHREAD_COND_INITIALIZER;
+static Batch *batches;
+static int hired;
+
+static void *helper(void *none) {
+    (void)none;
+    pthread_mutex_lock(&desk);
+    for (;;) {
+        Batch *b = batches;
+        while (b && !b->wanted) b = b->after;
+        if (!b) {
+            pthread_cond_wait(&come, &desk);
+            continue;
+        }
+        b->wanted--, b->helpers++;
+        pthread_mutex_unlock(&desk);
+        serve(b);
+        pthread_mutex_lock(&desk);
+        if (!--b->helpers) pthread_cond_broadcast(&gone);
+    }
     return NULL;
 }
 
-enum { THREADS = 64 };
+/* In a forked process there are no helpers, and nobody is at the desk or at the door. */
+static void alone(void) {
+    const pthread_mutex_t closed = PTHREAD_MUTEX_INITIALIZER;
+    const pthread_cond_t silent = PTHREAD_COND_INITIALIZER;
+    door = desk = closed, come = gone = silent;
+    batches = NULL, hired = 0;
+}
+
+static void begin(void) { pthread_atfork(NULL, NULL, alone); }
+
+static void hire(int count) {
+    pthread_t thread;
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    while (hired < count && !pthread_create(&thread, &attr, helper, NULL)) hired++;
+    pthread_attr_destroy(&attr);
+}
 
 /* Run a kernel for each task, several threads a task each. `stride`: how far a task's array is from the one before,
  * 0 where all share one. Whether there was too little memory. */
 int run(int kernel, const Dims *d, double number, real *const *at, const long *stride, long tasks, long threads) {
-    Batch b = {kernel, d, number, at, stride, tasks, 0, 0};
-    pthread_t others[THREADS];
-    long started = 0;
-    for (long most = (threads < tasks ? threads : tasks) - 1; started < most && started < THREADS; started++)
-        if (pthread_create(&others[started], NULL, serve, &b)) break;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    Batch b = {kernel, d, number, at, stride, tasks, 0, 0, 0, 0, NULL};
+    const int others = (threads < tasks ? threads : tasks) - 1;
+    if (others > 0) {
+        pthread_once(&once, begin);
+        pthread_mutex_lock(&desk);
+        hire(others);
+        b.wanted = others;
+        b.after = batches, batches = &b;
+        pthread_cond_broadcast(&come);
+        pthread_mutex_unlock(&desk);
+    }
     serve(&b);
-    while (started) pthread_join(others[--started], NULL);
-    return b.failed;
+    if (others > 0) {
+        pthread_mutex_lock(&desk);
+        Batch **link = &batches;
+        while (*link != &b) link = &(*link)->after;
+        *link = b.after;
+        while (b.helpers) pthread_cond_wait(&gone, &desk);
+        pthread_mutex_unlock(&desk);
+    }
+    return b.failed || b.next < b.tasks;
 }

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C._functorch import TransformType
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 
@@ -45,6 +45,8 @@ TUNED = (
 _log = logging.getLogger("quickstudy")
 _wanted: ContextVar[bool] = ContextVar("native kernels", default=False)
 _allowed: ContextVar[bool] = ContextVar("native kernels allowed", default=True)
+_threads: ContextVar[int] = ContextVar("threads of the native kernels", default=0)
+"""How many serve a kernel; 0 for as many as torch's."""
 LONG = 200
 """Tasks from which on it pays to build the kernels."""
 _lock = threading.Lock()
@@ -71,7 +73,6 @@ class Native:
             *(ctypes.c_int, ctypes.POINTER(Dims), ctypes.c_double),
             *(ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_long), ctypes.c_long, ctypes.c_long),
         ]
-        self.calls = 0
 
     def __call__(self, name: str, dims: Dims, number: float, tasks: int, *tensors: Tensor | None) -> None:
         """Run a kernel for each of some tasks, by torch's number of threads.
@@ -84,9 +85,8 @@ class Native:
         strides = (ctypes.c_long * len(tensors))(
             *[0 if v is None or not tasks else v.stride(0) for v in tensors]
         )
-        self.calls += 1
-        kernel, threads = KERNELS.index(name), torch.get_num_threads()
-        if self.run(kernel, dims, number, pointers, strides, tasks or 1, threads):
+        threads = _threads.get() or torch.get_num_threads()
+        if self.run(KERNELS.index(name), dims, number, pointers, strides, tasks or 1, threads):
             raise MemoryError("there is too little memory for a convolution's work space")
 
 
@@ -136,9 +136,27 @@ def built() -> bool:
     return _allowed.get() and _loaded(torch.float32) is not None
 
 
-def calls() -> int:
-    """How often a kernel was called in this process."""
-    return sum(found.calls for kind in REALS if (found := _loaded(kind)))
+def serve(module: nn.Module) -> bool:
+    """Whether the kernels compute a part of this module, of what it is of now and where it is."""
+    if not _allowed.get() or not any(getattr(m, "native", False) for m in module.modules()):
+        return False
+    return all(p.device.type == "cpu" and p.dtype in REALS and _loaded(p.dtype) for p in module.parameters())
+
+
+@contextmanager
+def all_processors() -> Iterator[None]:
+    """Within this block the processors are the kernels'.
+
+    Torch's own threads look for work for a while after each operation, on the processors that a kernel needs.
+    """
+    threads = torch.get_num_threads()
+    token = _threads.set(_threads.get() or threads)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _threads.reset(token)
 
 
 @contextmanager
