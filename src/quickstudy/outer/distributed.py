@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from quickstudy.errors import ProcessError, UserError
+from quickstudy.outer.wire import from_bytes, to_bytes
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
@@ -82,7 +83,7 @@ class World:
         return [part.view_as(m).to(m.dtype) for part, m in zip(parts, means, strict=True)]
 
     def gathered(self, items: list[T]) -> list[T]:
-        """The items of all processes, in the order of their ranks, on every one; tensors on the processor.
+        """The items of all processes, in the order of their ranks, on every one: see `wire.to_bytes`.
 
         Raises:
             ProcessError: another process ended.
@@ -92,10 +93,15 @@ class World:
         """
         if self.size == 1:
             return items
-        found: list[Any] = [None] * self.size
+        own = torch.frombuffer(bytearray(to_bytes(items)), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
         with _others_living():
-            dist.all_gather_object(found, items)
-        return [item for part in found for item in part]
+            dist.all_gather(lengths, torch.tensor([len(own)]))
+            longest = max(int(n) for n in lengths)
+            parts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+            dist.all_gather(parts, torch.nn.functional.pad(own, (0, longest - len(own))))
+        told = (part[: int(n)].numpy().tobytes() for part, n in zip(parts, lengths, strict=True))
+        return [item for part in told for item in from_bytes(part)]
 
     def led(self, find: Callable[[], T]) -> T:
         """What `find` returns in the first process, told to all; the others do not call it.
@@ -108,10 +114,7 @@ class World:
         """
         if self.size == 1:
             return find()
-        told: list[Any] = [find() if self.leads else None]
-        with _others_living():
-            dist.broadcast_object_list(told, src=0)
-        return told[0]
+        return self.gathered([find()] if self.leads else [])[0]
 
 
 def world() -> World:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def train(
     run, here = RunFolder(Path(out)), world()
     saved, done = here.led(lambda: taken_up(config, run, resume))
     if done is not None:
-        return done
+        return History(**done)
     if saved is not None:
         config = replayed(config, run, saved)
     with threads(config.threads):
@@ -94,8 +94,8 @@ def train(
 
 def taken_up(
     config: TrainConfig, run: RunFolder, resume: bool
-) -> tuple[dict[str, Any] | None, History | None]:
-    """The options of the run that is there, and how it went if nothing is left to do; else None."""
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The options of the run that is there, and its `History` if nothing is left to do; else None."""
     if run.vacant:
         return None, None
     if not resume:
@@ -104,7 +104,7 @@ def taken_up(
     check_options(config, run)
     done = finished(run)
     over = done is not None and (config.iterations == saved["iterations"] or done.stopped_early)
-    return saved, done if over else None
+    return saved, asdict(done) if done is not None and over else None
 
 
 def told(
