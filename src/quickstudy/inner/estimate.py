@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from quickstudy.errors import UserError
 from quickstudy.inner.choice import Strategy, choose
 from quickstudy.inner.mapping import map_tasks, vectorisable
+from quickstudy.inner.memory import portions
 from quickstudy.inner.once import once_explained
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
@@ -41,7 +42,7 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tu
     """The outcome `[T]` of each task, and the gradient of their mean loss with respect to ω.
 
     In a loop, each task's graph is freed before the next is built, so memory holds one task at a time; by
-    threads, one task for each.
+    threads, one task for each; mapped at once, as many as `portions` allows.
 
     Args:
         learner: a module written for one task: `learner(task) -> Outcome`.
@@ -59,23 +60,25 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tu
     names, params = list(trained), list(trained.values())
     if strategy == "auto":
         strategy = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch)
-    if vectorisable(batch, strategy):
-        with native.all_processors() if native.serve(learner) else nullcontext():
-            flat = map_tasks(lambda learner, task: _flat(learner(task)), learner, batch, "vmap")
-            grads = torch.autograd.grad(flat["loss"].mean(), params, materialize_grads=True)
-        return _outcome(flat), dict(zip(names, grads, strict=True))
 
-    def one(learner: nn.Module, task: Task) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    def together(tasks: Task) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        found = map_tasks(lambda learner, task: _flat(learner(task)), learner, tasks, "vmap")
+        grads = torch.autograd.grad(found["loss"].sum(), params, materialize_grads=True)
+        return {k: v.detach() for k, v in found.items()}, grads
+
+    def alone(learner: nn.Module, task: Task) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
         params = [p for p in learner.parameters() if p.requires_grad]
         outcome = learner(task)
         grads = torch.autograd.grad(outcome.loss, params, materialize_grads=True)
-        return {k: v.detach() for k, v in _flat(outcome).items()}, grads
+        return {k: v.detach()[None] for k, v in _flat(outcome).items()}, grads
 
-    outcomes, total = [], [torch.zeros_like(p) for p in params]
-    for outcome, grads in each_task(one, learner, batch, threads=None if strategy == "threads" else 1):
-        outcomes.append(outcome)
-        for sum_, g in zip(total, grads, strict=True):
-            sum_.add_(g)
-    mean = [t.div_(len(outcomes)) for t in total]
-    flat = {k: torch.stack([o[k] for o in outcomes]) for k in outcomes[0]}
-    return _outcome(flat), dict(zip(names, mean, strict=True))
+    joined = vectorisable(batch, strategy)
+    parts, total = [], [torch.zeros_like(p) for p in params]
+    with native.all_processors() if joined and native.serve(learner) else nullcontext():
+        each = each_task(alone, learner, batch, threads=None if strategy == "threads" else 1)
+        for part, grads in map(together, portions(learner, learner, batch)) if joined else each:
+            parts.append(part)
+            for sum_, g in zip(total, grads, strict=True):
+                sum_.add_(g)
+    outcome = _outcome({k: torch.cat([p[k] for p in parts]) for k in parts[0]})
+    return outcome, {k: t.div_(len(outcome.loss)) for k, t in zip(names, total, strict=True)}

@@ -20,6 +20,7 @@ from quickstudy.errors import UserError
 from quickstudy.inner.adjoint import Dims, attached
 from quickstudy.inner.below import inside_map
 from quickstudy.inner.leaves import Form, put_together, taken_apart
+from quickstudy.inner.memory import held_by_graph
 from quickstudy.inner.problem import InnerProblem, Solution, take_step
 from quickstudy.inner.unrolled import unrolled
 from quickstudy.inner.watching import watched, with_stand_ins
@@ -104,19 +105,9 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
 def graph_size(problem: InnerProblem, devices: Iterable[torch.device] = ()) -> int:
     """The bytes that the graph of one step holds on to, besides what is there without it."""
     start = {k: p.detach().requires_grad_() for k, p in problem.params.items()}
-    there = {v.untyped_storage().data_ptr() for v in start.values()}
-    held: dict[int, torch.UntypedStorage] = {}  # held on to, so that no address is used twice
-
-    def note(v: Tensor) -> Tensor:
-        storage = v.untyped_storage()
-        if storage.data_ptr() not in there:
-            held[storage.data_ptr()] = storage
-        return v
-
-    with torch.random.fork_rng(list(devices)), torch.autograd.graph.saved_tensors_hooks(note, lambda v: v):
-        after = take_step(problem, start, problem.rule.init(start), 0, create_graph=True)
-    del after
-    return sum(storage.nbytes() for storage in held.values())
+    rule = problem.rule.init(start)
+    with torch.random.fork_rng(list(devices)):
+        return held_by_graph(lambda: take_step(problem, start, rule, 0, create_graph=True), start.values())
 
 
 class Rows:
