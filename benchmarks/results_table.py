@@ -86,7 +86,7 @@ def speed() -> str:
     if not path.exists():
         return ""
     tables = json.loads(path.read_text())["tables"]
-    settings = list(next(iter(tables.values()))["rows"])
+    settings = list(dict.fromkeys(setting for one in tables.values() for setting in one["rows"]))
     lines = [
         f"| how many times as fast as the fastest peer | {' | '.join(settings)} | geometric mean |",
         "|---|" + "---|" * (len(settings) + 1),
@@ -97,8 +97,9 @@ def speed() -> str:
         "user": "both with the standard net",
     }
     for title, one in tables.items():
+        rows = one["rows"]
         for kind, said in words.items():
-            cells = [f"{row['ratios'][kind]:.2f}" for row in one["rows"].values()]
+            cells = [f"{rows[s]['ratios'][kind]:.2f}" if s in rows else "" for s in settings]
             lines.append(f"| {title}: {said} | {' | '.join(cells)} | {one['geometric means'][kind]:.2f} |")
     return "\n".join(lines)
 

@@ -44,7 +44,6 @@ def portions(run: Callable[[Task], object], module: nn.Module, batch: Task) -> I
         run: what makes the graph of a task; it is done once for each size of tasks.
         module: what it is done with.
     """
-    tasks = len(batch.support.x)
     key = (module.training, *(tuple(v.shape[1:]) for v in batch.tensors().values()))
     known = _held.setdefault(module, {})
     if key not in known:
@@ -52,7 +51,19 @@ def portions(run: Callable[[Task], object], module: nn.Module, batch: Task) -> I
         with torch.random.fork_rng(cuda):  # what is drawn is put back
             known[key] = held_by_graph(lambda: run(next(batch.unbatch())), module.parameters())
     at_once = max(1, GRAPHS // max(1, known[key]))
-    count = -(-tasks // at_once)
+    yield from split(batch, at_once)
+
+
+def split(batch: Task, most: int) -> Iterator[Task]:
+    """The tasks of a batch in order, in parts of nearly one size, of no more tasks than `most`.
+
+    >>> from quickstudy.tasks.regression import Lines
+    >>> import numpy as np
+    >>> [len(part.query.x) for part in split(Lines(shot=3).batch(np.arange(7)), most=3)]
+    [2, 2, 3]
+    """
+    tasks = len(batch.support.x)
+    count = -(-tasks // most)
     for i in range(count):
         part = slice(i * tasks // count, (i + 1) * tasks // count)
         yield batch.with_tensors({k: v[part] for k, v in batch.tensors().items()})

@@ -1,0 +1,144 @@
+"""What `--strategy auto` chooses, and what it loses to the best: a meta-step by each strategy.
+
+    python benchmarks/strategies.py [--threads 2] [--rounds 5] [--out results/strategies.json]
+
+Shapes on which the rule of `inner/choice.py` was not tuned; in one process, round by round, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from quickstudy.errors import UserError
+from quickstudy.inner import estimate
+from quickstudy.inner.allocator import keep_freed_memory
+from quickstudy.inner.choice import Strategy, choose
+from quickstudy.learners import MAML, Learner, ProtoNet, Reptile
+from quickstudy.nets import conv4, mlp, native, resnet
+from quickstudy.outer.provenance import commit, environment
+from quickstudy.tasks import Query, Sinusoids, Support, Task
+
+ROOT = Path(__file__).parent.parent
+STRATEGIES: tuple[Strategy, ...] = ("loop", "threads", "vmap")
+
+
+def pictures(tasks: int, way: int, shot: int, query: int, size: int) -> Task:
+    """Tasks of random pictures."""
+
+    def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.arange(way).repeat(count).expand(tasks, way * count)
+        return torch.randn(tasks, way * count, 1, size, size), y.contiguous()
+
+    return Task(Support(*part(shot), way), Query(*part(query)))
+
+
+def transformer() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(28, 4, 64, dropout=0.0, batch_first=True)
+    net = nn.Sequential(nn.Flatten(1, 2), nn.TransformerEncoder(layer, 2), nn.Flatten())
+    net.features = 28 * 28
+    return net
+
+
+CASES: dict[str, Callable[[], tuple[Learner, Task]]] = {
+    "MAML, conv4 of 32, 3-way 2-shot": lambda: (
+        MAML(conv4(32), way=3, inner_lr=0.01, steps=3),
+        pictures(16, 3, 2, 4, 28),
+    ),
+    "MAML, conv4 of 48, 8-way 3-shot": lambda: (
+        MAML(conv4(48, norm="batch"), way=8, inner_lr=0.01, steps=2),
+        pictures(8, 8, 3, 3, 28),
+    ),
+    "MAML, conv4 of 24, group norm": lambda: (
+        MAML(conv4(24, norm="group"), way=5, inner_lr=0.01, steps=2),
+        pictures(8, 5, 1, 5, 28),
+    ),
+    "Prototypes, conv4 of 64, 10-way 5-shot": lambda: (ProtoNet(conv4(64)), pictures(4, 10, 5, 5, 28)),
+    "Prototypes, ResNet": lambda: (ProtoNet(resnet((16, 32))), pictures(4, 5, 1, 5, 28)),
+    "MAML, MLP 64-64, pictures": lambda: (
+        MAML(mlp(784, (64, 64)), way=5, inner_lr=0.01, steps=5),
+        pictures(16, 5, 5, 5, 28),
+    ),
+    "MAML, MLP 512-512, pictures": lambda: (
+        MAML(mlp(784, (512, 512)), way=5, inner_lr=0.01, steps=3),
+        pictures(16, 5, 10, 10, 28),
+    ),
+    "MAML, sinusoids": lambda: (
+        MAML(mlp(1), way=1, inner_lr=0.01, steps=1),
+        Sinusoids(shot=10, query=10).batch(np.arange(25)),
+    ),
+    "Reptile, conv4 of 32": lambda: (
+        Reptile(conv4(32), way=5, inner_lr=0.001, steps=5, inner_batch=10),
+        pictures(5, 5, 10, 1, 28),
+    ),
+    "MAML, transformer of rows": lambda: (
+        MAML(transformer(), way=5, inner_lr=0.01, steps=2),
+        pictures(8, 5, 1, 5, 28),
+    ),
+}
+
+
+def compare(learner: Learner, batch: Task, rounds: int) -> dict[str, object]:
+    """Median seconds by strategy, and what auto chooses."""
+    learner.train()
+    batch = learner.prepare(batch, torch.Generator().manual_seed(0))
+    seconds: dict[str, list[float]] = {}
+    for _ in range(rounds + 1):  # the first is a rehearsal
+        for strategy in STRATEGIES:
+            began = time.perf_counter()
+            try:
+                estimate(learner, batch, strategy)
+            except UserError:
+                continue
+            seconds.setdefault(strategy, []).append(time.perf_counter() - began)
+    medians = {k: statistics.median(v[1:]) for k, v in seconds.items()}
+    auto = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch)
+    return {"seconds": medians, "auto": auto, "loses": medians[auto] / min(medians.values()) - 1}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent.parent / "results" / "strategies.json"
+    )
+    given = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(given.threads)
+    native.build(print)
+    table = Table("case", *STRATEGIES, "auto", "loses", title="seconds a meta-step, medians")
+    cases = {}
+    for name, make in CASES.items():
+        torch.manual_seed(0)
+        cases[name] = found = compare(*make(), given.rounds)
+        times = (f"{found['seconds'][s]:.3f}" if s in found["seconds"] else "cannot" for s in STRATEGIES)
+        table.add_row(name, *times, found["auto"], f"{found['loses']:.0%}")
+        Console().print(name, found)
+    kept = {
+        "command": " ".join(["python", "benchmarks/strategies.py", *sys.argv[1:]]),
+        "commit": commit(),
+        "threads": given.threads,
+        "rounds": given.rounds,
+        "cases": cases,
+        "environment": environment(),
+    }
+    given.out.write_text(json.dumps(kept, indent=1) + "\n")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
