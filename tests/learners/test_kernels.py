@@ -122,3 +122,19 @@ def test_where_they_have_no_rule_they_are_torchs(make: Make, batch: Task) -> Non
         step = 1e-6
         difference = (net(x + step) - net(x - step)) / (2 * step)
     torch.testing.assert_close(slope, difference, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_a_learner_whose_inner_loop_carries_moments(strategy: Strategy, make: Make, batch: Task) -> None:
+    """Whoever does not say that moments are not kept gets them with gradients, in second order too."""
+
+    class Careless(type(make("maml"))):
+        def support_moments(self, *, kept: bool = True) -> Any:
+            return super().support_moments()
+
+    learner = make("maml", steps=2)
+    learner.__class__ = Careless
+    with native.allowing(False):
+        _, wanted = estimate(learner.train(), batch, "loop")
+    for k, g in estimate(learner, batch, strategy)[1].items():
+        torch.testing.assert_close(g, wanted[k], rtol=1e-9, atol=1e-9)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.nets.fused import Block
-from quickstudy.nets.native import Native, native
+from quickstudy.nets.native import Native, is_second_order, native
 from quickstudy.nets.norm import BatchNorm
 
 
@@ -27,7 +27,9 @@ def conv_norm_pool(x: Tensor, conv: nn.Conv2d, norm: BatchNorm) -> Tensor:
     bias = norm.bias.new_zeros(()) if conv.bias is None else conv.bias
     fits = x.ndim == 4 and len(x) > 0 and min(x.shape[2:]) > 1 and x.shape[1] == conv.in_channels
     kernels = native(x, conv.weight, bias, norm.weight, norm.bias) if fits else None
-    if kernels is not None:
+    if kernels is not None and not (
+        is_second_order() and norm.carries()
+    ):  # moments have one derivative there
         # A view: what comes out of a block goes into the next as it lies.
         return _examples_last(kernels, x.permute(1, 2, 3, 0), conv.weight, bias, norm).permute(3, 0, 1, 2)
     sign = norm.sign()

@@ -7,6 +7,7 @@
  */
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -557,10 +558,14 @@ static void register_fork(void) { pthread_atfork(NULL, NULL, reset_after_fork); 
 static void start_workers(int count) {
     pthread_t thread;
     pthread_attr_t attr;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads of the program */
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     while (workers < count && !pthread_create(&thread, &attr, worker, NULL)) workers++;
     pthread_attr_destroy(&attr);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* Run a kernel for each task, several threads a task each. `stride`: how far a task's array is from the one before,

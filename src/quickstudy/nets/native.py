@@ -46,6 +46,7 @@ TUNED = (
 _log = logging.getLogger("quickstudy")
 _wanted: ContextVar[bool] = ContextVar("native kernels", default=False)
 _allowed: ContextVar[bool] = ContextVar("native kernels allowed", default=True)
+_second_order: ContextVar[bool] = ContextVar("second order", default=False)
 _threads: ContextVar[int] = ContextVar("threads of the native kernels", default=0)
 """How many serve a kernel; 0 for as many as torch's."""
 LONG = 200
@@ -103,6 +104,21 @@ def kernels() -> Iterator[None]:
         yield
     finally:
         _wanted.reset(token)
+
+
+@contextmanager
+def second_order() -> Iterator[None]:
+    """Within this block what is computed will be differentiated twice."""
+    token = _second_order.set(True)
+    try:
+        yield
+    finally:
+        _second_order.reset(token)
+
+
+def is_second_order() -> bool:
+    """Whether what is computed here will be differentiated twice."""
+    return _second_order.get()
 
 
 @contextmanager

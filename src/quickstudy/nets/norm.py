@@ -132,9 +132,10 @@ class BatchNorm(nn.Module):
         return (self.mean, self.var) if source == "running" else None
 
     def carries(self) -> bool:
-        """Whether the moments of a batch carry gradients."""
+        """Whether it normalises by the moments of a batch, and these carry gradients."""
         block = _active.get()
-        return block is None or not block.moments.fused
+        own = block.moments.source == "batch" if block else self.training
+        return own and (block is None or not block.moments.fused)
 
     def moments(self, x: Tensor, sign: Tensor | float) -> Pair:
         """The mean and the variance `[C]` of the unsigned input, where `x` `[B, C, …]` is `sign` times it."""
