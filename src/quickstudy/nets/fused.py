@@ -20,14 +20,6 @@ class Kernel(torch.autograd.Function):
     """An operation of one task that `torch.func.vmap` makes one of many tasks."""
 
     @classmethod
-    def apply(cls, *inputs: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
-            return super().apply(*inputs)
-        return super(torch.autograd.Function, cls).apply(
-            *inputs
-        )  # without a look for defaults, which takes longer
-
-    @classmethod
     def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
         outputs = cls.apply(*(_by_task(v, d, info.batch_size) for v, d in zip(inputs, in_dims, strict=True)))
         if isinstance(outputs, Tensor):
