@@ -145,14 +145,22 @@ def test_a_damaged_library_is_built_anew(elsewhere: Path) -> None:
 def test_kernels_are_not_taken_up_half_way(elsewhere: Path) -> None:
     if native._compiler() is None:
         pytest.skip("no C compiler")
-    with native.settled(native.LONG - 1) as ready:
-        assert not ready
+    with native.settled(native.LONG - 1) as kernels:
+        assert kernels == "torch"
         assert not native.build()
-    with native.settled(native.LONG) as ready:
-        assert ready
+    with native.settled(native.LONG, "torch") as kernels:
+        assert kernels == "torch"
+    with native.settled(native.LONG) as kernels:
+        assert kernels == "native"
         assert native.built()
-    with native.settled(1) as ready:  # they are there
-        assert ready
+    for begun_with, wanted in ((None, "native"), ("native", "native"), ("torch", "torch")):  # they are there
+        with native.settled(1, begun_with) as kernels:
+            assert kernels == wanted
+            assert native.built() == (wanted == "native")
+    said: list[str] = []
+    with native.allowing(False), native.settled(1, "native", said.append) as kernels:
+        assert kernels == "torch"
+    assert said == ["begun with native kernels, this run goes on with torch's: not bit for bit"]
 
 
 def test_a_net_that_was_changed_or_pictures_that_do_not_fit_are_torchs(library: Native) -> None:

@@ -190,12 +190,25 @@ def all_processors(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def settled(tasks: int, say: Callable[[str], None] = _log.info) -> Iterator[bool]:
-    """Decide for all of this block whether the kernels are used: if they are there, or if so many tasks are
-    worth building them. They are not taken up half-way, so that a run can be repeated bit for bit."""
-    ready = built() or (tasks >= LONG and build(say))
+def settled(
+    tasks: int, begun_with: str | None = None, say: Callable[[str], None] = _log.info
+) -> Iterator[str]:
+    """Decide for all of this block whether the kernels are used, "native" or "torch". They are not taken up
+    half-way, so that a run can be repeated bit for bit.
+
+    Args:
+        tasks: how many there will be; it may be worth building the kernels.
+        begun_with: what a run that goes on was begun with; None for what begins.
+        say: called with a line where something is built, or cannot be.
+    """
+    if begun_with is None:
+        ready = built() or (tasks >= LONG and build(say))
+    else:
+        ready = begun_with == "native" and build(say)
+        if begun_with == "native" and not ready:
+            say("begun with native kernels, this run goes on with torch's: not bit for bit")
     with allowing(ready):
-        yield ready
+        yield "native" if ready else "torch"
 
 
 @cache
