@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -40,10 +41,8 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     call = native.Native.__call__
 
-    def noting(
-        self: native.Native, name: str, dims: native.Dims, number: float, tasks: int, *rest: Tensor
-    ) -> None:
-        names.extend([name] * (tasks > 1))
+    def noting(self: Any, name: str, dims: Any, number: float, tasks: int | None, *rest: Any) -> None:
+        names.extend([name] * ((tasks or 1) > 1))
         call(self, name, dims, number, tasks, *rest)
 
     monkeypatch.setattr(native.Native, "__call__", noting)
@@ -93,7 +92,7 @@ def test_tasks_share_what_they_do_not_have_for_themselves(batch: Task) -> None:
 
     def slope(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         def loss(params: tuple[Tensor, ...]) -> Tensor:
-            return Block.apply(kernels, x, *params, 1e-3)[0].sin().sum()
+            return Block.apply(kernels, x, *params, 1e-3, False)[0].sin().sum()
 
         grads = torch.func.grad(loss)((w, scale, shift))
         return sum(g.square().sum() for g in grads)
@@ -123,3 +122,19 @@ def test_where_they_have_no_rule_they_are_torchs(make: Make, batch: Task) -> Non
         step = 1e-6
         difference = (net(x + step) - net(x - step)) / (2 * step)
     torch.testing.assert_close(slope, difference, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_a_learner_whose_inner_loop_carries_moments(strategy: Strategy, make: Make, batch: Task) -> None:
+    """Whoever does not say that moments are not kept gets them with gradients, in second order too."""
+
+    class Careless(type(make("maml"))):
+        def support_moments(self, *, kept: bool = True) -> Any:
+            return super().support_moments()
+
+    learner = make("maml", steps=2)
+    learner.__class__ = Careless
+    with native.allowing(False):
+        _, wanted = estimate(learner.train(), batch, "loop")
+    for k, g in estimate(learner, batch, strategy)[1].items():
+        torch.testing.assert_close(g, wanted[k], rtol=1e-9, atol=1e-9)

@@ -75,11 +75,18 @@ def test_a_converted_net_is_the_same_function(
         seen.append(given)
         return conv_norm_pool(*given)
 
+    def counted(self: Native, name: str, *given: object) -> None:
+        native_calls.append(name)
+        call(self, name, *given)
+
+    native_calls, call = [], Native.__call__
     monkeypatch.setattr("quickstudy.nets.block.conv_norm_pool", noting)
+    monkeypatch.setattr(Native, "__call__", counted)
     x = torch.randn(6, 2, 9, 8, dtype=torch.double)
     with normalised_by(Moments(fused=fused)):
         found = all_of(ours, x)
     assert len(seen) == 2 * blocks
+    assert native_calls.count("forward") == (2 * blocks if either else 0)
     for mine, wanted in zip(found, all_of(theirs, x), strict=True):
         torch.testing.assert_close(mine, wanted, rtol=1e-9, atol=1e-9)
     kept = [name for name, p in ours.named_parameters() if p.requires_grad]
@@ -90,6 +97,19 @@ def other(place: int, layer: nn.Module) -> nn.Sequential:
     layers = block(2, 4)
     layers[place] = layer
     return nn.Sequential(*layers)
+
+
+class Threshold(nn.ReLU):
+    """No plain ReLU, though its child."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - 0.5)
+
+
+def replaced() -> nn.Sequential:
+    net = nn.Sequential(*block(2, 4))
+    net[2].forward = lambda x: x.relu() + 1
+    return net
 
 
 def watched() -> nn.Sequential:
@@ -127,11 +147,14 @@ def renormed() -> nn.Sequential:
                 {"kernel_size": 2, "padding": 1},
                 {"kernel_size": 2, "dilation": 2},
                 {"kernel_size": 2, "ceil_mode": True},
+                {"kernel_size": (2, 3)},
             )
         ),
         lambda: other(3, nn.AvgPool2d(2)),
         lambda: other(2, nn.LeakyReLU()),
+        lambda: other(2, Threshold()),
         watched,
+        replaced,
         renormed,
     ],
 )
@@ -160,6 +183,7 @@ def test_hooks_and_names_of_a_sequence_stay() -> None:
     net.register_forward_hook(lambda module, args, output: seen.append(output.shape))
     net.eval().note = "kept"
     ours = convert_batch_norm(net)
+    assert ours is net
     assert [name for name, _ in ours.named_children()] == ["a", "b", "c", "d"]
     assert (ours.note, ours.training) == ("kept", False)
     ours(torch.randn(3, 2, 6, 6))

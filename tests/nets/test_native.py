@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from quickstudy.nets import Moments, conv4, native, normalised_by
-from quickstudy.nets.native import Dims, Native
+from quickstudy.nets.fused import Block
+from quickstudy.nets.native import Native
 
 
 @pytest.fixture
@@ -110,9 +111,8 @@ def test_threads_do_not_share_their_work_space(library: Native) -> None:
 
     def run(case: int) -> torch.Tensor:
         x, w = xs[case], ws[case]
-        y = x.new_empty(w.shape[0], *x.shape[1:])
-        library("conv", Dims(x.shape[3], w.shape[1], w.shape[0], *x.shape[1:3]), 0, 0, x, w, y)
-        return y
+        ones = torch.ones(len(w), dtype=kind)
+        return Block.apply(library, x, w, ones, ones, 0.1, False)[0]
 
     alone, differing = [run(c) for c in range(4)], []
 
@@ -145,14 +145,22 @@ def test_a_damaged_library_is_built_anew(elsewhere: Path) -> None:
 def test_kernels_are_not_taken_up_half_way(elsewhere: Path) -> None:
     if native._compiler() is None:
         pytest.skip("no C compiler")
-    with native.settled(native.LONG - 1) as ready:
-        assert not ready
+    with native.settled(native.LONG - 1) as kernels:
+        assert kernels == "torch"
         assert not native.build()
-    with native.settled(native.LONG) as ready:
-        assert ready
+    with native.settled(native.LONG, "torch") as kernels:
+        assert kernels == "torch"
+    with native.settled(native.LONG) as kernels:
+        assert kernels == "native"
         assert native.built()
-    with native.settled(1) as ready:  # they are there
-        assert ready
+    for begun_with, wanted in ((None, "native"), ("native", "native"), ("torch", "torch")):  # they are there
+        with native.settled(1, begun_with) as kernels:
+            assert kernels == wanted
+            assert native.built() == (wanted == "native")
+    said: list[str] = []
+    with native.allowing(False), native.settled(1, "native", said.append) as kernels:
+        assert kernels == "torch"
+    assert said == ["begun with native kernels, this run goes on with torch's: not bit for bit"]
 
 
 def test_a_net_that_was_changed_or_pictures_that_do_not_fit_are_torchs(library: Native) -> None:
@@ -175,13 +183,46 @@ def test_a_net_that_was_changed_or_pictures_that_do_not_fit_are_torchs(library: 
         assert native.native(x, *mixed.parameters()) is None
 
 
-def test_torch_func_sees_torchs_kernels(library: Native) -> None:
+def test_a_map_sees_them_too(library: Native) -> None:
     kind = next(k for k in native.REALS if native._loaded(k) is library)
     net, x = conv4(2, size=16).to(kind), torch.rand(3, 2, 1, 16, 16, dtype=kind)
+    wanted = torch.stack([net(one) for one in x])  # by torch's kernels
     with native.kernels():
-        mapped = torch.func.vmap(net)(x)
-        for one, given in zip(mapped, x, strict=True):
-            torch.testing.assert_close(one, net(given), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.func.vmap(net)(x), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_where_nothing_is_computed_or_they_have_no_rule_it_is_torch(kernels: Native) -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    x = torch.rand(3, dtype=torch.double)
+    with native.kernels():
+        assert native.native(x) is kernels
+        with torch.autograd.forward_ad.dual_level():
+            assert native.native(x) is None
+        with FakeTensorMode() as fake:
+            assert native.native(fake.from_tensor(x)) is None
+        with torch.autocast("cpu", torch.bfloat16):
+            assert native.native(x) is None
+            assert not native.serve(conv4(2).double())
+    assert native.serve(conv4(2).double())
+    assert not native.serve(conv4(2, norm="group").double())
+    assert not native.serve(nn.Linear(1, 1).double())
+    with native.allowing(False):
+        assert not native.serve(conv4(2).double())
+
+
+def test_torchs_threads_make_room(kernels: Native) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for net, inside in ((conv4(2).double(), 1), (nn.Linear(1, 1).double(), 3)):
+            with native.all_processors(net), native.all_processors(net):
+                assert torch.get_num_threads() == inside
+                assert (native._threads.get() or torch.get_num_threads()) == 3
+            assert torch.get_num_threads() == 3
+            assert native._threads.get() == 0
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])

@@ -20,7 +20,7 @@ from quickstudy.errors import NonFiniteError, RunError, TaskError, UserError
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.inner.outcome import Outcome
 from quickstudy.learners import LEARNERS, MAML, Learner, PixelNN, Predictor, ProtoNet, build
-from quickstudy.nets import conv4
+from quickstudy.nets import conv4, native
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import NoProgress
@@ -328,3 +328,27 @@ def test_more_iterations_follow_the_longer_schedule(schedule: str, tmp_path: Pat
     go(longer, iterations=8, schedule=schedule, run=tmp_path)
     go(whole, iterations=8, schedule=schedule)
     assert np.diff([begun.at[-1], *longer.at]) == pytest.approx(np.diff(whole.at[3:]))
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_run_goes_on_with_the_kernels_it_was_begun_with(
+    first: bool, blobs: ClassDataset, tmp_path: Path
+) -> None:
+    if not native.build():
+        pytest.skip("no C compiler")
+
+    def weights(iterations: int, run: str) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        learner = MAML(conv4(4, size=16, blocks=2), way=3, inner_lr=0.1, steps=2)
+        tasks = ClassTasks(blobs, way=3, shot=1, query=2)
+        meta_train(
+            learner, tasks, iterations=iterations, meta_batch=3, schedule="constant", run=tmp_path / run
+        )
+        return learner.state_dict()
+
+    with native.allowing(first):
+        unbroken = weights(4, "unbroken")
+        weights(2, "broken")
+    broken = weights(4, "broken")
+    assert RunFolder(tmp_path / "broken").config["kernels"] == ("native" if first else "torch")
+    assert all(torch.equal(v, broken[k]) for k, v in unbroken.items())

@@ -26,15 +26,15 @@ def inside_map() -> bool:
 class Alone:
     """Where no map runs: a task's tensors are what they look like."""
 
-    def all(self, value: Tensor) -> Tensor:
+    def unwrapped(self, value: Tensor) -> Tensor:
         """`[T, …]`, of a task's tensor; without copies where all tasks share it."""
         return value
 
-    def one(self, value: Tensor) -> Tensor:
+    def wrapped(self, value: Tensor) -> Tensor:
         """A task's tensor, of `[T, …]`."""
         return value
 
-    def left(self) -> AbstractContextManager[None]:
+    def outside_vmap(self) -> AbstractContextManager[None]:
         """Within this block the map is left."""
         return nullcontext()
 
@@ -52,15 +52,15 @@ class Below(Alone):
             raise UserError("an inner loop runs in one map over tasks, in no other transform of torch.func")
         self.level, self.tasks = map_.level(), _functorch.CVmapInterpreterPtr(map_).batchSize()
 
-    def all(self, value: Tensor) -> Tensor:
+    def unwrapped(self, value: Tensor) -> Tensor:
         if not _functorch.is_batchedtensor(value) or _functorch.maybe_get_level(value) != self.level:
             return value.expand(self.tasks, *value.shape)
         return _functorch.get_unwrapped(value).movedim(_functorch.maybe_get_bdim(value), 0)
 
-    def one(self, value: Tensor) -> Tensor:
+    def wrapped(self, value: Tensor) -> Tensor:
         return _functorch._add_batch_dim(value, 0, self.level)
 
-    def left(self) -> AbstractContextManager[None]:
+    def outside_vmap(self) -> AbstractContextManager[None]:
         return temporarily_pop_interpreter_stack()
 
 
@@ -68,7 +68,7 @@ def below() -> Alone:
     """What lies beneath the map that runs this code, if one does.
 
     >>> def tripled(x: Tensor) -> Tensor:
-    ...     return below().one(3 * below().all(x))
+    ...     return below().wrapped(3 * below().unwrapped(x))
     >>> torch.func.vmap(tripled)(torch.ones(2)), tripled(torch.ones(2))
     (tensor([3., 3.]), tensor([3., 3.]))
     """

@@ -5,7 +5,7 @@ How it goes back through an inner loop is the method with which the learner solv
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +62,10 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tu
         strategy = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch)
 
     def together(tasks: Task) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
-        found = map_tasks(lambda learner, task: _flat(learner(task)), learner, tasks, "vmap")
-        grads = torch.autograd.grad(found["loss"].sum(), params, materialize_grads=True)
-        return {k: v.detach() for k, v in found.items()}, grads
+        with native.all_processors(learner):
+            flat = map_tasks(lambda learner, task: _flat(learner(task)), learner, tasks, "vmap")
+            grads = torch.autograd.grad(flat["loss"].sum(), params, materialize_grads=True)
+        return {k: v.detach() for k, v in flat.items()}, grads
 
     def alone(learner: nn.Module, task: Task) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
         params = [p for p in learner.parameters() if p.requires_grad]
@@ -72,13 +73,15 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tu
         grads = torch.autograd.grad(outcome.loss, params, materialize_grads=True)
         return {k: v.detach()[None] for k, v in _flat(outcome).items()}, grads
 
-    joined = vectorisable(batch, strategy)
+    found: Iterable[tuple[dict[str, Tensor], tuple[Tensor, ...]]]
+    if vectorisable(batch, strategy):
+        found = map(together, portions(learner, batch))
+    else:
+        found = each_task(alone, learner, batch, threads=None if strategy == "threads" else 1)
     parts, total = [], [torch.zeros_like(p) for p in params]
-    with native.all_processors() if joined and native.serve(learner) else nullcontext():
-        each = each_task(alone, learner, batch, threads=None if strategy == "threads" else 1)
-        for part, grads in map(together, portions(learner, learner, batch)) if joined else each:
-            parts.append(part)
-            for sum_, g in zip(total, grads, strict=True):
-                sum_.add_(g)
+    for part, grads in found:
+        parts.append(part)
+        for sum_, g in zip(total, grads, strict=True):
+            sum_.add_(g)
     outcome = _outcome({k: torch.cat([p[k] for p in parts]) for k in parts[0]})
     return outcome, {k: t.div_(len(outcome.loss)) for k, t in zip(names, total, strict=True)}

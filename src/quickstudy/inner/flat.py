@@ -20,7 +20,7 @@ from quickstudy.errors import UserError
 from quickstudy.inner.adjoint import Dims, attached
 from quickstudy.inner.below import inside_map
 from quickstudy.inner.leaves import Form, put_together, taken_apart
-from quickstudy.inner.memory import held_by_graph
+from quickstudy.inner.memory import held_by_graphs
 from quickstudy.inner.problem import InnerProblem, Solution, take_step
 from quickstudy.inner.unrolled import unrolled
 from quickstudy.inner.watching import watched, with_stand_ins
@@ -107,7 +107,7 @@ def graph_size(problem: InnerProblem, devices: Iterable[torch.device] = ()) -> i
     start = {k: p.detach().requires_grad_() for k, p in problem.params.items()}
     rule = problem.rule.init(start)
     with torch.random.fork_rng(list(devices)):
-        return held_by_graph(lambda: take_step(problem, start, rule, 0, create_graph=True), start.values())
+        return held_by_graphs(lambda: take_step(problem, start, rule, 0, create_graph=True), start.values())
 
 
 class Rows:

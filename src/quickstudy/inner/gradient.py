@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from quickstudy.errors import UserError
 from quickstudy.inner.below import below, inside_map
 from quickstudy.inner.once import once_explained, refuse_once_differentiable
 from quickstudy.inner.rules import Params
@@ -29,15 +30,18 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
         (loss, gradient); the gradient is zero where a parameter has no influence, never None.
 
     Raises:
-        UserError: it is to be differentiated again, and the loss uses what cannot be: see `once.py`.
+        UserError: the loss is no scalar; or it is to be differentiated again, and uses what cannot be: see
+            `once.py`.
     """
     tasks = below()
     with twice_differentiable(inside_map()) if create_graph else nullcontext(), torch.enable_grad():
-        with tasks.left():
-            leaves = {k: _leaf(tasks.all(p), create_graph) for k, p in params.items()}
-        value = loss({k: tasks.one(p) for k, p in leaves.items()})
-        with tasks.left():
-            total = tasks.all(value).sum()
+        with tasks.outside_vmap():
+            leaves = {k: _leaf(tasks.unwrapped(p), create_graph) for k, p in params.items()}
+        value = loss({k: tasks.wrapped(p) for k, p in leaves.items()})
+        if value.ndim:
+            raise UserError(f"a support loss is one number, not a tensor of shape {tuple(value.shape)}")
+        with tasks.outside_vmap():
+            total = tasks.unwrapped(value).sum()
             if create_graph:
                 refuse_once_differentiable(total, leaves.values())
             found = torch.autograd.grad(
@@ -46,7 +50,7 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
             # Not torch's own zeros, which would be leaves of the graph.
             pairs = zip(leaves.values(), found, strict=True)
             grads = [torch.zeros_like(p) if g is None else g for p, g in pairs]
-    each = {k: tasks.one(g) for k, g in zip(params, grads, strict=True)}
+    each = {k: tasks.wrapped(g) for k, g in zip(params, grads, strict=True)}
     return value if create_graph else value.detach(), each
 
 

@@ -7,7 +7,6 @@ before the function sees it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -15,15 +14,20 @@ from torch import Tensor, nn
 
 from quickstudy.errors import UserError
 from quickstudy.inner.choice import Strategy, choose
+from quickstudy.inner.memory import split
 from quickstudy.inner.threads import each_task
 from quickstudy.nets import native
 from quickstudy.tasks.task import Task
 
 M = TypeVar("M", bound=nn.Module)
+Function = Callable[[M, Task], dict[str, Tensor]]
+"""Of a module and one task, to named tensors."""
+INPUTS = 2**21
+"""Numbers a net is given at once where no graph is kept: what it makes of them takes memory."""
 
 
 def map_tasks(
-    function: Callable[[M, Task], dict[str, Tensor]], module: M, batch: Task, strategy: Strategy = "auto"
+    function: Function[M], module: M, batch: Task, strategy: Strategy = "auto"
 ) -> dict[str, Tensor]:
     """`function(module, task)` of each task of a batch, its named tensors stacked along a first dimension T.
 
@@ -40,23 +44,32 @@ def map_tasks(
         what = getattr(function, "__code__", function)
         strategy = choose(lambda tasks, how: map_tasks(function, module, tasks, how), module, batch, what)
     if vectorisable(batch, strategy):
-
-        def call(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return function(module, batch.with_tensors(tensors))
-
-        try:  # "different": dropout draws anew for each task
-            with native.all_processors() if native.serve(module) else nullcontext():
-                return torch.func.vmap(call, randomness="different")(batch.tensors())
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            function(module, next(batch.unbatch()))  # what fails by itself too has its own error
-            raise UserError(
-                "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item(), "
-                'indexing by a mask or a recurrent layer: use strategy="loop" (--strategy loop)'
-            ) from error
+        inputs = batch.support.x[0].numel() + batch.query.x[0].numel()
+        most = len(batch.support.x) if torch.is_grad_enabled() else max(1, INPUTS // max(1, inputs))
+        found = [_vectorised(function, module, part) for part in split(batch, most)]
+        return {k: torch.cat([part[k] for part in found]) for k in found[0]}
     results = list(each_task(function, module, batch, threads=None if strategy == "threads" else 1))
     return {k: torch.stack([r[k] for r in results]) for k in results[0]}
+
+
+def _vectorised(
+    function: Callable[[M, Task], dict[str, Tensor]], module: M, batch: Task
+) -> dict[str, Tensor]:
+    def call(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return function(module, batch.with_tensors(tensors))
+
+    try:
+        with native.all_processors(module):
+            # "different": dropout draws anew for each task
+            return torch.func.vmap(call, randomness="different")(batch.tensors())
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        function(module, next(batch.unbatch()))  # what fails by itself too has its own error
+        raise UserError(
+            "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item(), "
+            'indexing by a mask or a recurrent layer: use strategy="loop" (--strategy loop)'
+        ) from error
 
 
 def vectorisable(batch: Task, strategy: Strategy) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from weakref import WeakKeyDictionary
 
@@ -15,43 +16,75 @@ GRAPHS = 2**30
 _held: WeakKeyDictionary[nn.Module, dict[object, int]] = WeakKeyDictionary()
 
 
-def held_by_graph(make: Callable[[], object], there: Iterable[Tensor] = ()) -> int:
-    """The bytes that the graph of what is made holds on to, besides tensors that are there without it.
+class _Saved:
+    """A tensor that a graph keeps for the way back; counted while it lives."""
+
+    def __init__(self, tensor: Tensor, count: _Count) -> None:
+        self.tensor, self.count = tensor, count
+        self.place = tensor.untyped_storage().data_ptr()
+        self.bytes = 0 if self.place in count.there else tensor.untyped_storage().nbytes()
+        count.uses[self.place] += 1
+        if count.uses[self.place] == 1:
+            count.held += self.bytes
+            count.most = max(count.most, count.held)
+
+    def __del__(self) -> None:
+        self.count.uses[self.place] -= 1
+        if not self.count.uses[self.place]:
+            self.count.held -= self.bytes
+
+
+class _Count:
+    """The bytes that graphs hold now, and the most they held."""
+
+    def __init__(self, there: Iterable[Tensor]) -> None:
+        self.there = {v.untyped_storage().data_ptr() for v in there}
+        self.uses: Counter[int] = Counter()
+        self.held = self.most = 0
+
+
+def held_by_graphs(make: Callable[[], object], there: Iterable[Tensor] = ()) -> int:
+    """The most bytes that graphs hold at once while something is made, besides tensors that are there anyway.
 
     >>> w = torch.ones(100, requires_grad=True)
-    >>> held_by_graph(lambda: (w * 2).exp().sum(), [w])
+    >>> held_by_graphs(lambda: (w * 2).exp().sum(), [w])
     400
     """
-    known = {v.untyped_storage().data_ptr() for v in there}
-    held: dict[int, torch.UntypedStorage] = {}  # held on to, so that no address is used twice
-
-    def note(v: Tensor) -> Tensor:
-        storage = v.untyped_storage()
-        if storage.data_ptr() not in known:
-            held[storage.data_ptr()] = storage
-        return v
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda v: v):
-        made = make()
-    del made
-    return sum(storage.nbytes() for storage in held.values())
+    count = _Count(there)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda v: _Saved(v.detach(), count), lambda saved: saved.tensor
+    ):
+        make()
+    return count.most
 
 
-def portions(run: Callable[[Task], object], module: nn.Module, batch: Task) -> Iterator[Task]:
+def portions(learner: nn.Module, batch: Task) -> Iterator[Task]:
     """The tasks of a batch in portions of nearly one size, whose graphs together hold no more than `GRAPHS`.
 
-    Args:
-        run: what makes the graph of a task; it is done once for each size of tasks.
-        module: what it is done with.
+    One task of each size is tried for that.
+
+    >>> from quickstudy.tasks.regression import Lines
+    >>> import numpy as np
+    >>> class Mean(nn.Module):
+    ...     def forward(self, task):
+    ...         return task.support.y.mean()
+    >>> [len(part.query.x) for part in portions(Mean(), Lines(shot=3).batch(np.arange(7)))]
+    [7]
     """
-    key = (module.training, *(tuple(v.shape[1:]) for v in batch.tensors().values()))
-    known = _held.setdefault(module, {})
+    x = batch.support.x
+    sizes = tuple(tuple(v.shape[1:]) for v in batch.tensors().values())
+    key = (sizes, x.dtype, x.device, learner.training)
+    known = _held.setdefault(learner, {})
     if key not in known:
-        cuda = [batch.support.x.device] if batch.support.x.is_cuda else []
-        with torch.random.fork_rng(cuda):  # what is drawn is put back
-            known[key] = held_by_graph(lambda: run(next(batch.unbatch())), module.parameters())
-    at_once = max(1, GRAPHS // max(1, known[key]))
-    yield from split(batch, at_once)
+        task = next(batch.unbatch())
+        tensors = {k: v.clone() for k, v in task.tensors().items()}  # not a part of all tasks' memory
+        there = [*learner.parameters(), *learner.buffers(), *tensors.values()]
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):  # what is drawn is put back
+            try:
+                known[key] = held_by_graphs(lambda: learner(task.with_tensors(tensors)), there)
+            except RuntimeError:  # torch.func.grad lets nobody count; and what fails fails once more
+                known[key] = 0
+    yield from split(batch, max(1, GRAPHS // max(1, known[key])))
 
 
 def split(batch: Task, most: int) -> Iterator[Task]:

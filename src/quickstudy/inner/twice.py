@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from quickstudy.nets import native
+
 _by_math: ContextVar[bool] = ContextVar("attention by math", default=False)
 _BY_CHANNEL = (F.batch_norm, F.instance_norm)
 
@@ -23,7 +25,7 @@ def twice_differentiable(mapped: bool) -> Iterator[None]:
     Args:
         mapped: whether `torch.func.vmap` runs the code.
     """
-    with attention_by_math(), _ScaledApart() if mapped else nullcontext():
+    with attention_by_math(), native.second_order(), _ScaledApart() if mapped else nullcontext():
         yield
 
 

@@ -6,13 +6,14 @@ quarter of the elementwise work, there and back. Where a scale is negative its s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.nets.fused import Block, Convolution
-from quickstudy.nets.native import Native, native
+from quickstudy.nets.fused import Block
+from quickstudy.nets.native import Native, is_second_order, native
 from quickstudy.nets.norm import BatchNorm
 
 
@@ -26,7 +27,9 @@ def conv_norm_pool(x: Tensor, conv: nn.Conv2d, norm: BatchNorm) -> Tensor:
     bias = norm.bias.new_zeros(()) if conv.bias is None else conv.bias
     fits = x.ndim == 4 and len(x) > 0 and min(x.shape[2:]) > 1 and x.shape[1] == conv.in_channels
     kernels = native(x, conv.weight, bias, norm.weight, norm.bias) if fits else None
-    if kernels is not None:
+    if kernels is not None and not (
+        is_second_order() and norm.carries()
+    ):  # moments have one derivative there
         # A view: what comes out of a block goes into the next as it lies.
         return _examples_last(kernels, x.permute(1, 2, 3, 0), conv.weight, bias, norm).permute(3, 0, 1, 2)
     sign = norm.sign()
@@ -36,21 +39,16 @@ def conv_norm_pool(x: Tensor, conv: nn.Conv2d, norm: BatchNorm) -> Tensor:
 
 
 def _examples_last(kernels: Native, x: Tensor, weight: Tensor, bias: Tensor, norm: BatchNorm) -> Tensor:
-    """The same function of `[C, H, W, B]`, to `[D, H/2, W/2, B]`.
-
-    A batch's own mean takes the convolution's bias away again, whose gradient so is zero.
-    """
-    if norm.fused(x.numel() // x.shape[0]):
-        h, mean, var, *_ = Block.apply(kernels, x, weight, norm.weight, norm.bias, norm.eps)
-        norm.note(mean + bias.detach(), var)
+    """The same function of `[C, H, W, B]`, to `[D, H/2, W/2, B]`."""
+    moments = norm.given()
+    if moments is None:
+        # A batch's own mean takes the convolution's bias away again, whose gradient so is zero.
+        carry = norm.carries()
+        h, mean, var, *_ = Block.apply(kernels, x, weight, norm.weight, norm.bias, norm.eps, carry)
+        norm.note(mean + (bias if carry else bias.detach()), var)
         return h
-    sign = norm.sign()
-    y = Convolution.apply(kernels, x, weight * sign.view(-1, 1, 1, 1), False)
-    y = y + (bias * sign).view(-1, 1, 1, 1)
-    y, scale, shift = norm.unscaled(y.permute(3, 0, 1, 2), sign)
-    pooled = F.max_pool2d(y.permute(1, 0, 2, 3), 2)  # [D, B, H/2, W/2]
-    z = F.relu(pooled * scale.view(-1, 1, 1, 1) + shift.view(-1, 1, 1, 1))
-    return z.permute(0, 2, 3, 1)
+    scale, shift = norm.affine(*moments)
+    return Block.apply(kernels, x, weight, scale, shift + scale * bias, None, False)[0]
 
 
 class Blocks(nn.Sequential):
@@ -64,7 +62,7 @@ class Blocks(nn.Sequential):
         return input
 
 
-def parts(layers: list[nn.Module]) -> Iterator[nn.Module | tuple[nn.Conv2d, BatchNorm]]:
+def parts(layers: list[Any]) -> Iterator[nn.Module | tuple[nn.Conv2d, BatchNorm]]:
     """The layers in order; of those that are a block the convolution and the normalisation alone.
 
     >>> layers = [nn.Conv2d(1, 3, 3, padding=1), BatchNorm(3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
@@ -72,27 +70,38 @@ def parts(layers: list[nn.Module]) -> Iterator[nn.Module | tuple[nn.Conv2d, Batc
     ['tuple', 'Flatten']
     """
     while layers:
-        match layers[:4]:
-            case nn.Conv2d() as conv, BatchNorm() as norm, nn.ReLU(), nn.MaxPool2d() as pool if _is_block(
-                conv, pool
-            ) and not any(map(_watched, layers[:4])):
-                yield conv, norm
-                layers = layers[4:]
-            case _:
-                yield layers[0]
-                layers = layers[1:]
+        if _is_block(layers[:4]):
+            conv, norm, *_ = layers
+            yield conv, norm
+            layers = layers[4:]
+        else:
+            yield layers[0]
+            layers = layers[1:]
 
 
-def _is_block(conv: nn.Conv2d, pool: nn.MaxPool2d) -> bool:
+def _is_block(layers: list[Any]) -> bool:
+    if [type(layer) for layer in layers] != [nn.Conv2d, BatchNorm, nn.ReLU, nn.MaxPool2d]:
+        return False
+    conv, _, _, pool = layers
     return (
-        (type(conv), conv.kernel_size, conv.stride, conv.padding) == (nn.Conv2d, (3, 3), (1, 1), (1, 1))
+        (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
         and (conv.dilation, conv.groups, conv.padding_mode) == ((1, 1), 1, "zeros")
-        and {pool.kernel_size, pool.stride} <= {2, (2, 2)}
-        and (pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices) == (0, 1, False, False)
+        and (_pair(pool.kernel_size), _pair(pool.stride)) == ((2, 2), (2, 2))
+        and (_pair(pool.padding), _pair(pool.dilation)) == ((0, 0), (1, 1))
+        and not (pool.ceil_mode or pool.return_indices)
+        and not any(map(watched, layers))
     )
 
 
-def _watched(layer: nn.Module) -> bool:
-    """Whether a hook looks at what a layer makes."""
+def _pair(size: int | Sequence[int]) -> tuple[int, ...]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def watched(layer: nn.Module) -> bool:
+    """Whether calling a layer does more than its class says: a hook, or a `forward` of its own.
+
+    >>> watched(nn.ReLU())
+    False
+    """
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(layer, kind) for kind in kinds)
+    return "forward" in vars(layer) or any(getattr(layer, kind) for kind in kinds)

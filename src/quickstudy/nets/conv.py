@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
-from quickstudy.nets.block import conv_norm_pool
+from quickstudy.nets.block import conv_norm_pool, watched
 from quickstudy.nets.norm import BatchNorm, make_norm
 
 
@@ -23,7 +23,7 @@ class ConvBlock(nn.Module):
         self.native = isinstance(self.norm, BatchNorm)
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.norm, BatchNorm):
+        if isinstance(self.norm, BatchNorm) and not (watched(self.conv) or watched(self.norm)):
             return conv_norm_pool(x, self.conv, self.norm)
         return F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
 

@@ -7,6 +7,7 @@
  */
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +29,7 @@ typedef REAL real;
 #define LANES ((int)(BYTES / sizeof(real)))
 #define DEEP 4 /* output channels that share each load; DEEP * ACROSS sums stay in registers */
 #define CACHE 262144 /* bytes */
+#define LARGE 67108864 /* bytes of work space that are not kept */
 #define TAPS 6 /* in a weight gradient: taps that share each load */
 typedef real vec __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
 #define UNROLL _Pragma("GCC unroll 8")
@@ -46,22 +48,24 @@ typedef struct Space {
     size_t size[ROOMS];
     struct Space *next;
 } Space;
-static Space *idle;
-static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
+static Space *spaces;
+static pthread_mutex_t spaces_mutex = PTHREAD_MUTEX_INITIALIZER;
 
-static Space *borrow(void) {
-    pthread_mutex_lock(&door);
-    Space *s = idle;
-    if (s) idle = s->next;
-    pthread_mutex_unlock(&door);
+static Space *take_space(void) {
+    pthread_mutex_lock(&spaces_mutex);
+    Space *s = spaces;
+    if (s) spaces = s->next;
+    pthread_mutex_unlock(&spaces_mutex);
     return s ? s : calloc(1, sizeof(Space));
 }
 
-static void give_back(Space *s) {
-    pthread_mutex_lock(&door);
-    s->next = idle;
-    idle = s;
-    pthread_mutex_unlock(&door);
+static void return_space(Space *s) {
+    for (int i = 0; i < ROOMS; i++)
+        if (s->size[i] * sizeof(real) > LARGE) free(s->at[i]), s->at[i] = NULL, s->size[i] = 0;
+    pthread_mutex_lock(&spaces_mutex);
+    s->next = spaces;
+    spaces = s;
+    pthread_mutex_unlock(&spaces_mutex);
 }
 
 static real *need(Space *s, int which, size_t count) {
@@ -318,7 +322,8 @@ static void pool(const Dims *d, const Rows *rows, const real *restrict y, real m
     }
 }
 
-/* One channel, the way back: to (bordered) = c0 + c1 y + c2 v, and at the places that were chosen c3 g. */
+/* One channel, the way back: to (bordered) = c0 + c1 y + c2 v, and at the places that were chosen c3 g; without y
+ * only the last. */
 static void spread(const Dims *d, const Rows *rows, const real *restrict y, const real *restrict v,
                    const real *restrict g, const real *restrict chosen, real c0, real c1, real c2, real c3,
                    real *restrict to) {
@@ -327,7 +332,7 @@ static void spread(const Dims *d, const Rows *rows, const real *restrict y, cons
     const real *restrict column = rows->column;
     to += row(d) + d->B;
     memset(wide, 0, n * sizeof(real)), memset(place, 0, n * sizeof(real));
-    for (long i = 0; i < d->H; i++, to += row(d), y += n) {
+    for (long i = 0; i < d->H; i++, to += row(d)) {
         const real here = i % 2 ? LOWER : 0;
         if (i / 2 >= d->H / 2)
             memset(wide, 0, n * sizeof(real)); /* a last row that no window holds */
@@ -337,12 +342,15 @@ static void spread(const Dims *d, const Rows *rows, const real *restrict y, cons
             widen(d, chosen, place);
             g += half, chosen += half;
         }
-        if (v) {
+        if (y && v)
             for (long p = 0; p < n; p++)
                 to[p] = c0 + c1 * y[p] + c2 * v[p] + (place[p] == column[p] + here ? wide[p] : 0);
-            v += n;
-        } else
+        else if (y)
             for (long p = 0; p < n; p++) to[p] = c0 + c1 * y[p] + (place[p] == column[p] + here ? wide[p] : 0);
+        else
+            for (long p = 0; p < n; p++) to[p] = place[p] == column[p] + here ? wide[p] : 0;
+        if (y) y += n;
+        if (v) v += n;
     }
 }
 
@@ -372,61 +380,58 @@ static real gather(const Dims *d, const Rows *rows, const real *restrict v, cons
 
 /* --------------------------------------------------------------------------------- the kernels, each for one task */
 
-static int convolution(Space *s, const Dims *d, double transposed, real *const *at) {
-    const real *x = at[0], *w = at[1];
-    const long Ci = transposed ? d->Co : d->Ci, Co = transposed ? d->Ci : d->Co;
-    const real *xp = with_border(s, d, X, Ci, x);
-    return !xp || conv(s, d, xp, Ci, w, Co, transposed != 0, 0, at[2]);
-}
-
-static int correlation(Space *s, const Dims *d, double none, real *const *at) {
-    (void)none;
-    const real *xp = with_border(s, d, X, d->Ci, at[0]), *gp = with_border(s, d, G, d->Co, at[1]);
-    memset(at[2], 0, d->Co * d->Ci * 9 * sizeof(real));
-    if (!xp || !gp) return 1;
-    correlate(d, xp, gp, at[2]);
-    return 0;
-}
-
+/* With its own moments (mean, variance and y are kept), or without any: h = ReLU(scale y + shift), pooled. */
 static int forward(Space *s, const Dims *d, double eps, real *const *at) {
     const real *x = at[0], *w = at[1], *scale = at[2], *shift = at[3];
-    real *h = at[4], *mean = at[5], *var = at[6], *y = at[7], *pooled = at[8], *chosen = at[9];
+    real *h = at[4], *mean = at[5], *var = at[6], *pooled = at[8], *chosen = at[9];
     const long n = d->H * d->W * d->B, q = (d->H / 2) * (d->W / 2) * d->B;
     const real *xp = with_border(s, d, X, d->Ci, x);
+    real *y = at[7] ? at[7] : need(s, FULL, d->Co * n);
     Rows work;
-    if (!xp || rows(s, d, &work) || conv(s, d, xp, d->Ci, w, d->Co, 0, 0, y)) return 1;
+    if (!xp || !y || rows(s, d, &work) || conv(s, d, xp, d->Ci, w, d->Co, 0, 0, y)) return 1;
     for (long c = 0; c < d->Co; c++) {
-        mean[c] = mean_of(y + c * n, n);
-        var[c] = total(y + c * n, NULL, mean[c], n) / n;
-        const real r = 1 / sqrt(var[c] + eps);
-        pool(d, &work, y + c * n, mean[c], r, scale[c], shift[c], h + c * q, pooled + c * q, chosen + c * q);
+        real mu = 0, r = 1;
+        if (mean) {
+            mean[c] = mu = mean_of(y + c * n, n);
+            var[c] = total(y + c * n, NULL, mu, n) / n;
+            r = 1 / sqrt(var[c] + eps);
+        }
+        pool(d, &work, y + c * n, mu, r, scale[c], shift[c], h + c * q, pooled + c * q, chosen + c * q);
     }
     return 0;
 }
 
-/* What the way back was given: the gradient by h, the block's inputs, and what the way there kept. */
+/* What the way back was given: the gradient by h, the block's inputs, and what the way there kept; without moments
+ * y, mean and var are NULL. */
 typedef struct {
     const real *gh, *x, *w, *scale, *mean, *var, *y, *pooled, *chosen;
 } Kept;
 
 static Kept kept(real *const *at) { return (Kept){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]}; }
 
-/* The gradient by y, bordered; and the gradients by scale and shift, S1 = sum of g * pooled and S0 = sum of g. */
-static real *back_to_y(Space *s, const Dims *d, double eps, const Kept *k, real *S1, real *S0) {
+static const real *channel(const real *array, long c, long size) { return array ? array + c * size : NULL; }
+
+/* The gradient by y, bordered; and the gradients by scale and shift, S1 = sum of g * pooled and S0 = sum of g.
+ * gmean and gvar are the gradients by the moments themselves, or NULL. */
+static real *back_to_y(Space *s, const Dims *d, double eps, const Kept *k, const real *gmean, const real *gvar,
+                       real *S1, real *S0) {
     const long n = d->H * d->W * d->B, q = (d->H / 2) * (d->W / 2) * d->B;
     real *dy = bordered(s, d, D, d->Co);
     Rows work;
     if (!dy || rows(s, d, &work)) return NULL;
     for (long c = 0; c < d->Co; c++) {
         const real *g = k->gh + c * q, *p = k->pooled + c * q, *chosen = k->chosen + c * q;
-        const real r = 1 / sqrt(k->var[c] + eps), a = k->scale[c] * r;
-        real s0 = 0, s1 = 0;
+        const real r = k->var ? 1 / sqrt(k->var[c] + eps) : 1, a = k->scale[c] * r;
+        real s0 = 0, s1 = 0, c0 = 0, c1 = 0;
         for (long m = 0; m < q; m++) {
             const real z = chosen[m] < DEAD ? g[m] : 0;
             s0 += z, s1 += z * p[m];
         }
-        const real c1 = -a * r * s1 / n, c0 = -a * s0 / n - c1 * k->mean[c];
-        spread(d, &work, k->y + c * n, NULL, g, chosen, c0, c1, 0, a, dy + c * plane(d));
+        if (k->y) {
+            c1 = (-a * r * s1 + (gvar ? 2 * gvar[c] : 0)) / n;
+            c0 = (-a * s0 + (gmean ? gmean[c] : 0)) / n - c1 * k->mean[c];
+        }
+        spread(d, &work, channel(k->y, c, n), NULL, g, chosen, c0, c1, 0, a, dy + c * plane(d));
         S0[c] = s0, S1[c] = s1;
     }
     return dy;
@@ -434,20 +439,23 @@ static real *back_to_y(Space *s, const Dims *d, double eps, const Kept *k, real 
 
 static int backward(Space *s, const Dims *d, double eps, real *const *at) {
     const Kept k = kept(at);
-    real *dx = at[9], *dw = at[10], *dscale = at[11], *dshift = at[12];
-    const real *xp = with_border(s, d, X, d->Ci, k.x), *dy = back_to_y(s, d, eps, &k, dscale, dshift);
+    real *dx = at[11], *dw = at[12], *dscale = at[13], *dshift = at[14];
+    const real *xp = with_border(s, d, X, d->Ci, k.x);
+    const real *dy = back_to_y(s, d, eps, &k, at[9], at[10], dscale, dshift);
     if (!xp || !dy) return 1;
     memset(dw, 0, d->Co * d->Ci * 9 * sizeof(real));
     correlate(d, xp, dy, dw);
     return dx && conv(s, d, dy, d->Co, k.w, d->Ci, 1, 0, dx);
 }
 
-/* The way back through `backward`: from adjoints of dx (or NULL), dw, dscale and dshift to those of its inputs.
+/* The way back through `backward` (of h alone): from adjoints of dx (or NULL), dw, dscale and dshift to those of its
+ * inputs.
  *
  * With yh = (y - mean) r, n numbers a channel, g the gradient that ReLU lets through and v the adjoint of dy,
  *     dy = scale r (g at the chosen - S0 / n - yh S1 / n),    D = sum v g - S0 mean(v) - S1 mean(v yh),
  *     phi = sum v dy + p S1 + q S0 = scale r D + p S1 + q S0,
- * which is differentiated by g, by scale and by y, the last through yh and through r.
+ * which is differentiated by g, by scale and by y, the last through yh and through r. Without moments yh = y, r = 1,
+ * and all means are dropped.
  */
 static int twice(Space *s, const Dims *d, double eps, real *const *at) {
     const Kept k = kept(at);
@@ -455,16 +463,17 @@ static int twice(Space *s, const Dims *d, double eps, real *const *at) {
     real *dgh = at[13], *dx = at[14], *dw = at[15], *dscale = at[16], *S1 = at[17], *S0 = at[18];
     const long n = d->H * d->W * d->B, q = (d->H / 2) * (d->W / 2) * d->B;
     const real *xp = with_border(s, d, X, d->Ci, k.x), *axp = ax ? with_border(s, d, G, d->Ci, ax) : NULL;
-    const real *dy = back_to_y(s, d, eps, &k, S1, S0);
+    const real *dy = back_to_y(s, d, eps, &k, NULL, NULL, S1, S0);
     real *v = need(s, FULL, d->Co * n), *ay = bordered(s, d, V, d->Co);
     Rows work;
     if (!xp || (ax && !axp) || !dy || !v || !ay || rows(s, d, &work)) return 1;
     if (conv(s, d, xp, d->Ci, aw, d->Co, 0, 0, v)) return 1;
     if (ax && conv(s, d, axp, d->Ci, k.w, d->Co, 0, 1, v)) return 1;
     for (long c = 0; c < d->Co; c++) {
-        const real *vc = v + c * n, *yc = k.y + c * n, *g = k.gh + c * q, *chosen = k.chosen + c * q;
-        const real r = 1 / sqrt(k.var[c] + eps), mu = k.mean[c], a = k.scale[c] * r, s0 = S0[c], s1 = S1[c];
-        const real v0 = mean_of(vc, n), v1 = total(yc, vc, mu, n) / n * r; /* mean(v), mean(v yh) */
+        const real *vc = v + c * n, *yc = channel(k.y, c, n), *g = k.gh + c * q, *chosen = k.chosen + c * q;
+        const real r = yc ? 1 / sqrt(k.var[c] + eps) : 1, mu = yc ? k.mean[c] : 0;
+        const real a = k.scale[c] * r, s0 = S0[c], s1 = S1[c];
+        const real v0 = yc ? mean_of(vc, n) : 0, v1 = yc ? total(yc, vc, mu, n) / n * r : 0; /* mean(v), mean(v yh) */
         const real sum =
             gather(d, &work, vc, g, k.pooled + c * q, chosen, a, v0, v1, ascale[c], ashift[c], dgh + c * q);
         const real D_ = sum - s0 * v0 - s1 * v1;
@@ -488,7 +497,7 @@ enum { ARRAYS = 19 };
 static const struct {
     Kernel *run;
     int arrays;
-} kernels[] = {{convolution, 3}, {correlation, 3}, {forward, 10}, {backward, 13}, {twice, 19}};
+} kernels[] = {{forward, 10}, {backward, 15}, {twice, 19}};
 
 typedef struct Batch {
     int kernel;
@@ -497,87 +506,91 @@ typedef struct Batch {
     real *const *at;
     const long *stride;
     long tasks, next; /* the first that nobody took */
-    int failed, wanted, helpers; /* threads that may still come, and that are here */
+    int failed, wanted, helpers; /* workers that may still come, and that are here */
     struct Batch *after;
 } Batch;
 
 static void serve(Batch *b) {
-    Space *s = borrow();
+    Space *s = take_space();
     for (long t; s && (t = __atomic_fetch_add(&b->next, 1, __ATOMIC_RELAXED)) < b->tasks;) {
         real *at[ARRAYS];
         for (int i = 0; i < kernels[b->kernel].arrays; i++) at[i] = b->at[i] ? b->at[i] + t * b->stride[i] : NULL;
         if (kernels[b->kernel].run(s, b->d, b->number, at)) __atomic_store_n(&b->failed, 1, __ATOMIC_RELAXED);
     }
-    if (s) give_back(s);
+    if (s) return_space(s);
 }
 
-/* Threads that wait for batches to help with; started when they are first wanted, and kept. */
-static pthread_mutex_t desk = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t come = PTHREAD_COND_INITIALIZER, gone = PTHREAD_COND_INITIALIZER;
+/* Threads that wait for batches to help with: started when they are first wanted, and kept. */
+static pthread_mutex_t pool_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t work_available = PTHREAD_COND_INITIALIZER, batch_done = PTHREAD_COND_INITIALIZER;
 static Batch *batches;
-static int hired;
+static int workers;
 
-static void *helper(void *none) {
+static void *worker(void *none) {
     (void)none;
-    pthread_mutex_lock(&desk);
+    pthread_mutex_lock(&pool_mutex);
     for (;;) {
         Batch *b = batches;
         while (b && !b->wanted) b = b->after;
         if (!b) {
-            pthread_cond_wait(&come, &desk);
+            pthread_cond_wait(&work_available, &pool_mutex);
             continue;
         }
         b->wanted--, b->helpers++;
-        pthread_mutex_unlock(&desk);
+        pthread_mutex_unlock(&pool_mutex);
         serve(b);
-        pthread_mutex_lock(&desk);
-        if (!--b->helpers) pthread_cond_broadcast(&gone);
+        pthread_mutex_lock(&pool_mutex);
+        if (!--b->helpers) pthread_cond_broadcast(&batch_done);
     }
     return NULL;
 }
 
-/* In a forked process there are no helpers, and nobody is at the desk or at the door. */
-static void alone(void) {
+/* A forked process has no workers, and a mutex that some thread held would stay locked in it. */
+static void reset_after_fork(void) {
     const pthread_mutex_t closed = PTHREAD_MUTEX_INITIALIZER;
     const pthread_cond_t silent = PTHREAD_COND_INITIALIZER;
-    door = desk = closed, come = gone = silent;
-    batches = NULL, hired = 0;
+    spaces_mutex = pool_mutex = closed, work_available = batch_done = silent;
+    batches = NULL, workers = 0;
 }
 
-static void begin(void) { pthread_atfork(NULL, NULL, alone); }
+static void register_fork(void) { pthread_atfork(NULL, NULL, reset_after_fork); }
 
-static void hire(int count) {
+static void start_workers(int count) {
     pthread_t thread;
     pthread_attr_t attr;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the threads of the program */
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    while (hired < count && !pthread_create(&thread, &attr, helper, NULL)) hired++;
+    while (workers < count && !pthread_create(&thread, &attr, worker, NULL)) workers++;
     pthread_attr_destroy(&attr);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* Run a kernel for each task, several threads a task each. `stride`: how far a task's array is from the one before,
  * 0 where all share one. Whether there was too little memory. */
 int run(int kernel, const Dims *d, double number, real *const *at, const long *stride, long tasks, long threads) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_fork);
     Batch b = {kernel, d, number, at, stride, tasks, 0, 0, 0, 0, NULL};
     const int others = (threads < tasks ? threads : tasks) - 1;
     if (others > 0) {
-        pthread_once(&once, begin);
-        pthread_mutex_lock(&desk);
-        hire(others);
+        pthread_mutex_lock(&pool_mutex);
+        start_workers(others);
         b.wanted = others;
         b.after = batches, batches = &b;
-        pthread_cond_broadcast(&come);
-        pthread_mutex_unlock(&desk);
+        pthread_cond_broadcast(&work_available);
+        pthread_mutex_unlock(&pool_mutex);
     }
     serve(&b);
     if (others > 0) {
-        pthread_mutex_lock(&desk);
+        pthread_mutex_lock(&pool_mutex);
         Batch **link = &batches;
         while (*link != &b) link = &(*link)->after;
         *link = b.after;
-        while (b.helpers) pthread_cond_wait(&gone, &desk);
-        pthread_mutex_unlock(&desk);
+        while (b.helpers) pthread_cond_wait(&batch_done, &pool_mutex);
+        pthread_mutex_unlock(&pool_mutex);
     }
     return b.failed || b.next < b.tasks;
 }

@@ -36,7 +36,7 @@ def convert_batch_norm(net: nn.Module) -> nn.Module:
                 if child is not None:
                     module._modules[name] = convert(child)
             if type(module) is nn.Sequential and any(isinstance(p, tuple) for p in parts([*module])):
-                converted[module] = _as_blocks(module)
+                module.__class__ = Blocks  # it stays itself, with its hooks and names
         return converted[module]
 
     return convert(net)
@@ -44,6 +44,8 @@ def convert_batch_norm(net: nn.Module) -> nn.Module:
 
 def _converted(theirs: nn.modules.batchnorm._BatchNorm) -> BatchNorm:
     ours = BatchNorm(theirs.num_features, theirs.eps)
+    floats = (v for v in (*theirs.parameters(), *theirs.buffers()) if v.is_floating_point())
+    ours.to(next(floats, ours.mean))
     with torch.no_grad():
         for mine, given in (
             (ours.weight, theirs.weight),
@@ -56,9 +58,3 @@ def _converted(theirs: nn.modules.batchnorm._BatchNorm) -> BatchNorm:
     for mine, given in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
         mine.requires_grad_(given is not None and given.requires_grad)
     return ours.train(theirs.training)
-
-
-def _as_blocks(module: nn.Sequential) -> Blocks:
-    blocks = Blocks()
-    blocks.__dict__.update(module.__dict__)  # its layers and hooks, and what else was noted in it
-    return blocks

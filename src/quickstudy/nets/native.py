@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import TransformType
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+from torch.autograd import forward_ad
 
 from quickstudy.data.cache import cache_root
 
@@ -45,6 +46,7 @@ TUNED = (
 _log = logging.getLogger("quickstudy")
 _wanted: ContextVar[bool] = ContextVar("native kernels", default=False)
 _allowed: ContextVar[bool] = ContextVar("native kernels allowed", default=True)
+_second_order: ContextVar[bool] = ContextVar("second order", default=False)
 _threads: ContextVar[int] = ContextVar("threads of the native kernels", default=0)
 """How many serve a kernel; 0 for as many as torch's."""
 LONG = 200
@@ -54,7 +56,7 @@ _failed: set[Path] = set()
 """What this process could not build, and does not try again."""
 
 
-KERNELS = ("conv", "correlate", "forward", "backward", "twice")
+KERNELS = ("forward", "backward", "twice")
 """In the source's order."""
 
 
@@ -74,16 +76,20 @@ class Native:
             *(ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_long), ctypes.c_long, ctypes.c_long),
         ]
 
-    def __call__(self, name: str, dims: Dims, number: float, tasks: int, *tensors: Tensor | None) -> None:
+    def __call__(
+        self, name: str, dims: Dims, number: float, tasks: int | None, *tensors: Tensor | None
+    ) -> None:
         """Run a kernel for each of some tasks, by torch's number of threads.
 
         Args:
-            tensors: each with a first dimension over tasks, the rest contiguous; without it where tasks is 0,
-                which is one task.
+            tensors: each with a first dimension over tasks, the rest contiguous; without it where tasks is
+                None, which is one task.
         """
+        if tasks == 0:
+            return
         pointers = (ctypes.c_void_p * len(tensors))(*[v if v is None else v.data_ptr() for v in tensors])
         strides = (ctypes.c_long * len(tensors))(
-            *[0 if v is None or not tasks else v.stride(0) for v in tensors]
+            *[0 if v is None or tasks is None else v.stride(0) for v in tensors]
         )
         threads = _threads.get() or torch.get_num_threads()
         if self.run(KERNELS.index(name), dims, number, pointers, strides, tasks or 1, threads):
@@ -101,6 +107,21 @@ def kernels() -> Iterator[None]:
 
 
 @contextmanager
+def second_order() -> Iterator[None]:
+    """Within this block what is computed will be differentiated twice."""
+    token = _second_order.set(True)
+    try:
+        yield
+    finally:
+        _second_order.reset(token)
+
+
+def is_second_order() -> bool:
+    """Whether what is computed here will be differentiated twice."""
+    return _second_order.get()
+
+
+@contextmanager
 def allowing(native: bool) -> Iterator[None]:
     """Within this block only torch's kernels are used, unless `native`: as a run was begun, so it goes on."""
     token = _allowed.set(native and _allowed.get())
@@ -112,18 +133,22 @@ def allowing(native: bool) -> Iterator[None]:
 
 def native(*tensors: Tensor) -> Native | None:
     """The kernels for these tensors; None where they are not wanted, not built or not for such tensors."""
-    if not (_wanted.get() and _allowed.get()) or not _transformable():
+    if not (_wanted.get() and _allowed.get()) or not _plain_run():
         return None
     dtype = tensors[0].dtype
     if dtype not in REALS or any(v.dtype != dtype or v.device.type != "cpu" for v in tensors):
         return None
-    if torch.is_autocast_enabled("cpu"):
+    if any(type(v) not in (Tensor, nn.Parameter) for v in tensors):  # which may hold no numbers
         return None
     return _loaded(dtype)
 
 
-def _transformable() -> bool:
-    """Whether the kernels have a rule for what `torch.func` does here: gradients, over one vmap at most."""
+def _plain_run() -> bool:
+    """Whether numbers are computed here, and differentiated as kernels can be: backwards, over one vmap."""
+    if torch.is_autocast_enabled("cpu") or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return False
+    if forward_ad._current_level >= 0:
+        return False
     if not torch._C._are_functorch_transforms_active():
         return True
     stack = [level.key() for level in retrieve_all_functorch_interpreters()]
@@ -137,18 +162,23 @@ def built() -> bool:
 
 
 def serve(module: nn.Module) -> bool:
-    """Whether the kernels compute a part of this module, of what it is of now and where it is."""
-    if not _allowed.get() or not any(getattr(m, "native", False) for m in module.modules()):
+    """Whether the kernels compute a part of this module, of the numbers it is of and where it is."""
+    if not (_allowed.get() and _plain_run()):
+        return False
+    if not any(getattr(m, "native", None) is True for m in module.modules()):
         return False
     return all(p.device.type == "cpu" and p.dtype in REALS and _loaded(p.dtype) for p in module.parameters())
 
 
 @contextmanager
-def all_processors() -> Iterator[None]:
-    """Within this block the processors are the kernels'.
+def all_processors(module: nn.Module) -> Iterator[None]:
+    """Within this block the processors are the kernels', where they compute a part of this module.
 
     Torch's own threads look for work for a while after each operation, on the processors that a kernel needs.
     """
+    if not serve(module):
+        yield
+        return
     threads = torch.get_num_threads()
     token = _threads.set(_threads.get() or threads)
     torch.set_num_threads(1)
@@ -160,12 +190,25 @@ def all_processors() -> Iterator[None]:
 
 
 @contextmanager
-def settled(tasks: int, say: Callable[[str], None] = _log.info) -> Iterator[bool]:
-    """Decide for all of this block whether the kernels are used: if they are there, or if so many tasks are
-    worth building them. They are not taken up half-way, so that a run can be repeated bit for bit."""
-    ready = built() or (tasks >= LONG and build(say))
+def settled(
+    tasks: int, begun_with: str | None = None, say: Callable[[str], None] = _log.info
+) -> Iterator[str]:
+    """Decide for all of this block whether the kernels are used, "native" or "torch". They are not taken up
+    half-way, so that a run can be repeated bit for bit.
+
+    Args:
+        tasks: how many there will be; it may be worth building the kernels.
+        begun_with: what a run that goes on was begun with; None for what begins.
+        say: called with a line where something is built, or cannot be.
+    """
+    if begun_with is None:
+        ready = built() or (tasks >= LONG and build(say))
+    else:
+        ready = begun_with == "native" and build(say)
+        if begun_with == "native" and not ready:
+            say("begun with native kernels, this run goes on with torch's: not bit for bit")
     with allowing(ready):
-        yield ready
+        yield "native" if ready else "torch"
 
 
 @cache
@@ -213,6 +256,8 @@ def build(say: Callable[[str], None] = _log.info, dtype: torch.dtype = torch.flo
 
 def _compiled(compiler: str, dtype: torch.dtype, path: Path) -> bool:
     """Compile into `path`, which is there whole or not at all, and only if what it computes is right."""
+    from quickstudy.nets.fused import is_right
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True) as folder:
         for number, tuned in enumerate(TUNED):
@@ -229,23 +274,13 @@ def _compiled(compiler: str, dtype: torch.dtype, path: Path) -> bool:
             ]
             try:
                 subprocess.run(command, check=True, capture_output=True, timeout=300)
-                right = _right(Native(made), dtype)
+                right = is_right(Native(made), dtype)
             except (OSError, AttributeError, subprocess.SubprocessError):
                 continue
             if right:
                 os.replace(made, path)
                 return True
     return False
-
-
-def _right(library: Native, dtype: torch.dtype) -> bool:
-    """Whether a convolution by these kernels is torch's."""
-    x = torch.arange(2 * 5 * 6 * 3, dtype=dtype).sin().view(2, 5, 6, 3)
-    w = torch.arange(7 * 2 * 9, dtype=dtype).cos().view(7, 2, 3, 3)
-    y = torch.empty(7, 5, 6, 3, dtype=dtype)
-    library("conv", Dims(3, 2, 7, 5, 6), 0, 0, x, w, y)
-    wanted = torch.nn.functional.conv2d(x.permute(3, 0, 1, 2), w, padding=1)
-    return bool(torch.allclose(y.permute(3, 0, 1, 2), wanted, atol=1e-4))
 
 
 @cache

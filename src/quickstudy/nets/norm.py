@@ -123,19 +123,35 @@ class BatchNorm(nn.Module):
         self.mean.lerp_(mean, AVERAGING)
         self.var.lerp_(var, AVERAGING)
 
-    def moments(self, x: Tensor, sign: Tensor | float) -> Pair:
-        """The mean and the variance `[C]` of the unsigned input, where `x` `[B, C, …]` is `sign` times it."""
+    def given(self) -> Pair | None:
+        """The moments to normalise by, where they are not those of the batch itself."""
         block = _active.get()
         source = block.moments.source if block else "batch" if self.training else "running"
         if block and source == "given":
             return block.take(self)
-        if source == "running":
-            return self.mean, self.var
+        return (self.mean, self.var) if source == "running" else None
+
+    def carries(self) -> bool:
+        """Whether it normalises by the moments of a batch, and these carry gradients."""
+        block = _active.get()
+        own = block.moments.source == "batch" if block else self.training
+        return own and (block is None or not block.moments.fused)
+
+    def moments(self, x: Tensor, sign: Tensor | float) -> Pair:
+        """The mean and the variance `[C]` of the unsigned input, where `x` `[B, C, …]` is `sign` times it."""
+        given = self.given()
+        if given is not None:
+            return given
         dims = [0, *range(2, x.ndim)]
         var, mean = torch.var_mean(x, dims, correction=0)
         mean = mean * sign
         self.note(mean, var)
         return mean, var
+
+    def affine(self, mean: Tensor, var: Tensor) -> Pair:
+        """Scale and shift `[C]` that the layer is with these moments."""
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return scale, self.bias - mean * scale
 
     def normalised(self, x: Tensor, sign: Tensor | float = 1.0) -> Tensor | None:
         """`x`, `sign` times the layer's input, with mean 0 and variance 1 by the fused
@@ -168,9 +184,8 @@ class BatchNorm(nn.Module):
         y = self.normalised(x, sign)
         if y is not None:
             return y, self.weight * sign, self.bias
-        mean, var = self.moments(x, sign)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return x, scale * sign, self.bias - mean * scale
+        scale, shift = self.affine(*self.moments(x, sign))
+        return x, scale * sign, shift
 
     def forward(self, x: Tensor) -> Tensor:
         shape = (-1, *[1] * (x.ndim - 2))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -93,7 +93,7 @@ class World:
         """
         if self.size == 1:
             return items
-        own = torch.frombuffer(bytearray(to_bytes(items)), dtype=torch.uint8)
+        own = _buffer(items)
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
         with _others_living():
             dist.all_gather(lengths, torch.tensor([len(own)]))
@@ -114,7 +114,13 @@ class World:
         """
         if self.size == 1:
             return find()
-        return self.gathered([find()] if self.leads else [])[0]
+        told = _buffer([find()]) if self.leads else torch.empty(0, dtype=torch.uint8)
+        length = torch.tensor([len(told)])
+        with _others_living():
+            dist.broadcast(length, src=0)
+            told = told if self.leads else torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(told, src=0)
+        return from_bytes(told.numpy().tobytes())[0]
 
 
 def world() -> World:
@@ -212,6 +218,10 @@ def _others_living() -> Iterator[None]:
             f"another process of this run has ended ({_first_line(error)}): start all anew "
             "(train --resume goes on)"
         ) from error
+
+
+def _buffer(items: list[Any]) -> Tensor:
+    return torch.frombuffer(bytearray(to_bytes(items)), dtype=torch.uint8)
 
 
 def _first_line(error: Exception) -> str:

@@ -13,15 +13,11 @@ from torch import Tensor
 from quickstudy.errors import TaskError
 from quickstudy.inner.choice import Strategy
 from quickstudy.inner.mapping import map_tasks
-from quickstudy.inner.memory import split
 from quickstudy.learners.base import Learner, explained
 from quickstudy.nets import native
 from quickstudy.outer.device import suited
 from quickstudy.outer.distributed import world
 from quickstudy.tasks.task import Task, TaskSource
-
-EXAMPLES = 2000
-"""Examples that a net is given at once where tasks are mapped together: what it makes of them takes memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +81,7 @@ def collect(
         batch = suited(source.batch(np.arange(start, min(start + chunk, own.stop))), learner)
         if batch.support.x.shape[1] == 0:
             raise TaskError("these tasks have no support set: there is nothing to adapt to")
-        examples = batch.support.x.shape[1] + batch.query.x.shape[1]
-        for part in stackable(batch, most=max(1, EXAMPLES // examples)):
+        for part in stackable(batch):
             with (
                 explained(part.support.x.shape[2:]),
                 learner.in_use(),
@@ -96,10 +91,10 @@ def collect(
             take(part, found)
 
 
-def stackable(batch: Task, most: int) -> Iterator[Task]:
-    """The batch in parts of so many tasks; where it is padded and so its tasks differ in size, of one."""
+def stackable(batch: Task) -> Iterator[Task]:
+    """The batch; or, where it is padded and so its tasks differ in size, batches of one."""
     if not batch.padded:
-        yield from split(batch, most)
+        yield batch
         return
     for task in batch.unbatch():
         yield task.with_tensors({k: v[None] for k, v in task.tensors().items()})
@@ -117,7 +112,7 @@ def measure(
 
     Args:
         strategy: how tasks are mapped; by default as the learner states in `outer`.
-        chunk: tasks that are mapped at once; fewer where they have many examples.
+        chunk: tasks that are mapped at once.
 
     Raises:
         TaskError: fewer than one task is asked for, or more than there are.

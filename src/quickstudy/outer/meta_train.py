@@ -26,7 +26,7 @@ from quickstudy.outer.interrupt import interrupted_between
 from quickstudy.outer.measure import measure
 from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimizer, make_schedule
 from quickstudy.outer.progress import NoProgress, Progress, display
-from quickstudy.outer.run_folder import RunFolder, kept_in
+from quickstudy.outer.run_folder import RunFolder, kept_in, noted
 from quickstudy.outer.seeds import seeded
 from quickstudy.tasks.task import Task, TaskSource
 
@@ -114,10 +114,11 @@ def meta_train(
     data = getattr(tasks, "data", None)
     if isinstance(run, (str, Path)) and isinstance(data, ClassDataset):
         options["fingerprint"] = data.fingerprint()
+    begun_with = noted(run, "kernels")
     with (
-        kept_in(run if here.leads else None, options) as place,
+        native.settled(iterations * size, begun_with) as kernels,
+        kept_in(run if here.leads else None, options | {"kernels": begun_with or kernels}) as place,
         interrupted_between() as interruption,
-        native.settled(iterations * size),
     ):
         state = State(learner, opt, rate, place)
         state.go_on()

@@ -257,6 +257,13 @@ def kept_in(run: str | Path | RunFolder | None, options: dict[str, Any]) -> Iter
         yield place
 
 
+def noted(run: str | Path | RunFolder | None, name: str) -> Any:
+    """What a run at a path noted by this name when it was begun; None where there is none, or no note."""
+    if not isinstance(run, (str, Path)) or RunFolder(Path(run)).vacant:
+        return None
+    return RunFolder.open(run).config.get(name)
+
+
 def meta_checksum(meta: Mapping[str, Any]) -> str:
     """16 hex digits over a JSON value."""
     return hashlib.blake2b(json.dumps(dict(meta)).encode(), digest_size=8).hexdigest()

@@ -67,8 +67,12 @@ def train(
         learner = config.make_learner(splits.train.image_shape, len(splits.train))
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
         config.problem(splits.test)  # a way or shot that the test classes do not allow is told now
-        with kernels(config, saved, say):  # not before all mistakes are told
-            facts = facts_of(config, splits, learner, tasks, problem)
+        begun_with = None if saved is None else saved.get("kernels", "torch")  # the first did not note theirs
+        size = config.meta_batch or 1
+        with native.settled(
+            config.iterations * size, begun_with, say
+        ) as kernels:  # when all mistakes are told
+            facts = facts_of(config, splits, learner, tasks, problem) | {"kernels": kernels}
             check_alike(facts, here.led(lambda: facts))
             for line in told(splits, tasks, problem, learner, facts):
                 say(line)
@@ -138,20 +142,6 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def kernels(config: TrainConfig, saved: dict[str, Any] | None, say: Callable[[str], None]) -> Iterator[None]:
-    """Have convolutions use the kernels a run was begun with; native ones are built for a new, long run."""
-    if saved is None:
-        with native.settled(config.iterations * (config.meta_batch or 1), say):
-            yield
-        return
-    native_once = saved.get("kernels") == "native"  # the first runs did not note theirs: torch's
-    if native_once and not native.build(say):
-        say("begun with native kernels, this run goes on with torch's: not bit for bit")
-    with native.allowing(native_once and native.built()):
-        yield
-
-
 def replayed(config: TrainConfig, run: RunFolder, saved: dict[str, Any]) -> TrainConfig:
     """The options with what a run found out about its machine when it was begun, and saved."""
     device = config.device or saved.get("device")  # the first runs did not note theirs
@@ -187,7 +177,6 @@ def facts_of(
         "threads": torch.get_num_threads(),
         "device": find_device(config.device).type,
         "strategy": chosen(learner, tasks, config.meta_batch or 1, config.strategy or learner.outer.strategy),
-        "kernels": "native" if native.built() else "torch",
         "pictures": {
             "shape": list(shape),
             "polarity": polarity(splits.train.x[:2000]) if len(shape) == 3 else None,

@@ -27,13 +27,13 @@ def to_bytes(value: Any) -> bytes:
         if isinstance(value, Tensor):
             tensors[str(len(tensors))] = value.detach().clone(memory_format=torch.contiguous_format)
             return {"tensor": str(len(tensors) - 1)}
-        if isinstance(value, tuple):
+        if type(value) is tuple:
             return {"tuple": [shape(v) for v in value]}
         if isinstance(value, list):
             return [shape(v) for v in value]
         if isinstance(value, dict):
             return {"dict": [[shape(k), shape(v)] for k, v in value.items()]}
-        if type(value) in PLAIN:
+        if isinstance(value, PLAIN):
             return value
         raise TypeError(f"a {type(value).__name__} cannot be told to another process")
 
