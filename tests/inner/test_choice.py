@@ -32,7 +32,7 @@ def test_small_operations_are_joined_and_large_ones_are_not(batch: Task, threads
     singly = "loop" if threads == 1 else "threads"
     for body, kernels, wanted in (
         (mlp(256, (2,)), False, "vmap"),
-        (conv4(64, size=16), False, singly),
+        (mlp(256, (1024, 1024)), False, singly),
         (conv4(64, size=16), True, "vmap"),
     ):
         if kernels and not native.build():
@@ -81,3 +81,25 @@ def test_training_and_use_are_chosen_apart(batch: Task) -> None:
     for mode in (True, False):
         choose(lambda t, how: estimate(learner, t, how), learner.train(mode), batch)
     assert len(choice._chosen[learner]) == 2
+
+
+def test_attention_is_mapped(batch: Task) -> None:
+    """The fused kernel warns that a map falls back to a slow loop, and so it is not used in one."""
+
+    class Attending(nn.Module):
+        features = 256
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.MultiheadAttention(16, 2, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.flatten(1).view(-1, 16, 16)
+            return self.layer(x, x, x, need_weights=False)[0].flatten(1)
+
+    learner = build("maml", Attending(), way=3, classes=10).train()
+    assert choose(lambda t, how: estimate(learner, t, how), learner, batch) == "vmap"
+    vmap, loop = (
+        estimate(learner, batch, how)[1]["net.body.layer.in_proj_weight"] for how in ("vmap", "loop")
+    )
+    torch.testing.assert_close(vmap, loop, rtol=1e-4, atol=1e-6)

@@ -23,7 +23,7 @@ from quickstudy.nets import native
 from quickstudy.tasks.task import Task
 
 Strategy = Literal["auto", "loop", "threads", "vmap"]
-SMALL = 1500.0
+SMALL = 40_000.0
 """Numbers an operation of one task makes on average, below which operations of many tasks are joined."""
 _chosen: WeakKeyDictionary[nn.Module, dict[object, Strategy]] = WeakKeyDictionary()
 

@@ -16,6 +16,7 @@ from quickstudy.errors import UserError
 from quickstudy.inner.choice import Strategy, choose
 from quickstudy.inner.memory import split
 from quickstudy.inner.threads import each_task
+from quickstudy.inner.twice import attention_by_math
 from quickstudy.nets import native
 from quickstudy.tasks.task import Task
 
@@ -59,7 +60,7 @@ def _vectorised(
         return function(module, batch.with_tensors(tensors))
 
     try:
-        with native.all_processors(module):
+        with native.all_processors(module), attention_by_math():  # the fused kernel is no map's
             # "different": dropout draws anew for each task
             return torch.func.vmap(call, randomness="different")(batch.tensors())
     except torch.OutOfMemoryError:

@@ -31,7 +31,7 @@ def twice_differentiable(mapped: bool) -> Iterator[None]:
 
 @contextmanager
 def attention_by_math() -> Iterator[None]:
-    """Without the fused attention kernels, which have one derivative only.
+    """Without the fused attention kernels, which have one derivative only, and no rule for a map.
 
     Torch's choice of kernels holds for all threads, so of several only the outermost block changes it.
     """
