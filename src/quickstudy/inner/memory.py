@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from quickstudy.tasks.task import Task
 
 GRAPHS = 2**30
-"""Bytes that the graphs of the tasks that are mapped at once may hold."""
+"""Bytes that the graphs of the tasks that are mapped at once may hold; on a GPU a quarter of its memory."""
 _held: WeakKeyDictionary[nn.Module, dict[object, int]] = WeakKeyDictionary()
 
 
@@ -59,7 +59,7 @@ def held_by_graphs(make: Callable[[], object], there: Iterable[Tensor] = ()) -> 
 
 
 def portions(learner: nn.Module, batch: Task) -> Iterator[Task]:
-    """The tasks of a batch in portions of nearly one size, whose graphs together hold no more than `GRAPHS`.
+    """The tasks of a batch in portions of nearly one size, whose graphs together fit a budget: `GRAPHS`.
 
     One task of each size is tried for that.
 
@@ -84,7 +84,8 @@ def portions(learner: nn.Module, batch: Task) -> Iterator[Task]:
                 known[key] = held_by_graphs(lambda: learner(task.with_tensors(tensors)), there)
             except RuntimeError:  # torch.func.grad lets nobody count; and what fails fails once more
                 known[key] = 0
-    yield from split(batch, max(1, GRAPHS // max(1, known[key])))
+    budget = torch.cuda.get_device_properties(x.device).total_memory // 4 if x.is_cuda else GRAPHS
+    yield from split(batch, max(1, budget // max(1, known[key])))
 
 
 def split(batch: Task, most: int) -> Iterator[Task]:
