@@ -100,10 +100,8 @@ def test_it_is_the_unrolled_meta_gradient(rule: str, steps: int, keep: int, mapp
     params = list(meta.parameters())
 
     def outer(method: Method) -> tuple[Tensor, ...]:
-        def one(x: Tensor, y: Tensor) -> Tensor:
-            return meta(x, y, make, method)
-
-        value = torch.func.vmap(one)(x, y).mean() if mapped else meta(x[0], y[0], make, method)
+        one = partial(meta, make=make, method=method)
+        value = torch.func.vmap(one)(x, y).mean() if mapped else one(x[0], y[0])
         return value, *torch.autograd.grad(value, params, materialize_grads=True)
 
     ours, theirs = outer(partial(flat, keep=keep)), outer(unrolled)
@@ -162,14 +160,7 @@ def test_any_module(make: Callable[[], nn.Module], mapped: bool) -> None:
             end = method(InnerProblem(params, loss, adam(0.05), 4)).params
             return F.cross_entropy(torch.func.functional_call(net, end, (x.flip(0),)), y)
 
-        if not mapped:
-            value = one(x[0], y[0])
-        else:
-
-            def inside(x: Tensor, y: Tensor) -> Tensor:
-                return one(x, y)
-
-            value = torch.func.vmap(inside)(x, y).sum()
+        value = torch.func.vmap(one)(x, y).sum() if mapped else one(x[0], y[0])
         return torch.autograd.grad(value, list(params.values()), materialize_grads=True)
 
     close(outer(flat), outer(unrolled))
@@ -204,10 +195,7 @@ def test_chance_is_replayed(mapped: bool) -> None:
 
             return method(InnerProblem({"w": w}, loss, sgd(0.3), 4)).params["w"].pow(3).sum()
 
-        def inside(x: Tensor) -> Tensor:
-            return one(x)
-
-        value = torch.func.vmap(inside, randomness="different")(x).sum() if mapped else one(x[0])
+        value = torch.func.vmap(one, randomness="different")(x).sum() if mapped else one(x[0])
         return value, *torch.autograd.grad(value, w), torch.rand(3)
 
     close(outer(partial(flat, keep=1)), outer(unrolled))

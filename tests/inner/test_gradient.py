@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from quickstudy.errors import UserError
 from quickstudy.inner.below import inside_map
 from quickstudy.inner.gradient import Params, gradient
 
@@ -84,3 +85,12 @@ def test_first_order_inside_a_map_keeps_no_graph() -> None:
     p = {k: v.detach().expand(4, 3).clone().requires_grad_() for k, v in start().items()}
     values, _ = torch.func.vmap(lambda q: gradient(cubic, q, create_graph=False))(p)
     assert values.grad_fn is None
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_loss_that_is_not_one_number_is_refused(mapped: bool) -> None:
+    def run(a: Tensor) -> Tensor:
+        return gradient(lambda p: p["a"] ** 2, {"a": a}, create_graph=True)[1]["a"]
+
+    with pytest.raises(UserError, match=r"a support loss is one number, not a tensor of shape \(3,\)"):
+        torch.func.vmap(run)(torch.ones(2, 3)) if mapped else run(torch.ones(3))

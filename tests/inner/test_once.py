@@ -73,11 +73,8 @@ def solved(method: Method, loss: Callable[[Params], Tensor], mapped: bool, w: Te
         problem = InnerProblem({"w": w}, lambda p, step: loss(p) + (x * p["w"]).sum(), sgd(0.1), 2)
         return method(problem).params["w"].sum()
 
-    def inside(x: Tensor) -> Tensor:
-        return one(x)
-
     x = torch.tensor([0.3, -0.2])
-    value = torch.func.vmap(inside)(x).sum() if mapped else one(x[0])
+    value = torch.func.vmap(one)(x).sum() if mapped else one(x[0])
     return torch.autograd.grad(value, w)[0]
 
 

@@ -51,16 +51,15 @@ def choose(
     several = torch.get_num_threads() > 1 and not on_gpu
     sizes = tuple(tuple(v.shape[1:]) for v in batch.tensors().values())
     joinable = not batch.padded and len(batch.support.x) > 1
-    state = (module.training, torch.is_grad_enabled(), several, on_gpu, native.serve(module))
+    served = native.serve(module)
+    state = (module.training, torch.is_grad_enabled(), several, on_gpu, served)
     key = (what, sizes if joinable else None, *state)
     known = _chosen.setdefault(module, {})
     if key not in known:
         singly: Strategy = "threads" if several and copied(module) else "loop"
         with torch.random.fork_rng([batch.support.x.device] if on_gpu else []):  # what is drawn is put back
             join = joinable and (
-                on_gpu
-                or native.serve(module)
-                or numbers_an_operation(lambda: attempt(first(batch, 1), "loop")) < SMALL
+                on_gpu or served or numbers_an_operation(lambda: attempt(first(batch, 1), "loop")) < SMALL
             )
             known[key] = "vmap" if join and possible(lambda: attempt(first(batch, 2), "vmap")) else singly
     return known[key]

@@ -17,10 +17,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from torch.autograd import forward_ad
 
 from quickstudy.data.cache import cache_root
 
+T = TypeVar("T")
 SOURCE = Path(__file__).with_name("conv_block.c")
 REALS = {torch.float32: "float", torch.float64: "double"}
 FLAGS = (
@@ -97,23 +99,22 @@ class Native:
 
 
 @contextmanager
-def kernels() -> Iterator[None]:
+def _set(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def kernels() -> AbstractContextManager[None]:
     """Within this block nets use these kernels where they can."""
-    token = _wanted.set(True)
-    try:
-        yield
-    finally:
-        _wanted.reset(token)
+    return _set(_wanted, True)
 
 
-@contextmanager
-def second_order() -> Iterator[None]:
+def second_order() -> AbstractContextManager[None]:
     """Within this block what is computed will be differentiated twice."""
-    token = _second_order.set(True)
-    try:
-        yield
-    finally:
-        _second_order.reset(token)
+    return _set(_second_order, True)
 
 
 def is_second_order() -> bool:
@@ -121,14 +122,9 @@ def is_second_order() -> bool:
     return _second_order.get()
 
 
-@contextmanager
-def allowing(native: bool) -> Iterator[None]:
+def allowing(native: bool) -> AbstractContextManager[None]:
     """Within this block only torch's kernels are used, unless `native`: as a run was begun, so it goes on."""
-    token = _allowed.set(native and _allowed.get())
-    try:
-        yield
-    finally:
-        _allowed.reset(token)
+    return _set(_allowed, native and _allowed.get())
 
 
 def native(*tensors: Tensor) -> Native | None:
@@ -180,13 +176,12 @@ def all_processors(module: nn.Module) -> Iterator[None]:
         yield
         return
     threads = torch.get_num_threads()
-    token = _threads.set(_threads.get() or threads)
     torch.set_num_threads(1)
     try:
-        yield
+        with _set(_threads, _threads.get() or threads):
+            yield
     finally:
         torch.set_num_threads(threads)
-        _threads.reset(token)
 
 
 @contextmanager

@@ -68,10 +68,8 @@ def train(
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
         config.problem(splits.test)  # a way or shot that the test classes do not allow is told now
         begun_with = None if saved is None else saved.get("kernels", "torch")  # the first did not note theirs
-        size = config.meta_batch or 1
-        with native.settled(
-            config.iterations * size, begun_with, say
-        ) as kernels:  # when all mistakes are told
+        size = config.iterations * (config.meta_batch or 1)
+        with native.settled(size, begun_with, say) as kernels:  # when all mistakes are told
             facts = facts_of(config, splits, learner, tasks, problem) | {"kernels": kernels}
             check_alike(facts, here.led(lambda: facts))
             for line in told(splits, tasks, problem, learner, facts):
