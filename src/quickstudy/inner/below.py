@@ -30,6 +30,10 @@ class Alone:
         """`[T, …]`, of a task's tensor; without copies where all tasks share it."""
         return value
 
+    def holds(self, value: Tensor) -> bool:
+        """Whether a task's tensor is its own, not one that all tasks share."""
+        return True
+
     def wrapped(self, value: Tensor) -> Tensor:
         """A task's tensor, of `[T, …]`."""
         return value
@@ -52,8 +56,11 @@ class Below(Alone):
             raise UserError("an inner loop runs in one map over tasks, in no other transform of torch.func")
         self.level, self.tasks = map_.level(), _functorch.CVmapInterpreterPtr(map_).batchSize()
 
+    def holds(self, value: Tensor) -> bool:
+        return _functorch.is_batchedtensor(value) and _functorch.maybe_get_level(value) == self.level
+
     def unwrapped(self, value: Tensor) -> Tensor:
-        if not _functorch.is_batchedtensor(value) or _functorch.maybe_get_level(value) != self.level:
+        if not self.holds(value):
             return value.expand(self.tasks, *value.shape)
         return _functorch.get_unwrapped(value).movedim(_functorch.maybe_get_bdim(value), 0)
 

@@ -3,7 +3,7 @@
 An operation costs some microseconds before it computes anything. Where a task's operations are small, all
 tasks share one such cost by vmap; where they are large, processors are best used by a task each. The native
 kernels do both: one operation for all tasks, a task for each processor. The rule measures sizes, not times,
-so the same run chooses the same on the same machine.
+so the same run chooses the same on the same machine. Compiling takes most of a minute: it is for long runs.
 """
 
 from __future__ import annotations
@@ -18,27 +18,35 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quickstudy.errors import UserError
+from quickstudy.inner.programs import available
 from quickstudy.inner.threads import replica
 from quickstudy.nets import native
 from quickstudy.tasks.task import Task
 
-Strategy = Literal["auto", "loop", "threads", "vmap"]
+Strategy = Literal["auto", "loop", "threads", "vmap", "compile"]
 SMALL = 40_000.0
 """Numbers an operation of one task makes on average, below which operations of many tasks are joined."""
+LONG = 2000
+"""Meta-steps from which on it pays to compile one."""
 _chosen: WeakKeyDictionary[nn.Module, dict[object, Strategy]] = WeakKeyDictionary()
 
 
 def choose(
-    attempt: Callable[[Task, Strategy], object], module: nn.Module, batch: Task, what: object = None
+    attempt: Callable[[Task, Strategy], object],
+    module: nn.Module,
+    batch: Task,
+    what: object = None,
+    meta_steps: int = 0,
 ) -> Strategy:
     """The strategy for these tasks: vmap on a GPU, for small operations and native kernels, else threads or
-    a loop.
+    a loop; and in a long run compiled, where it would be vmap without native kernels.
 
     Args:
         attempt: what is to be done with some tasks by some strategy. It is done once with one task, and once
             with two by vmap, for a net may do what vmap cannot.
         module: chosen for once, for tasks of one size, in training and in use.
         what: tells things to be done with the same module apart.
+        meta_steps: how many are to come.
 
     >>> from quickstudy.inner.mapping import map_tasks
     >>> from quickstudy.tasks.regression import Lines
@@ -53,7 +61,7 @@ def choose(
     joinable = not batch.padded and len(batch.support.x) > 1
     served = native.serve(module)
     state = (module.training, torch.is_grad_enabled(), several, on_gpu, served)
-    key = (what, sizes if joinable else None, *state)
+    key = (what, sizes if joinable else None, meta_steps < LONG, *state)
     known = _chosen.setdefault(module, {})
     if key not in known:
         singly: Strategy = "threads" if several and copied(module) else "loop"
@@ -61,7 +69,9 @@ def choose(
             join = joinable and (
                 on_gpu or served or numbers_an_operation(lambda: attempt(first(batch, 1), "loop")) < SMALL
             )
-            known[key] = "vmap" if join and possible(lambda: attempt(first(batch, 2), "vmap")) else singly
+            compiled = meta_steps >= LONG and not served and available(batch.support.x.device)
+            mapped: Strategy = "compile" if compiled else "vmap"
+            known[key] = mapped if join and possible(lambda: attempt(first(batch, 2), "vmap")) else singly
     return known[key]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from quickstudy.errors import UserError
 from quickstudy.inner.choice import Strategy, choose
+from quickstudy.inner.compiled import meta_step
 from quickstudy.inner.mapping import map_tasks, vectorisable
 from quickstudy.inner.memory import portions
 from quickstudy.inner.once import once_explained
@@ -75,7 +76,8 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tu
 
     found: Iterable[tuple[dict[str, Tensor], tuple[Tensor, ...]]]
     if vectorisable(batch, strategy):
-        found = map(together, portions(learner, batch))
+        compiled = meta_step(learner, batch, _flat) if strategy == "compile" else None
+        found = [compiled] if compiled else map(together, portions(learner, batch))
     else:
         found = each_task(alone, learner, batch, threads=None if strategy == "threads" else 1)
     parts, total = [], [torch.zeros_like(p) for p in params]

@@ -21,7 +21,7 @@ from quickstudy.inner.adjoint import Dims, attached
 from quickstudy.inner.below import inside_map
 from quickstudy.inner.leaves import Form, put_together, taken_apart
 from quickstudy.inner.memory import held_by_graphs
-from quickstudy.inner.problem import InnerProblem, Solution, take_step
+from quickstudy.inner.problem import InnerProblem, Solution, steps_apart, take_step
 from quickstudy.inner.unrolled import unrolled
 from quickstudy.inner.watching import watched, with_stand_ins
 
@@ -70,7 +70,7 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
     >>> torch.autograd.grad(end, start["w"])
     (tensor(0.1250),)
     """
-    if not torch.is_grad_enabled() or problem.steps <= (2 if keep is None else keep):
+    if not torch.is_grad_enabled() or problem.steps <= (2 if keep is None else keep) or steps_apart():
         return unrolled(problem)
     devices = {p.device for p in problem.params.values() if p.device.type == "cuda"}
     if keep is None:

@@ -74,5 +74,6 @@ def _vectorised(
 
 
 def vectorisable(batch: Task, strategy: Strategy) -> bool:
-    """Whether the tasks are mapped all at once: by vmap, and where they are of one size."""
-    return strategy == "vmap" and not batch.padded
+    """Whether the tasks are mapped all at once: by vmap, and where they are of one size. What is compiled is
+    mapped so too, and where nothing is trained it is just vmap's."""
+    return strategy in ("vmap", "compile") and not batch.padded

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +39,25 @@ class Solution:
     losses: tuple[Tensor, ...]
 
 
+TakeStep = Callable[["InnerProblem", Params, Any, int, bool], tuple[Tensor, Params, Any]]
+_instead: ContextVar[TakeStep | None] = ContextVar("how steps are taken", default=None)
+
+
+@contextmanager
+def taking_steps(by: TakeStep | None) -> Iterator[None]:
+    """Within this block steps are taken by another function; None for `take_step` itself."""
+    token = _instead.set(by)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
+
+
+def steps_apart() -> bool:
+    """Whether each step has a way back of its own, which keeps no graph of it."""
+    return _instead.get() is not None
+
+
 def take_step(
     problem: InnerProblem, params: Params, state: Any, step: int, create_graph: bool
 ) -> tuple[Tensor, Params, Any]:
@@ -45,6 +66,9 @@ def take_step(
     Args:
         create_graph: whether the gradient itself can be differentiated (second order).
     """
+    instead = _instead.get()
+    if instead is not None:
+        return instead(problem, params, state, step, create_graph)
     loss, grads = gradient(lambda p: problem.loss(p, step), params, create_graph)
     updates, state = problem.rule.update(grads, state, params)
     return loss.detach(), {k: p + updates[k] for k, p in params.items()}, state

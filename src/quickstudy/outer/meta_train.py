@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sized
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimi
 from quickstudy.outer.progress import NoProgress, Progress, display
 from quickstudy.outer.run_folder import RunFolder, kept_in, noted
 from quickstudy.outer.seeds import seeded
-from quickstudy.tasks.task import Task, TaskSource
+from quickstudy.outer.strategy import check_source, settled
+from quickstudy.tasks.task import TaskSource
 
 CHECKPOINT_SECONDS = 20.0
 """A checkpoint is written after every validation, and after this long without one."""
@@ -114,12 +116,15 @@ def meta_train(
     data = getattr(tasks, "data", None)
     if isinstance(run, (str, Path)) and isinstance(data, ClassDataset):
         options["fingerprint"] = data.fingerprint()
-    begun_with = noted(run, "kernels")
-    with (
-        native.settled(iterations * size, begun_with) as kernels,
-        kept_in(run if here.leads else None, options | {"kernels": begun_with or kernels}) as place,
-        interrupted_between() as interruption,
-    ):
+    begun_with, begun_by = noted(run, "kernels"), noted(run, "strategy")
+    if how == "auto":
+        how = begun_by or how
+    with ExitStack() as stack:
+        kernels = stack.enter_context(native.settled(iterations * size, begun_with))
+        asked, how = how, settled(learner, tasks, size, how, iterations)
+        options |= {"kernels": begun_with or kernels, "strategy": begun_by if asked == begun_by else how}
+        place = stack.enter_context(kept_in(run if here.leads else None, options))
+        interruption = stack.enter_context(interrupted_between())
         state = State(learner, opt, rate, place)
         state.go_on()
         history = state.history
@@ -220,17 +225,6 @@ def at_least(least: int, **numbers: float | None) -> None:
 def named(how: object) -> str:
     """What an optimiser or schedule is called: its name, or that of the function that makes it."""
     return how if isinstance(how, str) else getattr(how, "__qualname__", type(how).__name__)
-
-
-def check_source(learner: Learner, batch: Task) -> None:
-    """Refuse tasks to a learner that is trained on ordinary batches, and batches to one that is not."""
-    batches = batch.support.x.shape[1] == 0
-    if batches and learner.trains_on == "tasks":
-        raise TaskError(f"{type(learner).__name__} learns from tasks, but these have no support set")
-    if not batches and learner.trains_on == "batches":
-        raise TaskError(
-            f"{type(learner).__name__} is pretrained on ordinary batches: give it SupervisedBatches(data)"
-        )
 
 
 def validate(learner: Learner, source: TaskSource, n_tasks: int, strategy: Strategy) -> dict[str, float]:

@@ -9,24 +9,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from quickstudy.data import Splits, polarity
 from quickstudy.errors import RunError, UserError, in_brief
-from quickstudy.inner.choice import Strategy, choose
-from quickstudy.inner.estimate import estimate
 from quickstudy.learners import Learner
-from quickstudy.learners.base import explained
 from quickstudy.nets import native
 from quickstudy.outer.checkpoint import BEST, History
 from quickstudy.outer.config import TrainConfig, check_folder
-from quickstudy.outer.device import find_device, suited
+from quickstudy.outer.device import find_device
 from quickstudy.outer.distributed import world
-from quickstudy.outer.meta_train import check_source, meta_train
+from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Progress
 from quickstudy.outer.provenance import peak_memory_mb
 from quickstudy.outer.run_folder import RunFolder
+from quickstudy.outer.strategy import settled
 from quickstudy.tasks import ClassTasks, TaskSource
 
 SUMMARY = "summary.json"
@@ -70,7 +67,7 @@ def train(
         begun_with = None if saved is None else saved.get("kernels", "torch")  # the first did not note theirs
         size = config.iterations * (config.meta_batch or 1)
         with native.settled(size, begun_with, say) as kernels:  # when all mistakes are told
-            facts = facts_of(config, splits, learner, tasks, problem) | {"kernels": kernels}
+            facts = facts_of(config, splits, learner, tasks, problem, say) | {"kernels": kernels}
             check_alike(facts, here.led(lambda: facts))
             for line in told(splits, tasks, problem, learner, facts):
                 say(line)
@@ -150,31 +147,21 @@ def replayed(config: TrainConfig, run: RunFolder, saved: dict[str, Any]) -> Trai
     return replace(config, threads=saved.get("threads"), strategy=saved.get("strategy"), device=device)
 
 
-def chosen(learner: Learner, tasks: TaskSource, size: int, strategy: Strategy) -> Strategy:
-    """The strategy that "auto" comes to for these tasks; any other as it is."""
-    if strategy != "auto" or learner.trains_on == "nothing":
-        return strategy
-    batch = tasks.batch(np.arange(size))
-    check_source(learner, batch)
-    batch, before = suited(batch, learner), learner.training
-    learner.train()
-    try:
-        batch = learner.prepare(batch, torch.Generator().manual_seed(0))
-        with explained(batch.query.x.shape[2:]):
-            return choose(lambda part, how: estimate(learner, part, how), learner, batch)
-    finally:
-        learner.train(before)
-
-
 def facts_of(
-    config: TrainConfig, splits: Splits, learner: Learner, tasks: TaskSource, problem: ClassTasks
+    config: TrainConfig,
+    splits: Splits,
+    learner: Learner,
+    tasks: TaskSource,
+    problem: ClassTasks,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """What a run notes beside its options: what they came to on this data and this machine."""
     shape = splits.train.image_shape
+    strategy = config.strategy or learner.outer.strategy
     return {
         "threads": torch.get_num_threads(),
         "device": find_device(config.device).type,
-        "strategy": chosen(learner, tasks, config.meta_batch or 1, config.strategy or learner.outer.strategy),
+        "strategy": settled(learner, tasks, config.meta_batch or 1, strategy, config.iterations, say),
         "pictures": {
             "shape": list(shape),
             "polarity": polarity(splits.train.x[:2000]) if len(shape) == 3 else None,
