@@ -143,8 +143,8 @@ def test_a_learner_whose_inner_loop_carries_moments(strategy: Strategy, make: Ma
     """Whoever does not say that moments are not kept gets them with gradients, in second order too."""
 
     class Careless(type(make("maml"))):
-        def support_moments(self, *, kept: bool = True) -> Any:
-            return super().support_moments()
+        def support_moments(self, *, kept: bool = True, step: int | None = None) -> Any:
+            return super().support_moments(step=step)
 
     learner = make("maml", steps=2)
     learner.__class__ = Careless
