@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from quickstudy.inner import estimate, map_tasks
+from quickstudy.inner import estimate, flat, map_tasks
 from quickstudy.inner.choice import Strategy
 from quickstudy.learners import Learner
 from quickstudy.nets import native
@@ -79,6 +80,19 @@ def test_all_kernels_and_strategies_agree(
     assert used
 
 
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_flat_memory_sees_what_they_use(strategy: Strategy, make: Make, batch: Task, used: list[str]) -> None:
+    """Scales and shifts that the inner loop leaves go into a kernel as they are."""
+    learner = make("maml", steps=3, inner_params="filters")
+    with native.allowing(False):
+        _, wanted = estimate(learner, batch, "loop")
+    learner.gradient = partial(flat, keep=0)
+    for k, g in estimate(learner, batch, strategy)[1].items():
+        torch.testing.assert_close(g, wanted[k], rtol=1e-9, atol=1e-9)
+    assert wanted["net.body.0.norm.weight"].abs().sum() > 0
+    assert bool(used) == (strategy == "vmap")
+
+
 def test_tasks_share_what_they_do_not_have_for_themselves(batch: Task) -> None:
     """Whatever has a dimension over tasks, and wherever, it is as task by task; differentiated twice."""
     kernels = native._loaded(torch.float64)
@@ -129,8 +143,8 @@ def test_a_learner_whose_inner_loop_carries_moments(strategy: Strategy, make: Ma
     """Whoever does not say that moments are not kept gets them with gradients, in second order too."""
 
     class Careless(type(make("maml"))):
-        def support_moments(self, *, kept: bool = True) -> Any:
-            return super().support_moments()
+        def support_moments(self, *, kept: bool = True, step: int | None = None) -> Any:
+            return super().support_moments(step=step)
 
     learner = make("maml", steps=2)
     learner.__class__ = Careless

@@ -255,13 +255,14 @@ class Learner(nn.Module, ABC):
             return tensors
         return {k: v.detach().clone() for k, v in tensors.items()}
 
-    def support_moments(self, *, kept: bool = True) -> Moments:
-        """The statistics for a call on the support set; `kept` where queries may be normalised by them."""
+    def support_moments(self, *, kept: bool = True, step: int | None = None) -> Moments:
+        """The statistics for a call on the support set; `kept` where queries may be normalised by them, in an
+        inner step where there is one."""
         running = self.statistics == "running" and not self.training
         if running:
-            return Moments("running")
+            return Moments("running", step=step)
         carry = kept and self.statistics == "support" and torch.is_grad_enabled()
-        return Moments("batch", fused=not carry)
+        return Moments("batch", fused=not carry, step=step)
 
     def query_moments(self, support: Moments) -> Moments:
         """The statistics for a call on queries, after the call on the support set."""

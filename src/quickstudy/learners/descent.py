@@ -17,7 +17,8 @@ from quickstudy.inner.rules import Params, Rule, sgd
 from quickstudy.inner.solve import METHODS, Method, MethodName, solve
 from quickstudy.learners.base import Learner, at_least_zero, call, task_loss, width
 from quickstudy.learners.predictor import Predictor
-from quickstudy.nets.norm import BatchNorm, Moments
+from quickstudy.nets.norm import BatchNorm, Moments, Pair
+from quickstudy.nets.per_step import PerStep
 from quickstudy.tasks.task import Support
 
 Which = str | Callable[[str], bool]
@@ -78,23 +79,28 @@ class DescentLearner(Learner):
         params = {k: v for k, v in start.items() if k in inner}
         fixed = {k: v for k, v in start.items() if k not in inner}
         moments = self.support_moments()
+        seen: dict[BatchNorm, list[Pair]] = {}  # by each layer when the loop last used it
         head_only = all(k.startswith("head.") for k in params)
-        features = self.embed(fixed, support.x, moments) if head_only else None
+        once = head_only and not any(isinstance(m, PerStep) for m in self.embedding.modules())
+        features = self.embed(fixed, support.x, moments) if once else None
 
         def loss(params: Params, step: int) -> Tensor:
             weights = {**fixed, **params}
             z = features
             if z is None:
-                z = self.embed(weights, support.x, self.support_moments(kept=False))
+                here = self.support_moments(kept=False, step=step)
+                z = self.embed(weights, support.x, here)
+                seen.update(here.seen)
             return task_loss(headed(weights, z), support.y)
 
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
         solution = solve(InnerProblem(params, loss, self.rule(), steps), self.gradient or self.method)
         weights = {**fixed, **solution.params}
-        if not head_only and self.norms() and (self.statistics == "support" or self.training):
+        if not once and self.norms() and (self.statistics == "support" or self.training):
             # Only where queries are normalised by these moments is a graph of them of use.
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.statistics == "support"):
                 self.embed(weights, support.x, moments)
+            moments.seen = {**seen, **moments.seen}
         return weights, solution, moments
 
     def learn(self, support: Support) -> Predictor:

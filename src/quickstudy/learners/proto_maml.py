@@ -55,6 +55,6 @@ class ProtoMAML(DescentLearner):
 
     def start(self, support: Support) -> Params:
         weights = {f"body.{k}": v for k, v in self.weights(self.body).items()}
-        z = self.embed(weights, support.x, self.support_moments(kept=False))
+        z = self.embed(weights, support.x, self.support_moments(kept=False, step=0))
         c = prototypes(z, support.y, support.ways)
         return {**weights, "head.weight": 2 * c, "head.bias": -c.square().sum(-1)}

@@ -23,6 +23,7 @@ from quickstudy.inner.rules import Params, Rule, adam
 from quickstudy.inner.truncated import first_order
 from quickstudy.learners.base import Outer, at_least_zero, task_loss
 from quickstudy.learners.descent import HeadLearner, headed
+from quickstudy.nets.norm import Moments
 from quickstudy.tasks.task import Task
 
 
@@ -92,7 +93,7 @@ class Reptile(HeadLearner):
         start, inner = self.start(task.support), self.inner_names()
         params = {k: v for k, v in start.items() if k in inner}
         fixed = {k: v for k, v in start.items() if k not in inner}
-        noted = [self.support_moments(kept=False) for _ in rows]
+        noted = [self.support_moments(kept=False, step=step) for step in range(len(rows))]
 
         def loss(params: Params, step: int) -> Tensor:
             weights = {**fixed, **params}
@@ -101,7 +102,8 @@ class Reptile(HeadLearner):
 
         end = first_order(InnerProblem(params, loss, self.rule(), self.steps))
         distance = torch.stack([(params[k] - end.params[k].detach()).square().sum() for k in params]).sum()
-        return Outcome(0.5 * distance, {"loss": end.losses[-1]}, self.stats(noted[-1]))
+        seen = Moments(seen={layer: pairs for each in noted for layer, pairs in each.seen.items()})
+        return Outcome(0.5 * distance, {"loss": end.losses[-1]}, self.stats(seen))
 
     def candidates(self) -> list[dict[str, Any]]:
         return [{"test_steps": n, "inner_lr": lr * self.inner_lr} for lr in (1, 3) for n in (10, 50, 100)]

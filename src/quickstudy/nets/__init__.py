@@ -5,16 +5,19 @@ from quickstudy.nets.conv import ConvBlock, conv4
 from quickstudy.nets.convert import convert_batch_norm
 from quickstudy.nets.mlp import mlp
 from quickstudy.nets.norm import BatchNorm, Moments, normalised_by
+from quickstudy.nets.per_step import PerStep, per_step
 from quickstudy.nets.resnet import resnet
 
 __all__ = [
     "BatchNorm",
     "ConvBlock",
     "Moments",
+    "PerStep",
     "conv4",
     "convert_batch_norm",
     "lora",
     "mlp",
     "normalised_by",
+    "per_step",
     "resnet",
 ]

@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from quickstudy.nets.fused import Block
 from quickstudy.nets.native import Native, is_second_order, native
 from quickstudy.nets.norm import BatchNorm
+from quickstudy.nets.per_step import PerStep
 
 
-def conv_norm_pool(x: Tensor, conv: nn.Conv2d, norm: BatchNorm) -> Tensor:
+def conv_norm_pool(x: Tensor, conv: nn.Conv2d, norm: BatchNorm | PerStep) -> Tensor:
     """What a block makes of pictures: `[B, C, H, W]` → `[B, D, H/2, W/2]`.
 
     >>> import torch
     >>> conv_norm_pool(torch.rand(5, 1, 9, 8), nn.Conv2d(1, 3, 3, padding=1), BatchNorm(3)).shape
     torch.Size([5, 3, 4, 4])
     """
+    norm = norm.current if isinstance(norm, PerStep) else norm
     bias = norm.bias.new_zeros(()) if conv.bias is None else conv.bias
     fits = x.ndim == 4 and len(x) > 0 and min(x.shape[2:]) > 1 and x.shape[1] == conv.in_channels
     kernels = native(x, conv.weight, bias, norm.weight, norm.bias) if fits else None
@@ -62,7 +64,7 @@ class Blocks(nn.Sequential):
         return input
 
 
-def parts(layers: list[Any]) -> Iterator[nn.Module | tuple[nn.Conv2d, BatchNorm]]:
+def parts(layers: list[Any]) -> Iterator[nn.Module | tuple[nn.Conv2d, BatchNorm | PerStep]]:
     """The layers in order; of those that are a block the convolution and the normalisation alone.
 
     >>> layers = [nn.Conv2d(1, 3, 3, padding=1), BatchNorm(3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
@@ -80,7 +82,7 @@ def parts(layers: list[Any]) -> Iterator[nn.Module | tuple[nn.Conv2d, BatchNorm]
 
 
 def _is_block(layers: list[Any]) -> bool:
-    if [type(layer) for layer in layers] != [nn.Conv2d, BatchNorm, nn.ReLU, nn.MaxPool2d]:
+    if [_kind(layer) for layer in layers] != [nn.Conv2d, BatchNorm, nn.ReLU, nn.MaxPool2d]:
         return False
     conv, _, _, pool = layers
     return (
@@ -93,15 +95,20 @@ def _is_block(layers: list[Any]) -> bool:
     )
 
 
+def _kind(layer: nn.Module) -> type[nn.Module]:
+    return type(layer.current if type(layer) is PerStep else layer)
+
+
 def _pair(size: int | Sequence[int]) -> tuple[int, ...]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def watched(layer: nn.Module) -> bool:
-    """Whether calling a layer does more than its class says: a hook, or a `forward` of its own.
+    """Whether calling a layer, or one in it, does more than its class says: a hook, a `forward` of its own.
 
     >>> watched(nn.ReLU())
     False
     """
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "forward" in vars(layer) or any(getattr(layer, kind) for kind in kinds)
+    own = "forward" in vars(layer) or any(getattr(layer, kind) for kind in kinds)
+    return own or any(watched(inside) for inside in layer._modules.values() if inside is not None)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quickstudy.errors import UserError
 from quickstudy.nets.block import conv_norm_pool, watched
 from quickstudy.nets.norm import BatchNorm, make_norm
+from quickstudy.nets.per_step import PerStep
 
 
 class ConvBlock(nn.Module):
@@ -23,8 +24,9 @@ class ConvBlock(nn.Module):
         self.native = isinstance(self.norm, BatchNorm)
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.norm, BatchNorm) and not (watched(self.conv) or watched(self.norm)):
-            return conv_norm_pool(x, self.conv, self.norm)
+        norm = self.norm
+        if isinstance(norm, (BatchNorm, PerStep)) and not (watched(self.conv) or watched(norm)):
+            return conv_norm_pool(x, self.conv, norm)
         return F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from quickstudy.errors import UserError
 from quickstudy.nets.block import Blocks, parts
 from quickstudy.nets.norm import BatchNorm
+from quickstudy.nets.replace import replaced
 
 
 def convert_batch_norm(net: nn.Module) -> nn.Module:
@@ -22,27 +23,18 @@ def convert_batch_norm(net: nn.Module) -> nn.Module:
     >>> convert_batch_norm(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))[1]
     BatchNorm()
     """
-    converted: dict[nn.Module, nn.Module] = {}
-
-    def convert(module: nn.Module) -> nn.Module:
-        if module not in converted:
-            converted[module] = module
-            if isinstance(module, nn.modules.lazy.LazyModuleMixin):
-                raise UserError("call the net once before: a lazy layer does not know its channels yet")
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                converted[module] = _converted(module)
-            # Not `named_children`, which leaves out a second name of the same layer.
-            for name, child in module._modules.items():
-                if child is not None:
-                    module._modules[name] = convert(child)
-            if type(module) is nn.Sequential and any(isinstance(p, tuple) for p in parts([*module])):
-                module.__class__ = Blocks  # it stays itself, with its hooks and names
-        return converted[module]
-
-    return convert(net)
+    net = replaced(net, _converted)
+    for module in net.modules():
+        if type(module) is nn.Sequential and any(isinstance(p, tuple) for p in parts([*module])):
+            module.__class__ = Blocks  # it stays itself, with its hooks and names
+    return net
 
 
-def _converted(theirs: nn.modules.batchnorm._BatchNorm) -> BatchNorm:
+def _converted(theirs: nn.Module) -> nn.Module:
+    if isinstance(theirs, nn.modules.lazy.LazyModuleMixin):
+        raise UserError("call the net once before: a lazy layer does not know its channels yet")
+    if not isinstance(theirs, nn.modules.batchnorm._BatchNorm):
+        return theirs
     ours = BatchNorm(theirs.num_features, theirs.eps)
     floats = (v for v in (*theirs.parameters(), *theirs.buffers()) if v.is_floating_point())
     ours.to(next(floats, ours.mean))

@@ -12,12 +12,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from quickstudy.nets.native import Dims, Native
 
 
 class Kernel(torch.autograd.Function):
     """An operation of one task that `torch.func.vmap` makes one of many tasks."""
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        if has_torch_function(
+            args
+        ):  # an inner loop in flat memory has to see what is used, as of torch's own
+            return handle_torch_function(cls.apply, args, *args)
+        return super().apply(*args)
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:

@@ -12,6 +12,7 @@ running     averages over the meta-training tasks                  no
 
 A layer never changes itself: it notes the moments it saw in the `Moments` of the call. Called outside
 `normalised_by` it does as torch's: the batch's statistics in training mode, the running averages in `eval()`.
+A call also says in which inner step it is, for nets with a layer for each step (`per_step.py`).
 """
 
 from __future__ import annotations
@@ -45,16 +46,20 @@ class Moments:
         seen: what was noted, by layer: one pair for each time the call used it, in order.
         fused: use torch's fused kernel, several times faster; what it notes carries no gradient.
         noting: whether to note anything; not for queries, of which there may be any number.
+        step: the inner step in which the net is called; None where it is called in none, as for queries.
     """
 
     source: Literal["batch", "given", "running"] = "batch"
     seen: dict[BatchNorm, list[Pair]] = field(default_factory=dict)
     fused: bool = False
     noting: bool = True
+    step: int | None = None
 
     def note(self, layer: BatchNorm, mean: Tensor, var: Tensor) -> None:
         """Keep what a layer saw."""
         if self.noting:
+            if self.fused:
+                mean, var = mean.detach(), var.detach()
             self.seen.setdefault(layer, []).append((mean, var))
 
 
@@ -92,6 +97,17 @@ def normalised_by(moments: Moments) -> Iterator[Moments]:
         yield moments
     finally:
         _active.reset(token)
+
+
+def inner_step() -> int | None:
+    """The inner step in which a net is called; None in none.
+
+    >>> with normalised_by(Moments(step=2)):
+    ...     inner_step()
+    2
+    """
+    block = _active.get()
+    return block.moments.step if block else None
 
 
 class BatchNorm(nn.Module):
