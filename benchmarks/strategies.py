@@ -1,8 +1,10 @@
 """What `--strategy auto` chooses, and what it loses to the best: a meta-step by each strategy.
 
-    python benchmarks/strategies.py [--threads 2] [--rounds 5] [--out results/strategies.json]
+    python benchmarks/strategies.py [--threads 2] [--rounds 5] [--compile] [--out results/strategies.json]
 
-Shapes on which the rule of `inner/choice.py` was not tuned; in one process, round by round, medians.
+Shapes on which the rule of `inner/choice.py` was not tuned; in one process, round by round, medians. With
+--compile, which takes minutes, the compiled meta-step is among them, its first (compilation) apart; auto is
+then that of a long run.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from torch import nn
 from quickstudy.errors import UserError
 from quickstudy.inner import estimate
 from quickstudy.inner.allocator import keep_freed_memory
-from quickstudy.inner.choice import Strategy, choose
+from quickstudy.inner.choice import LONG, Strategy, choose
 from quickstudy.learners import MAML, Learner, ProtoNet, Reptile
 from quickstudy.nets import conv4, mlp, native, resnet
 from quickstudy.outer.provenance import commit, environment
@@ -89,13 +91,13 @@ CASES: dict[str, Callable[[], tuple[Learner, Task]]] = {
 }
 
 
-def compare(learner: Learner, batch: Task, rounds: int) -> dict[str, object]:
-    """Median seconds by strategy, and what auto chooses."""
+def compare(learner: Learner, batch: Task, rounds: int, strategies: Sequence[Strategy]) -> dict[str, object]:
+    """Median seconds by strategy, and what auto chooses, in a long run if one may compile."""
     learner.train()
     batch = learner.prepare(batch, torch.Generator().manual_seed(0))
     seconds: dict[str, list[float]] = {}
     for _ in range(rounds + 1):  # the first is a rehearsal
-        for strategy in STRATEGIES:
+        for strategy in strategies:
             began = time.perf_counter()
             try:
                 estimate(learner, batch, strategy)
@@ -103,8 +105,10 @@ def compare(learner: Learner, batch: Task, rounds: int) -> dict[str, object]:
                 continue
             seconds.setdefault(strategy, []).append(time.perf_counter() - began)
     medians = {k: statistics.median(v[1:]) for k, v in seconds.items()}
-    auto = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch)
-    return {"seconds": medians, "auto": auto, "loses": medians[auto] / min(medians.values()) - 1}
+    long = LONG if "compile" in strategies else 0
+    auto = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch, meta_steps=long)
+    found = {"seconds": medians, "auto": auto, "loses": medians[auto] / min(medians.values()) - 1}
+    return found | ({"compiling": seconds["compile"][0]} if "compile" in medians else {})
 
 
 def main() -> None:
@@ -113,6 +117,8 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="the compiled meta-step too")
+    parser.add_argument("--cases", default="", help="only those in whose names this is")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent.parent / "results" / "strategies.json"
     )
@@ -120,12 +126,15 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(given.threads)
     native.build(print)
-    table = Table("case", *STRATEGIES, "auto", "loses", title="seconds a meta-step, medians")
+    strategies: tuple[Strategy, ...] = (*STRATEGIES, "compile") if given.compile else STRATEGIES
+    table = Table("case", *strategies, "auto", "loses", title="seconds a meta-step, medians")
     cases = {}
     for name, make in CASES.items():
+        if given.cases not in name:
+            continue
         torch.manual_seed(0)
-        cases[name] = found = compare(*make(), given.rounds)
-        times = (f"{found['seconds'][s]:.3f}" if s in found["seconds"] else "cannot" for s in STRATEGIES)
+        cases[name] = found = compare(*make(), given.rounds, strategies)
+        times = (f"{found['seconds'][s]:.3f}" if s in found["seconds"] else "cannot" for s in strategies)
         table.add_row(name, *times, found["auto"], f"{found['loses']:.0%}")
         Console().print(name, found)
     kept = {
