@@ -47,6 +47,7 @@ import quickstudy as qs
 from quickstudy.data.cache import find
 from quickstudy.data.quickdraw import categories
 from quickstudy.data.strokes import read_strokes
+from quickstudy.evaluation.evaluate import progress_bar
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
 from quickstudy.outer.measure import Measurement, measure
@@ -91,7 +92,8 @@ def warped(strokes: Sequence[ndarray], rng: np.random.Generator) -> list[ndarray
 def drawings(each: int = 20, warps: int = 0) -> qs.ClassDataset:
     """The first drawings of each category, and warped copies of each: `[M, 1, points, 5]`."""
     rng = np.random.default_rng(0)
-    x, y = [], []
+    x: list[ndarray] = []
+    y: list[str] = []
     for name in categories():
         path = find([f"quickdraw/simplified/{name}.ndjson"])
         if path is None:
@@ -171,13 +173,21 @@ def main(pretraining: int, iterations: int, rank: int, tasks: int, seed: int, ou
     for shot in (1, 5):
         print(f"5-way {shot}-shot, {tasks} tasks of classes never seen")
         source = qs.tasks(test, way=5, shot=shot, query=10, seed=2)
-        measured = {name: measure(each, source, tasks).values["accuracy"] for name, each in rows.items()}
+        measured = {}
+        with progress_bar(True) as bar:
+            shown = bar.add_task("measuring", total=len(rows), note="")
+            for name, each in rows.items():
+                measured[name] = measure(each, source, tasks).values["accuracy"]
+                bar.update(shown, advance=1)
         for name, accuracy in measured.items():
-            ahead = measured[[*rows][-1]] - accuracy
-            row = {"shot": shot, "learner": name, **interval(accuracy), "adapters_ahead": interval(ahead)}
-            results.append(row)
-            gap = "   adapters {accuracy:+.1%} ± {ci95:.1%}".format(**row["adapters_ahead"])
-            print(f"{name:>45}  {row['accuracy']:.1%} ± {row['ci95']:.1%}" + (gap if ahead.any() else ""))
+            own, ahead = interval(accuracy), interval(measured[[*rows][-1]] - accuracy)
+            results.append({"shot": shot, "learner": name, **own, "adapters_ahead": ahead})
+            gap = (
+                "   adapters {accuracy:+.1%} ± {ci95:.1%}".format(**ahead)
+                if rows[name] is not learner
+                else ""
+            )
+            print(f"{name:>45}  {own['accuracy']:.1%} ± {own['ci95']:.1%}{gap}")
     if out is not None:
         seconds = round(time.process_time() - begun, 1)
         said = {"command": f"QUICKSTUDY_DATA=DIR python examples/lora_strokes.py --out {out}", "seed": seed}
