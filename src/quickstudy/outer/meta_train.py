@@ -16,6 +16,7 @@ from quickstudy.errors import NonFiniteError, ProcessError, TaskError, UserError
 from quickstudy.inner.choice import Strategy
 from quickstudy.inner.estimate import estimate
 from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.precision import Precision, computing_in
 from quickstudy.inner.rules import Params
 from quickstudy.learners.base import Learner, explained
 from quickstudy.nets import native
@@ -45,6 +46,7 @@ def meta_train(
     outer_lr: float | None = None,
     schedule: str | MakeSchedule | None = None,
     clip: float | None = None,
+    precision: Precision = "float32",
     strategy: Strategy | None = None,
     validate_every: int | None = None,
     validation_tasks: int = 200,
@@ -68,6 +70,8 @@ def meta_train(
             optimizer and schedule may be functions that make one of torch's, but not LBFGS, which needs the
             loss several times a step, nor ReduceLROnPlateau, which is no function of the step.
         clip: largest norm of the meta-gradient; None does not clip.
+        precision: in which nets compute, in validation too: "float32", which is that of the weights, or
+            "bf16", by torch's autocast. Weights and gradients keep theirs.
         patience: stop after this many validations without a better one.
         seed: of the chance a learner draws in `prepare`, and its net in dropout.
         run: where to keep checkpoints, a folder; if it holds one, training goes on from it, bit for bit. Of a
@@ -76,7 +80,7 @@ def meta_train(
         log: called with each record.
 
     Raises:
-        UserError: a number that is too small, or a net that fails on these examples.
+        UserError: a number that is too small, an unknown precision, or a net that fails on these examples.
         TaskError: the learner is trained on ordinary batches and these are tasks, or the other way round.
         NonFiniteError: the outer loss or the meta-gradient is not a number; it names the meta-step, and the
             state before it is kept.
@@ -108,6 +112,7 @@ def meta_train(
         "schedule": named(schedule or outer.schedule),
         "meta_batch": size,
         "clip": clip,
+        "precision": precision,
         "seed": seed,
         "tasks": tasks.describe(),
     }
@@ -116,6 +121,7 @@ def meta_train(
         options["fingerprint"] = data.fingerprint()
     begun_with = noted(run, "kernels")
     with (
+        computing_in(precision),
         native.settled(iterations * size, begun_with) as kernels,
         kept_in(run if here.leads else None, options | {"kernels": begun_with or kernels}) as place,
         interrupted_between() as interruption,

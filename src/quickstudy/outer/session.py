@@ -16,6 +16,7 @@ from quickstudy.data import Splits, polarity
 from quickstudy.errors import RunError, UserError, in_brief
 from quickstudy.inner.choice import Strategy, choose
 from quickstudy.inner.estimate import estimate
+from quickstudy.inner.precision import computing_in, precision_now
 from quickstudy.learners import Learner
 from quickstudy.learners.base import explained
 from quickstudy.nets import native
@@ -62,7 +63,7 @@ def train(
         return History(**done)
     if saved is not None:
         config = replayed(config, run, saved)
-    with threads(config.threads):
+    with threads(config.threads), computing_in(config.precision):
         splits = config.splits()
         learner = config.make_learner(splits.train.image_shape, len(splits.train))
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
@@ -124,7 +125,8 @@ def told(
     return [
         f"{train.name}: {counts} meta-train/validation/test classes, examples {shape}{note}",
         f"{how}{normalised}",
-        f"tasks by strategy {facts['strategy']}; threads: {facts['threads']}; kernels: {facts['kernels']}",
+        f"tasks by strategy {facts['strategy']}; threads: {facts['threads']}; kernels: {facts['kernels']}"
+        + (f"; the net computes in {precision_now()}" if precision_now() != "float32" else ""),
         f"validation on {problem.way}-way {problem.shot}-shot tasks, queries a class: {problem.query}",
     ]
 
