@@ -4,8 +4,8 @@
                                                        [--out results/precision.json]
 
 5-way 1-shot, the same seeds, weights and tasks; float32 by torch's kernels too. Each run is measured in
-float32, as `quickstudy evaluate` does, and in bf16. The difference is that of the same tasks, so its interval is
-narrower than those of the accuracies; it holds the chance of one training run each, which the seeds show.
+float32, as `quickstudy evaluate` does, and in bf16. The difference is that of the same tasks, so its interval
+is narrower than those of the accuracies; the chance of a training run comes on top, which the seeds show.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def compare(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
     for seed in given.seeds:
         runs = {}
         for precision in PRECISIONS:
-            config = TrainConfig(data="omniglot", learner=name, channels=given.channels, seed=seed,
-                                 iterations=given.iterations, precision=precision, **LEARNERS[name])  # fmt: skip
+            options = {"channels": given.channels, "iterations": given.iterations, **LEARNERS[name]}
+            config = TrainConfig(data="omniglot", learner=name, seed=seed, precision=precision, **options)
             runs[precision] = trained(config, config.splits(), given.tasks)
         rows.append(
             {
