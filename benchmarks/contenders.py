@@ -1,10 +1,11 @@
 """One contender of `meta_step.py` in a process of its own: meta-steps on request, timed.
 
-    python contenders.py NAME NET MODE THREADS SETTING.npz
+    python contenders.py NAME NET MODE DEVICE THREADS SETTING.npz
 
-`meta_step.py` starts it, with the number of threads in its environment. NAME is quickstudy, plain, higher,
-torchopt or jax; NET is standard or ours; MODE is second (order), first or evaluate. Each line read from
-standard input is answered by one timed meta-step in JSON; the line `check FILE` by keeping what it computed.
+`meta_step.py` starts it, with the number of threads in its environment. NAME is quickstudy, bf16 (the same by
+autocast), plain, higher, torchopt or jax; NET is standard or ours; MODE is second (order), first or evaluate;
+DEVICE is cpu or cuda. Each line read from standard input is answered by one timed meta-step in JSON; the line
+`check FILE` by keeping what it computed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-NAME, NET, MODE, THREADS, SETTING = sys.argv[1:]
+NAME, NET, MODE, DEVICE, THREADS, SETTING = sys.argv[1:]
 LR, STEPS = 0.01, 5
 given = np.load(SETTING)
 weights = [given[f"w{i}"] for i in range(sum(k.startswith("w") for k in given.files))]
@@ -49,7 +50,7 @@ def torch_net() -> Any:
     net = nn.Sequential(standard_net() if NET == "standard" else our_net(), nn.Linear(channels, way))
     load(net)
     torch.set_num_threads(int(THREADS))
-    return net
+    return net.to(DEVICE)
 
 
 def load(net: Any) -> None:
@@ -63,7 +64,7 @@ def load(net: Any) -> None:
 def tensors() -> list[Any]:
     import torch
 
-    return [torch.from_numpy(v) for v in (xs, ys, xq, yq)]
+    return [torch.from_numpy(v).to(DEVICE) for v in (xs, ys, xq, yq)]
 
 
 def answer(net: Any, outputs: list[Any]) -> list[Any]:
@@ -237,6 +238,7 @@ def quickstudy() -> Step:
     body.features, body.norm = channels, "batch"
     learner = (FOMAML if MODE == "first" else MAML)(body, way=way, inner_lr=LR, steps=STEPS)
     load(learner.net)
+    learner.to(DEVICE)
     native.build()
     sx, sy, qx, qy = tensors()
     batch = Task(Support(sx, sy, way), Query(qx, qy))
@@ -250,14 +252,37 @@ def quickstudy() -> Step:
     return step
 
 
+def bf16() -> Step:
+    """This library, its net in bf16."""
+    from quickstudy.inner import computing_in
+
+    step = quickstudy()
+
+    def lowered() -> list[Any]:
+        with computing_in("bf16"):
+            return step()
+
+    return lowered
+
+
+def done() -> None:
+    """Wait for the GPU; JAX's step does so itself."""
+    if DEVICE == "cuda" and NAME != "jax":
+        import torch
+
+        torch.cuda.synchronize()
+
+
 def main() -> None:
     step = globals()[NAME]()
+    done()
     for line in sys.stdin:
         began = time.perf_counter()
         found = step()
+        done()
         seconds = time.perf_counter() - began
         if line.startswith("check"):
-            arrays = [np.asarray(v.detach() if hasattr(v, "detach") else v) for v in found]
+            arrays = [np.asarray(v.detach().cpu() if hasattr(v, "detach") else v) for v in found]
             if MODE == "evaluate" and len(arrays) > 1:
                 arrays = [np.stack(arrays)]
             np.savez(line.split()[1], *arrays)

@@ -2,12 +2,15 @@
 
     python benchmarks/meta_step.py [--channels 20] [--modes second first evaluate]
                                    [--settings 5x1 5x5 10x1 20x1] [--rounds 5] [--out results/meta_step.json]
+                                   [--device cuda]
 
 Peers (a plain torch loop, higher, torchopt, JAX with jit and vmap) come from their packages into an
 environment of the benchmark's own (.bench/peers), where this library is installed too; every contender is a
 process of its own. Each is first checked to compute the same meta-gradient as the plain loop. Then all take
 one step in turn, round by round, so that each ratio is one of the same minutes; figures are medians. A
 contender runs with one and with two threads and counts by the better; first steps (compilation) stand apart.
+On a GPU each is one process, and this library takes part in bf16 too; float32 products are the libraries' own
+there (TF32 in convolutions), JAX is left out where its CUDA build is not installed.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ CONTENDERS = [
     ("torchopt", "ours"),
     ("jax", "standard"),
 ]
-OURS = ("quickstudy", "ours")
+ON_GPU = [*CONTENDERS, ("bf16", "ours")]
 console = Console()
 
 
@@ -69,10 +72,21 @@ def peers() -> Path:
     return python
 
 
-def told(name: str, threads: int) -> dict[str, str]:
+def check_gpu(python: str | Path) -> None:
+    """End where this Python's torch sees no GPU."""
+    found = subprocess.run(
+        [str(python), "-c", "import torch; raise SystemExit(not torch.cuda.is_available())"]
+    )
+    if found.returncode:
+        raise SystemExit(f"--device cuda: the torch of {python} sees no CUDA GPU here")
+
+
+def told(name: str, device: str, threads: int) -> dict[str, str]:
     """A contender's environment: its libraries read from it how many threads to use, when they are loaded."""
     own = {"OMP_NUM_THREADS": str(threads)}
-    if name == "jax":
+    if name == "jax" and device == "cuda":
+        own |= {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # others need memory too
+    elif name == "jax":
         one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         own |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": one if threads == 1 else ""}
     return {**os.environ, **own}
@@ -81,12 +95,18 @@ def told(name: str, threads: int) -> dict[str, str]:
 class Contender:
     """A contender's process."""
 
-    def __init__(self, python: Path, name: str, net: str, mode: str, threads: int, setting: Path) -> None:
+    def __init__(
+        self, python: Path, name: str, net: str, mode: str, device: str, threads: int, setting: Path
+    ) -> None:
         self.name, self.net, self.threads = name, net, threads
-        command = [str(python), str(HERE / "contenders.py"), name, net, mode, str(threads), str(setting)]
-        pipe = subprocess.PIPE
+        script, pipe = str(HERE / "contenders.py"), subprocess.PIPE
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=told(name, threads)
+            [str(python), script, name, net, mode, device, str(threads), str(setting)],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=told(name, device, threads),
         )
         self.seconds: list[float] = []
 
@@ -135,14 +155,19 @@ def operations(mode: str, way: int, shot: int, channels: int) -> float:
     return TASKS * way * shot * (STEPS * step + query)
 
 
-def peak() -> float:
-    """Operations a second of the fastest matrix product that torch computes here, on all processors."""
-    a, fastest = torch.randn(2048, 2048), math.inf
+def peak(device: str) -> float:
+    """Operations a second of the fastest matrix product that torch computes here, on all processors; on a GPU
+    in TF32."""
+    size, wait = (8192, torch.cuda.synchronize) if device == "cuda" else (2048, lambda: None)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    a, fastest = torch.randn(size, size, device=device), math.inf
+    wait()
     for _ in range(8):
         began = time.perf_counter()
         a @ a
+        wait()
         fastest = min(fastest, time.perf_counter() - began)
-    return 2 * 2048**3 / fastest
+    return 2 * size**3 / fastest
 
 
 def far(found: Path, wanted: Path) -> float:
@@ -154,15 +179,17 @@ def far(found: Path, wanted: Path) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def compare(python: Path, mode: str, way: int, shot: int, channels: int, rounds: int) -> dict[str, Any]:
+def compare(
+    python: Path, device: str, mode: str, way: int, shot: int, channels: int, rounds: int
+) -> dict[str, Any]:
     """The median seconds of each contender at one setting, those of a net and thread count apart."""
     with tempfile.TemporaryDirectory() as folder:
         setting = Path(folder) / "setting.npz"
         make_setting(setting, way, shot, channels)
         running, errors, first = [], {}, {}
-        for name, net in CONTENDERS:
-            for threads in (1, 2):
-                contender = Contender(python, name, net, mode, threads, setting)
+        for name, net in CONTENDERS if device == "cpu" else ON_GPU:
+            for threads in (1, 2) if device == "cpu" else (1,):
+                contender = Contender(python, name, net, mode, device, threads, setting)
                 kept = Path(folder) / f"{name}-{net}-{threads}.npz"
                 seconds = contender.step(kept)
                 if seconds is None:
@@ -200,7 +227,8 @@ def ratios(best: dict[str, Any]) -> dict[str, float]:
     ours, user = best["quickstudy, ours net"]["seconds"], best["quickstudy, standard net"]["seconds"]
 
     def fastest(net: str) -> float:
-        return min(v["seconds"] for k, v in best.items() if k.endswith(net) and not k.startswith("quick"))
+        own = ("quickstudy", "bf16")
+        return min(v["seconds"] for k, v in best.items() if k.endswith(net) and not k.startswith(own))
 
     standard, given = fastest("standard net"), fastest("ours net")
     return {"standard": standard / ours, "given": given / ours, "user": standard / user}
@@ -212,17 +240,24 @@ def mean(values: Iterable[float]) -> float:
     return math.exp(sum(logs) / len(logs))
 
 
-def shown(mode: str, channels: int, rows: dict[str, dict[str, Any]]) -> Table:
-    """A table of seconds and ratios."""
+def shown(mode: str, device: str, channels: int, rows: dict[str, dict[str, Any]]) -> Table:
+    """A table of seconds and ratios; beside seconds the number of threads, on a GPU tasks a second."""
+
+    def cell(found: dict[str, Any]) -> str:
+        seconds = found["seconds"]
+        if device == "cuda":
+            return f"{seconds:.4f} ({TASKS / seconds:.0f} tasks/s)"
+        return f"{seconds:.3f} ({found['threads']})"
+
     table = Table(title=f"{mode}, {channels} channels: seconds a meta-step of {TASKS} tasks (median)")
     table.add_column("contender")
     for setting in rows:
         table.add_column(setting, justify="right")
-    for name, net in CONTENDERS:
+    for name, net in ON_GPU:
         key = f"{name}, {net} net"
         cells = [row["best"].get(key) for row in rows.values()]
         if any(cells):
-            table.add_row(key, *(f"{c['seconds']:.3f} ({c['threads']})" if c else "" for c in cells))
+            table.add_row(key, *(cell(c) if c else "" for c in cells))
     for name, words in (
         ("standard", "fastest peer, standard net / ours"),
         ("given", "fastest peer, our net / ours"),
@@ -242,17 +277,24 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=["second"], choices=["second", "first", "evaluate"])
     parser.add_argument("--settings", nargs="+", default=["5x1", "5x5", "10x1", "20x1"], help="WAYxSHOT")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "meta_step.json")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--out", type=Path, help="by default results/meta_step.json, or meta_step_cuda.json")
     given = parser.parse_args()
+    device, on = given.device, "_cuda" * (given.device == "cuda")
+    if device == "cuda":
+        check_gpu(sys.executable)  # before anything is installed
     python = peers()
-    kept = json.loads(given.out.read_text()) if given.out.exists() else {"tables": {}}
+    if device == "cuda":
+        check_gpu(python)
+    out = given.out or HERE.parent / "results" / f"meta_step{on}.json"
+    kept = json.loads(out.read_text()) if out.exists() else {"tables": {}}
     for channels in given.channels:
         for mode in given.modes:
             rows: dict[str, dict[str, Any]] = {}
             for setting in given.settings:
                 way, shot = map(int, setting.split("x"))
-                best = compare(python, mode, way, shot, channels, given.rounds)
-                floor = operations(mode, way, shot, channels) / peak()
+                best = compare(python, device, mode, way, shot, channels, given.rounds)
+                floor = operations(mode, way, shot, channels) / peak(device)
                 rows[setting] = {"best": best, "ratios": ratios(best), "floor": floor}
                 console.print(f"{mode}, {channels} channels, {setting}: {rows[setting]['ratios']}")
                 kinds = ("standard", "given", "user")
@@ -265,8 +307,10 @@ def main() -> None:
                     "geometric means": means,
                 }
                 kept["environment"] = environment()
-                given.out.write_text(json.dumps(kept, indent=1) + "\n")
-            console.print(shown(mode, channels, rows))
+                if device == "cuda":
+                    kept["environment"]["gpu"] = torch.cuda.get_device_name()
+                out.write_text(json.dumps(kept, indent=1) + "\n")
+            console.print(shown(mode, device, channels, rows))
             console.print("geometric means", {k: round(v, 2) for k, v in means.items()})
 
 

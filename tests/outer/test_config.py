@@ -51,6 +51,7 @@ def test_the_least_values(name: str, least: float) -> None:
         ({"outer_lr": float("nan")}, "outer-lr must be a finite number, not nan"),
         ({"clip": float("inf")}, "clip must be a finite number, not inf"),
         ({"clip": 0.0}, "clip must be above 0"),
+        ({"precision": "fp16"}, "unknown precision 'fp16': did you mean 'bf16'"),
         ({"settings": {"inner_lr": float("nan")}}, "inner-lr must be a finite number"),
         ({"settings": {"inner_params": str.isupper}}, "inner-params is a function, which cannot be kept"),
         ({"learner": "mmal"}, "unknown learner 'mmal': did you mean 'maml'"),

@@ -29,6 +29,7 @@ Outcome = Callable[[Path], dict[str, Any]]
         {"learner": "maml", "norm": "running", "body": "conv4", "channels": 2, "size": 8, "strategy": "vmap"},
         {"learner": "reptile", "settings": {"steps": 2, "inner_batch": 2}},
         {"patience": 2, "outer_lr": 0.0, "iterations": 12},
+        {"precision": "bf16", "learner": "maml", "settings": {"gradient": "flat", "steps": 5}},
         {"learner": "pretrain-centroid"},
     ],
     ids=lambda c: next(iter(c)) + "-" + str(next(iter(c.values()))),
@@ -137,6 +138,7 @@ def test_lost_records_are_told(quick: Quick, tmp_path: Path) -> None:
         ({"strategy": "loop"}, "strategy=vmap, not loop"),
         ({"learner": "maml"}, "learner=protonet, not maml"),
         ({"seed": 1}, "seed=0, not 1"),
+        ({"precision": "bf16"}, "precision=float32, not bf16"),
     ],
 )
 def test_changed_options_are_refused(

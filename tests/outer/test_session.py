@@ -12,6 +12,7 @@ import torch
 
 from quickstudy.data import ClassDataset
 from quickstudy.errors import RunError, TaskError, UserError
+from quickstudy.inner import computing_in
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_run, load_splits, train
@@ -55,6 +56,28 @@ def test_the_learner_of_a_run_is_the_best_one(quick: Quick, tmp_path: Path) -> N
     measured = measure(learner, config.problem(config.splits().val), config.validation_tasks)
     assert measured.mean("accuracy") == history.best
     assert run.path == tmp_path
+
+
+def test_a_run_in_bf16_is_trained_and_validated_so(quick: Quick, tmp_path: Path) -> None:
+    from quickstudy.outer import measure
+
+    said: list[str] = []
+    history = train(quick(precision="bf16"), tmp_path / "bf16", say=said.append)
+    assert "; kernels: torch; the net computes in bf16" in said[2]
+    saved = json.loads((tmp_path / "bf16" / "config.json").read_text())
+    assert (saved["precision"], saved["kernels"]) == ("bf16", "torch")
+    plain = train(quick(), tmp_path / "float32")
+    assert [r["train_loss"] for r in history.records] != [r["train_loss"] for r in plain.records]
+    learner, config, _ = load_run(tmp_path / "bf16")
+    assert {v.dtype for v in learner.state_dict().values()} == {torch.float32}
+    (best,) = (r for r in history.records if r["iteration"] == history.best_iteration)
+
+    def loss() -> float:
+        return measure(learner, config.problem(config.splits().val), config.validation_tasks).mean("loss")
+
+    assert loss() != best["val_loss"]  # afterwards it is used in float32
+    with computing_in("bf16"):
+        assert loss() == best["val_loss"]
 
 
 @pytest.mark.parametrize("learner", ["pixel-nn", "untrained"])

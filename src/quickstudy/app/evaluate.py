@@ -35,7 +35,9 @@ Examples:
   quickstudy evaluate runs/a --way 20 --shot 5          any way and shot its learner allows
   quickstudy evaluate runs/a --modes                    every normalisation mode that applies
   quickstudy evaluate runs/a --floors --search          the controls on the same tasks, all equally tuned
-  quickstudy evaluate runs/a --json > result.json       one JSON object"""
+  quickstudy evaluate runs/a --json > result.json       one JSON object
+
+The net computes in float32, also that of a run with --precision bf16."""
 
 
 SEARCH = 50

@@ -31,7 +31,9 @@ The support folder holds one folder a class, its name being the label:
 Examples:
   quickstudy predict runs/a --support my/classes --query new1.png new2.png
   quickstudy predict runs/a --support my/classes --query my/new --json      a folder of pictures
-  quickstudy predict … --polarity dark-on-light                             ink on shaded paper"""
+  quickstudy predict … --polarity dark-on-light                             ink on shaded paper
+
+The net computes in float32, also that of a run with --precision bf16."""
 
 
 AT_ONCE = 256

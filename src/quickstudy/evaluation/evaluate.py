@@ -156,7 +156,8 @@ def evaluate(
 ) -> Evaluation:
     """Adapt to tasks 0 … n_tasks - 1 of a source and score the predictions; no graph outlives a step.
 
-    Many processes share the tasks, and all get the same evaluation.
+    Many processes share the tasks, and all get the same evaluation. However the learner was trained, its net
+    computes in the precision of its weights, unless `inner.computing_in` says otherwise.
 
     Args:
         learner: left as it was.

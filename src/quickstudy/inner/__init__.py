@@ -8,6 +8,7 @@ from quickstudy.inner.gradient import gradient
 from quickstudy.inner.implicit import conjugate_gradient, implicit, neumann
 from quickstudy.inner.mapping import map_tasks
 from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.precision import Precision, computing_in
 from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Rule, adam, momentum, scheduled, sgd
 from quickstudy.inner.schedules import by_step, cosine, linear
@@ -20,6 +21,7 @@ __all__ = [
     "InnerProblem",
     "Method",
     "Outcome",
+    "Precision",
     "Rule",
     "Solution",
     "Strategy",
@@ -28,6 +30,7 @@ __all__ = [
     "chain",
     "clip_by_norm",
     "clip_by_value",
+    "computing_in",
     "conjugate_gradient",
     "cosine",
     "estimate",

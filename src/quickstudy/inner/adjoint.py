@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from quickstudy.errors import UserError
+from quickstudy.inner.precision import computing_in, precision_now
 
 Dims = Sequence[int | None]
 """Of each tensor the dimension of tasks: 0, or None where all tasks share it."""
@@ -42,7 +43,7 @@ class WayBack(Protocol):
 def attached(
     back: WayBack, inputs: Sequence[Tensor], kept: Sequence[Tensor], outputs: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """The outputs, in a graph in which `back` leads from them to the inputs.
+    """The outputs, in a graph in which `back` leads from them to the inputs, in the precision of now.
 
     >>> w = torch.tensor(3.0, requires_grad=True)
     >>> double = lambda inputs, kept, wanted, adjoint, dims: [2 * adjoint[0]]
@@ -50,7 +51,14 @@ def attached(
     >>> torch.autograd.grad(y, w)
     (tensor(2.),)
     """
-    return _Attached.apply(back, (len(inputs), len(kept)), None, *inputs, *kept, *outputs)
+    precision = precision_now()
+
+    def as_there(*given: Any) -> Sequence[Tensor | None]:
+        # On a GPU the way back runs in a thread of torch's, which knows of no block around it.
+        with computing_in(precision):
+            return back(*given)
+
+    return _Attached.apply(as_there, (len(inputs), len(kept)), None, *inputs, *kept, *outputs)
 
 
 class _Attached(torch.autograd.Function):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quickstudy.errors import UserError
+from quickstudy.inner.precision import precision_now
 from quickstudy.inner.programs import available
 from quickstudy.inner.threads import replica
 from quickstudy.nets import native
@@ -60,7 +61,7 @@ def choose(
     sizes = tuple(tuple(v.shape[1:]) for v in batch.tensors().values())
     joinable = not batch.padded and len(batch.support.x) > 1
     served = native.serve(module)
-    state = (module.training, torch.is_grad_enabled(), several, on_gpu, served)
+    state = (module.training, torch.is_grad_enabled(), several, on_gpu, served, precision_now())
     key = (what, sizes if joinable else None, meta_steps < LONG, *state)
     known = _chosen.setdefault(module, {})
     if key not in known:

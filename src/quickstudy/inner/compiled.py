@@ -21,6 +21,7 @@ from quickstudy.inner.flat import check_known
 from quickstudy.inner.leaves import put_together, taken_apart
 from quickstudy.inner.mapping import map_tasks
 from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.precision import precision_now
 from quickstudy.inner.problem import InnerProblem, take_step, taking_steps
 from quickstudy.inner.programs import (
     CannotCompile,
@@ -78,8 +79,7 @@ def circumstances(learner: nn.Module, batch: Task) -> tuple[object, ...]:
         for k, v in vars(module).items()
         if isinstance(v, plain)
     )
-    autocast = tuple(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
-    return (sizes, batch.support.way, *options, autocast, torch.get_num_threads())
+    return (sizes, batch.support.way, *options, precision_now(), torch.get_num_threads())
 
 
 class MetaStep:

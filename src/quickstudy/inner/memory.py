@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from quickstudy.inner.precision import precision_now
 from quickstudy.tasks.task import Task
 
 GRAPHS = 2**30
@@ -73,7 +74,7 @@ def portions(learner: nn.Module, batch: Task) -> Iterator[Task]:
     """
     x = batch.support.x
     sizes = tuple(tuple(v.shape[1:]) for v in batch.tensors().values())
-    key = (sizes, x.dtype, x.device, learner.training)
+    key = (sizes, x.dtype, x.device, learner.training, precision_now())
     known = _held.setdefault(learner, {})
     if key not in known:
         task = next(batch.unbatch())

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from quickstudy.errors import DataError, UserError
 from quickstudy.inner.choice import Strategy
 from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.precision import computed
 from quickstudy.inner.rules import Params
 from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.native import kernels
@@ -331,9 +332,9 @@ def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Suppor
 
 
 def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments) -> Tensor:
-    """`net(x)` with these weights and statistics instead of its own."""
+    """`net(x)` with these weights and statistics instead of its own, in the precision of `computing_in`."""
     with normalised_by(moments), kernels():
-        return torch.func.functional_call(net, weights, (x,))
+        return computed(lambda x: torch.func.functional_call(net, weights, (x,)), x)
 
 
 def task_loss(output: Tensor, y: Tensor) -> Tensor:

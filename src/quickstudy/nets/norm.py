@@ -159,7 +159,7 @@ class BatchNorm(nn.Module):
         if given is not None:
             return given
         dims = [0, *range(2, x.ndim)]
-        var, mean = torch.var_mean(x, dims, correction=0)
+        var, mean = torch.var_mean(x.to(self.weight.dtype), dims, correction=0)  # x may be bf16
         mean = mean * sign
         self.note(mean, var)
         return mean, var

@@ -14,6 +14,7 @@ from quickstudy.data import ClassDataset, Splits, describe, names
 from quickstudy.data import load as load_data
 from quickstudy.errors import RunError, TaskError, UserError, unknown
 from quickstudy.inner.choice import Strategy
+from quickstudy.inner.precision import Precision
 from quickstudy.learners import Learner, build, learner_class
 from quickstudy.learners.base import OptimizerName, ScheduleName
 from quickstudy.learners.registry import options
@@ -23,7 +24,7 @@ from quickstudy.tasks import ClassTasks, SupervisedBatches, TaskSource
 
 USUAL = ("optimizer", "outer_lr", "schedule", "meta_batch")
 """The options that a learner has usual values for."""
-OUTER = (*USUAL, "iterations", "clip", "seed", "validate_every", "validation_tasks", "patience")
+OUTER = (*USUAL, "iterations", "clip", "precision", "seed", "validate_every", "validation_tasks", "patience")
 """The options that `meta_train` takes under the same names."""
 Norm = Literal["support", "batch", "running", "group", "layer", "none"]
 LEAST: dict[str, float] = {
@@ -58,6 +59,8 @@ class TrainConfig:
         outer_lr: the meta-optimiser's rate.
         schedule: of that rate; linear and cosine end at zero, halving halves it every fifth of the run.
         clip: largest norm of the meta-gradient; by default any.
+        precision: in which the net computes while it is trained and validated: float32, or bf16, which is for
+            GPUs. Weights, losses and gradients stay float32; evaluate and predict use float32 always.
         validate_every: meta-steps between validations; by default a twentieth of the run, from 50 to 500.
         validation_tasks: meta-validation tasks a validation.
         patience: stop after this many validations without a better one; by default never.
@@ -92,6 +95,7 @@ class TrainConfig:
     outer_lr: float | None = None
     schedule: ScheduleName | None = None
     clip: float | None = None
+    precision: Precision = "float32"
     validate_every: int | None = None
     validation_tasks: int = 200
     patience: int | None = None

@@ -17,6 +17,7 @@ from quickstudy.errors import NonFiniteError, ProcessError, TaskError, UserError
 from quickstudy.inner.choice import Strategy
 from quickstudy.inner.estimate import estimate
 from quickstudy.inner.outcome import Outcome
+from quickstudy.inner.precision import Precision, computing_in
 from quickstudy.inner.rules import Params
 from quickstudy.learners.base import Learner, explained
 from quickstudy.nets import native
@@ -47,6 +48,7 @@ def meta_train(
     outer_lr: float | None = None,
     schedule: str | MakeSchedule | None = None,
     clip: float | None = None,
+    precision: Precision = "float32",
     strategy: Strategy | None = None,
     validate_every: int | None = None,
     validation_tasks: int = 200,
@@ -70,6 +72,8 @@ def meta_train(
             optimizer and schedule may be functions that make one of torch's, but not LBFGS, which needs the
             loss several times a step, nor ReduceLROnPlateau, which is no function of the step.
         clip: largest norm of the meta-gradient; None does not clip.
+        precision: in which nets compute, in validation too: "float32", which is that of the weights, or
+            "bf16", by torch's autocast. Weights and gradients keep theirs.
         patience: stop after this many validations without a better one.
         seed: of the chance a learner draws in `prepare`, and its net in dropout.
         run: where to keep checkpoints, a folder; if it holds one, training goes on from it, bit for bit. Of a
@@ -78,7 +82,7 @@ def meta_train(
         log: called with each record.
 
     Raises:
-        UserError: a number that is too small, or a net that fails on these examples.
+        UserError: a number that is too small, an unknown precision, or a net that fails on these examples.
         TaskError: the learner is trained on ordinary batches and these are tasks, or the other way round.
         NonFiniteError: the outer loss or the meta-gradient is not a number; it names the meta-step, and the
             state before it is kept.
@@ -110,6 +114,7 @@ def meta_train(
         "schedule": named(schedule or outer.schedule),
         "meta_batch": size,
         "clip": clip,
+        "precision": precision,
         "seed": seed,
         "tasks": tasks.describe(),
     }
@@ -120,6 +125,7 @@ def meta_train(
     if how == "auto":
         how = begun_by or how
     with ExitStack() as stack:
+        stack.enter_context(computing_in(precision))
         kernels = stack.enter_context(native.settled(iterations * size, begun_with))
         asked, how = how, settled(learner, tasks, size, how, iterations)
         options |= {"kernels": begun_with or kernels, "strategy": begun_by if asked == begun_by else how}

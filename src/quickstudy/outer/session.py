@@ -13,6 +13,7 @@ import torch
 
 from quickstudy.data import Splits, polarity
 from quickstudy.errors import RunError, UserError, in_brief
+from quickstudy.inner.precision import computing_in, precision_now
 from quickstudy.learners import Learner
 from quickstudy.nets import native
 from quickstudy.outer.checkpoint import BEST, History
@@ -59,7 +60,7 @@ def train(
         return History(**done)
     if saved is not None:
         config = replayed(config, run, saved)
-    with threads(config.threads):
+    with threads(config.threads), computing_in(config.precision):
         splits = config.splits()
         learner = config.make_learner(splits.train.image_shape, len(splits.train))
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
@@ -121,7 +122,8 @@ def told(
     return [
         f"{train.name}: {counts} meta-train/validation/test classes, examples {shape}{note}",
         f"{how}{normalised}",
-        f"tasks by strategy {facts['strategy']}; threads: {facts['threads']}; kernels: {facts['kernels']}",
+        f"tasks by strategy {facts['strategy']}; threads: {facts['threads']}; kernels: {facts['kernels']}"
+        + (f"; the net computes in {precision_now()}" if precision_now() != "float32" else ""),
         f"validation on {problem.way}-way {problem.shot}-shot tasks, queries a class: {problem.query}",
     ]
 
@@ -208,7 +210,7 @@ def check_same(config: TrainConfig, run: RunFolder, facts: dict[str, Any]) -> No
     """Refuse to go on with a run on data that changed since it was begun."""
     saved = run.config
     for name, new in json.loads(json.dumps(facts)).items():
-        if name in saved and new != saved[name] and name not in ("splits", "kernels"):
+        if name in saved and new != saved[name] and name not in ("splits", "kernels", "strategy"):
             raise RunError(f"{run.path} was begun on other data: {name} was {saved[name]}, now it is {new}")
     check_splits(config, run, facts["splits"])
 
