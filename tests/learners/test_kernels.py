@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from quickstudy.inner import estimate, map_tasks
+from quickstudy.inner import estimate, flat, map_tasks
 from quickstudy.inner.choice import Strategy
 from quickstudy.learners import Learner
 from quickstudy.nets import native
@@ -138,3 +139,16 @@ def test_a_learner_whose_inner_loop_carries_moments(strategy: Strategy, make: Ma
         _, wanted = estimate(learner.train(), batch, "loop")
     for k, g in estimate(learner, batch, strategy)[1].items():
         torch.testing.assert_close(g, wanted[k], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+@pytest.mark.parametrize("moved", ["all", "filters", r"body\.0\."])
+def test_in_flat_memory(moved: str, strategy: Strategy, make: Make, batch: Task, used: list[str]) -> None:
+    """Also where a kernel uses weights that are not adapted."""
+    learner = make("maml", steps=4, inner_params=moved).train()
+    with native.allowing(False):
+        _, wanted = estimate(learner, batch, "loop")
+    learner.gradient = partial(flat, keep=1)
+    for k, g in estimate(learner, batch, strategy)[1].items():
+        torch.testing.assert_close(g, wanted[k], rtol=1e-9, atol=1e-9, msg=lambda m, k=k: f"{k}: {m}")
+    assert bool(used) == (strategy == "vmap")

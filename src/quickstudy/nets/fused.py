@@ -12,12 +12,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from quickstudy.nets.native import Dims, Native
 
 
 class Kernel(torch.autograd.Function):
     """An operation of one task that `torch.func.vmap` makes one of many tasks."""
+
+    @classmethod
+    def apply(cls, *inputs: Any) -> Any:
+        """One call, as torch's own operations are, also to whoever watches these (`inner/closure.py`)."""
+        if has_torch_function(inputs):
+            return handle_torch_function(cls.apply, inputs, *inputs)
+        return super().apply(*inputs)
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
