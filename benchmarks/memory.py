@@ -1,10 +1,11 @@
-"""Peak memory of a meta-gradient by its number of inner steps, and the time that flat memory costs.
+"""Peak memory and time of a meta-gradient by its number of inner steps, and what flat memory costs.
 
-    python benchmarks/memory.py [--out results/memory.json]
+    python benchmarks/memory.py [--out results/memory.json] [--plot docs/memory.png]
 
-One 5-way 5-shot task, Conv4 with 20 channels, 28x28, one thread. Each point is a process of its own: one
-meta-step to warm up, then the peak of resident memory over two more (Linux: VmHWM, reset in between). The
-time price is that of 5 steps, both methods in one process in turn, as a median.
+One 5-way 5-shot task, Conv4 with 20 channels, 28x28, one thread, the kernels that a run would use. Each point
+is a process of its own: one meta-step to warm up, then the peak of resident memory (Linux: VmHWM, reset in
+between) and the processor's median time over five more, fewer for many inner steps. The price is that of 5
+steps, all methods in one process in turn.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +28,36 @@ from rich.console import Console
 from rich.table import Table
 
 from quickstudy.data.glyphs import glyphs
-from quickstudy.inner import estimate
+from quickstudy.inner import Method, estimate, flat, truncated
 from quickstudy.inner.allocator import keep_freed_memory
 from quickstudy.learners import MAML
 from quickstudy.nets import conv4, native
 from quickstudy.outer.provenance import commit, environment
 from quickstudy.tasks import ClassTasks
 
-POINTS = [
-    *(("unrolled", steps) for steps in (5, 20, 50, 100)),
-    *(("flat", steps) for steps in (5, 20, 50, 100, 1000)),
-    *(("evaluate", steps) for steps in (5, 100)),
-]
+ROOT = Path(__file__).parent.parent
+METHODS: dict[str, str | Method] = {
+    "unrolled": "unrolled",
+    "flat": "flat",
+    "flat, two graphs": partial(flat, keep=2),
+    "first-order": "first-order",
+    "truncated(3)": truncated(3),
+    "evaluate": "first-order",
+}
+POINTS = {
+    "unrolled": (5, 10, 20, 50, 100),
+    "flat": (5, 10, 20, 50, 100, 1000),
+    **dict.fromkeys(("first-order", "truncated(3)", "evaluate"), (5, 10, 20, 50, 100)),
+}
 ROUNDS = 15
 
 
-def problem(method: str, steps: int) -> Any:
+def problem(method: str, steps: int) -> Callable[[], object]:
     """A meta-gradient, or an evaluation, of one task, to be called."""
     torch.manual_seed(0)
     batch = ClassTasks(glyphs(size=28).limit(10), 5, 5, 5).batch(np.arange(1)).to(torch.float32)
-    body = conv4(20, norm="batch")
-    learner = MAML(
-        body, way=5, inner_lr=0.01, steps=steps, gradient="flat" if method == "flat" else "unrolled"
-    )
+    learner = MAML(conv4(20, norm="batch"), way=5, inner_lr=0.01, steps=steps)
+    learner.gradient = METHODS[method]
 
     def evaluate() -> object:
         with torch.no_grad():
@@ -56,31 +66,66 @@ def problem(method: str, steps: int) -> Any:
     return evaluate if method == "evaluate" else lambda: estimate(learner.train(), batch, "loop")
 
 
-def peak(method: str, steps: int) -> float:
-    """The peak of this process's resident memory, in MB, over two meta-steps after one to warm up."""
+def timed(run: Callable[[], object]) -> float:
+    """The processor's seconds for a call: a clock's, but for what else the machine does."""
+    began = time.process_time()
+    run()
+    return time.process_time() - began
+
+
+def point(method: str, steps: int) -> dict[str, float]:
+    """The peak of this process's resident memory, in MB, over some meta-steps after one to warm up, and the
+    median of their seconds."""
     run = problem(method, steps)
     run()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
-    run()
-    run()
+    seconds = statistics.median(timed(run) for _ in range(max(1, min(5, 200 // steps))))
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return {"MB": peak, "seconds": seconds}
 
 
 def price() -> dict[str, float]:
-    """Milliseconds of a meta-gradient at 5 steps, unrolled and flat in turn."""
-    runs = {method: problem(method, 5) for method in ("unrolled", "flat")}
-    seconds: dict[str, list[float]] = {method: [] for method in runs}
-    for number in range(ROUNDS + 2):
-        for method, run in runs.items():
-            began = time.perf_counter()
-            run()
-            if number > 1:
-                seconds[method].append(time.perf_counter() - began)
-    medians = {k: 1000 * statistics.median(v) for k, v in seconds.items()}
-    ratio = statistics.median(f / u for f, u in zip(seconds["flat"], seconds["unrolled"], strict=True))
-    return {**medians, "flat / unrolled": ratio}
+    """Milliseconds of a meta-gradient at 5 steps, methods in turn, and medians of what they cost more."""
+    runs = {method: problem(method, 5) for method in ("unrolled", "flat", "flat, two graphs")}
+    rounds = [{method: timed(run) for method, run in runs.items()} for _ in range(ROUNDS + 2)][2:]
+    medians = {method: 1000 * statistics.median(r[method] for r in rounds) for method in runs}
+    ratios = {m: statistics.median(r[m] / r["unrolled"] for r in rounds) for m in runs if m != "unrolled"}
+    return {**medians, **{f"{method} / unrolled": ratio for method, ratio in ratios.items()}}
+
+
+def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Peak memory and time by inner steps, a line a method."""
+    from matplotlib.ticker import FuncFormatter  # here, as it takes memory where that is measured
+
+    from quickstudy.evaluation.plots import BLUE, GREEN, GREY, INK, RED, _axes, _figure, _save
+
+    colours = dict(zip(POINTS, (RED, BLUE, GREEN, "#9a6a00", GREY), strict=True))
+    figure = _figure(9.2, 3.6)
+    drawn = []
+    for place, (what, title, unit) in enumerate(
+        (
+            ("MB", "Peak memory of the process", "MB"),
+            ("seconds", "Processor time of a meta-step of one task", "s"),
+        ),
+        1,
+    ):
+        axes = _axes(figure, 1, 2, place, title=f"{title}, {unit}", xlabel="inner steps")
+        axes.set_xscale("log")
+        if what == "seconds":
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        for method, colour in colours.items():
+            x, y = zip(*((r["steps"], r[what]) for r in rows if r["method"] == method), strict=True)
+            line = axes.plot(x, y, "o-", color=colour, label=method, markersize=3.5, linewidth=1.7)
+            drawn += line if place == 1 else []
+        axes.set_xticks([5, 10, 20, 50, 100, 1000], ["5", "10", "20", "50", "100", "1,000"])
+        axes.minorticks_off()
+    figure.legend(
+        handles=drawn, loc="outside lower center", ncols=5, frameon=False, fontsize=9, labelcolor=INK
+    )
+    _save(figure, path)
 
 
 def in_a_process(*arguments: object) -> Any:
@@ -93,40 +138,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "memory.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "memory.json")
+    parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "memory.png")
     parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--price", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    if given.point:
-        print(json.dumps(peak(given.point[0], int(given.point[1]))))
+    if given.point or given.price:
+        found = point(given.point[0], int(given.point[1])) if given.point else price()
+        print(json.dumps({**found, "kernels": "native" if native.built() else "torch"}))
         return
-    if given.price:
-        print(json.dumps(price()))
-        return
-    kernels = "native" if native.build(print) else "torch"
-    table = Table(title="peak resident memory, MB")
-    for name in ("method", "inner steps", "MB", "more than at 5"):
+    native.build(print)  # which the processes then find, as a run does
+    table = Table(title="one meta-step, or evaluation, of one task")
+    for name in ("method", "inner steps", "peak MB", "more than at 5", "seconds"):
         table.add_column(name, justify="right")
     rows: list[dict[str, Any]] = []
-    for method, steps in POINTS:
-        megabytes = in_a_process("--point", method, steps)
-        base = next((r["MB"] for r in rows if r["method"] == method), megabytes)
-        rows.append({"method": method, "steps": steps, "MB": megabytes, "more": megabytes - base})
-        table.add_row(method, str(steps), f"{megabytes:.1f}", f"{megabytes - base:+.1f}")
     cost = in_a_process("--price")
+    kernels = {cost.pop("kernels")}
+    for method, steps in ((m, s) for m, all_steps in POINTS.items() for s in all_steps):
+        found = in_a_process("--point", method, steps)
+        kernels.add(found.pop("kernels"))
+        base = next((r["MB"] for r in rows if r["method"] == method), found["MB"])
+        rows.append({"method": method, "steps": steps, **found, "more": found["MB"] - base})
+        peak, more = f"{found['MB']:.1f}", f"{found['MB'] - base:+.1f}"
+        table.add_row(method, str(steps), peak, more, f"{found['seconds']:.2f}")
+    (used,) = kernels
     Console().print(table)
-    print("time at 5 steps, ms:", {k: round(v, 2) for k, v in cost.items()})
+    print(f"{used} kernels; at 5 steps, ms:", {k: round(v, 2) for k, v in cost.items()})
     report = {
         "command": "python benchmarks/memory.py",
         "commit": commit(),
-        "kernels": kernels,
+        "kernels": used,
         "rows": rows,
         "time at 5 steps, ms": cost,
         "environment": environment(),
     }
     given.out.write_text(json.dumps(report, indent=1) + "\n")
+    plot(rows, given.plot)
 
 
 if __name__ == "__main__":

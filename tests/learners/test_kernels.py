@@ -152,3 +152,16 @@ def test_a_learner_whose_inner_loop_carries_moments(strategy: Strategy, make: Ma
         _, wanted = estimate(learner.train(), batch, "loop")
     for k, g in estimate(learner, batch, strategy)[1].items():
         torch.testing.assert_close(g, wanted[k], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+@pytest.mark.parametrize("moved", ["all", "filters", r"body\.0\."])
+def test_in_flat_memory(moved: str, strategy: Strategy, make: Make, batch: Task, used: list[str]) -> None:
+    """Also where a kernel uses weights that are not adapted."""
+    learner = make("maml", steps=4, inner_params=moved).train()
+    with native.allowing(False):
+        _, wanted = estimate(learner, batch, "loop")
+    learner.gradient = partial(flat, keep=1)
+    for k, g in estimate(learner, batch, strategy)[1].items():
+        torch.testing.assert_close(g, wanted[k], rtol=1e-9, atol=1e-9, msg=lambda m, k=k: f"{k}: {m}")
+    assert bool(used) == (strategy == "vmap")

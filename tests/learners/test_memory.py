@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.inner import estimate, map_tasks
+from quickstudy.inner import estimate, flat, map_tasks
 from quickstudy.learners import Learner
 from quickstudy.outer.measure import measure
 from quickstudy.tasks import ClassTasks, Task
@@ -97,6 +98,20 @@ def test_evaluations_memory_by_vmap_does_not_depend_on_the_steps(name: str, make
             peak_bytes(lambda learner=learner: estimate(learner, batch, "vmap")) for learner in learners
         )
         assert many > 2 * few
+
+
+@pytest.mark.parametrize("steps", [3, 5, 12])
+def test_flat_memory_is_never_more_than_unrolled(steps: int, make: Make, batch: Task) -> None:
+    task = batch.with_tensors({k: v[:1] for k, v in batch.tensors().items()})
+
+    def most(gradient: Any) -> int:
+        learner = make("maml", steps=steps)
+        learner.gradient = gradient
+        return peak_bytes(lambda: estimate(learner, task))
+
+    wanted = most("unrolled")
+    assert most("flat") <= 1.01 * wanted
+    assert most(partial(flat, budget=0)) <= 1.01 * wanted
 
 
 @pytest.mark.parametrize("name", ALL)

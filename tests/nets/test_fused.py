@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from quickstudy.nets import native
 from quickstudy.nets.fused import Block, is_right
@@ -125,6 +126,22 @@ def test_its_moments_are_the_batchs(kernels: Native) -> None:
     torch.testing.assert_close(var, y.var((0, 2, 3), correction=0))
     assert not mean.requires_grad
     assert not var.requires_grad
+
+
+def test_to_modes_a_block_is_one_call(kernels: Native) -> None:
+    """So that `inner/closure.py` sees what goes into it, and can put something else there."""
+    given = [v.detach() for v in given_block(2, 3, (4, 4), 5)]
+    w, called = torch.randn_like(given[1]), []
+
+    class Other(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.append(func)
+            return func(*(w if v is given[1] else v for v in args), **(kwargs or {}))
+
+    with Other():
+        h = Block.apply(kernels, *given, EPS, False)[0]
+    assert called == [Block.apply]
+    assert torch.equal(h, Block.apply(kernels, given[0], w, *given[2:], EPS, False)[0])
 
 
 def test_a_third_derivative_is_refused(kernels: Native) -> None:

@@ -180,11 +180,11 @@ class Steps:
             at = [v.detach().requires_grad_(w) for v, w in zip(tensors, wanted, strict=False)]
             with torch.enable_grad():
                 _, *after = taken(at, create_graph)
-            reached = [(v, a) for v, a in zip(after, tensors[len(at) :], strict=True) if v.requires_grad]
-            outputs, adjoints = zip(*reached, strict=True)
+                reached = zip(after, tensors[len(at) :], strict=True)
+                value = torch.stack([(v * a).sum() for v, a in reached if v.requires_grad]).sum()
             asked = [v for v in at if v.requires_grad]
-            check_known(outputs, asked)
-            grads = torch.autograd.grad(outputs, asked, adjoints, materialize_grads=True)
+            check_known(value, asked)
+            grads = torch.autograd.grad(value, asked, materialize_grads=True)
             return [g.contiguous() for g in grads]
 
         with tasks.outside_vmap():

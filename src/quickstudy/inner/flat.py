@@ -8,10 +8,11 @@ rule use besides parameters and state: weights that are not adapted, rates, feat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,33 +23,49 @@ from quickstudy.inner.below import inside_map
 from quickstudy.inner.leaves import Form, put_together, taken_apart
 from quickstudy.inner.memory import held_by_graphs
 from quickstudy.inner.problem import InnerProblem, Solution, steps_apart, take_step
+from quickstudy.inner.rules import Params
 from quickstudy.inner.unrolled import unrolled
 from quickstudy.inner.watching import watched, with_stand_ins
 
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """The way an inner loop went.
+    """The way an inner loop went: its first steps, which can be made again.
 
     Args:
         problem: what was solved.
-        steps: how many steps of it are gone back through by hand: the first ones.
+        devices: the GPUs that the parameters are on.
         used: φ, by `id`.
         forms: what parameters and state are besides their tensors, before each step.
         chance: torch's random states before each step that drew from them, of the CPU and of `devices`.
-        devices: the GPUs that the parameters are on.
+        losses: the support loss before each step.
     """
 
     problem: InnerProblem
-    steps: int
+    devices: tuple[torch.device, ...]
     used: dict[int, Tensor] = field(default_factory=dict)
     forms: list[Form] = field(default_factory=list)
     chance: list[list[Tensor] | None] = field(default_factory=list)
-    devices: tuple[torch.device, ...] = ()
+    losses: list[Tensor] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+        return len(self.losses)
+
+    def step(self, noted: InnerProblem, params: Params, state: Any, create_graph: bool) -> tuple[Params, Any]:
+        """Take the next step of the problem, which notes φ: parameters and state after it."""
+        before = states(self.devices)
+        self.forms.append(taken_apart((params, state))[1])
+        loss, params, state = take_step(noted, params, state, self.steps, create_graph)
+        drew = not all(map(torch.equal, before, states(self.devices)))
+        self.chance.append(before if drew else None)
+        self.losses.append(loss)
+        return params, state
 
 
-BUDGET = 2**24
-"""Bytes that the graphs of the last steps may take: in small nets, some steps' worth."""
+BUDGET = 3 * 2**23
+"""Bytes that the graphs of the last steps may take: five of a task of 25 pictures in a small net."""
 
 
 def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET) -> Solution:
@@ -57,8 +74,8 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
     Args:
         keep: the graphs of so many last steps are kept all the same, and so need not be made again; by
             default as many as fit into the budget, but two at least.
-        budget: in bytes; to know a step's graph, the first step is taken once more than it would be. Within
-            a map over tasks, where that cannot be measured, two are kept.
+        budget: in bytes. What a step's graph holds is counted as the first step is taken; within a map over
+            tasks, where that cannot be counted, two are kept.
 
     Raises:
         UserError: for a loss or a rule that keeps tensors from step to step; and on the way back, for one
@@ -73,41 +90,34 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
     if not torch.is_grad_enabled() or problem.steps <= (2 if keep is None else keep) or steps_apart():
         return unrolled(problem)
     devices = {p.device for p in problem.params.values() if p.device.type == "cuda"}
-    if keep is None:
-        keep = 2 if inside_map() else max(2, budget // max(graph_size(problem, devices), 1))
-    if problem.steps <= keep:
-        return unrolled(problem)
-    course = Course(problem, problem.steps - keep, devices=tuple(devices))
+    course = Course(problem, tuple(devices))
     noted = watched(problem, course.used)
-    params, state, losses = problem.params, problem.rule.init(problem.params), []
+    params, state = problem.params, problem.rule.init(problem.params)
     start, form = taken_apart((params, state))
-    end = start
-    rows = Rows(course.steps - 1)
-    with torch.no_grad():
-        for step in range(course.steps):
-            if step:
-                rows.add(step - 1, end)
-            course.forms.append(form)
-            before = states(course.devices)
-            loss, params, state = take_step(noted, params, state, step, create_graph=False)
-            drew = not all(map(torch.equal, before, states(course.devices)))
-            course.chance.append(before if drew else None)
-            losses.append(loss)
-            end, form = taken_apart((params, state))
-    found = attached(partial(go_back, course), [*start, *course.used.values()], rows.tensors(), end)
-    params, state = put_together(found, form)
+    if keep is None and inside_map():
+        keep = 2
+    elif keep is None:
+        with held_by_graphs(params.values()) as held:
+            params, state = course.step(noted, params, state, create_graph=True)
+        keep = max(2, budget // max(held.most, 1))
+    if problem.steps > keep:
+        end, form = taken_apart((params, state))
+        end = [v.detach() for v in end]  # without the graph of a step that was counted
+        params, state = put_together(end, form)
+        rows = Rows(problem.steps - keep - 1)
+        with torch.no_grad():
+            for step in range(course.steps, problem.steps - keep):
+                if step:
+                    rows.add(step - 1, end)
+                params, state = course.step(noted, params, state, create_graph=False)
+                end, form = taken_apart((params, state))
+        found = attached(partial(go_back, course), [*start, *course.used.values()], rows.tensors(), end)
+        params, state = put_together(found, form)
+    losses = list(course.losses)
     for step in range(course.steps, problem.steps):
         loss, params, state = take_step(problem, params, state, step, create_graph=True)
         losses.append(loss)
     return Solution(params, tuple(losses))
-
-
-def graph_size(problem: InnerProblem, devices: Iterable[torch.device] = ()) -> int:
-    """The bytes that the graph of one step holds on to, besides what is there without it."""
-    start = {k: p.detach().requires_grad_() for k, p in problem.params.items()}
-    rule = problem.rule.init(start)
-    with torch.random.fork_rng(list(devices)):
-        return held_by_graphs(lambda: take_step(problem, start, rule, 0, create_graph=True), start.values())
 
 
 class Rows:
@@ -189,20 +199,21 @@ def back(
             after = torch.func.vmap(again, in_dims=in_dims, randomness="different")(leaves, others)
         else:
             after = again(leaves, others)
-    reached = [(v, a) for v, a in zip(after, adjoint, strict=True) if v.requires_grad]
-    outputs, adjoints = zip(*reached, strict=True)
+        reached = [(v, a) for v, a in zip(after, adjoint, strict=True) if v.requires_grad]
+        # A number, as with adjoints of its own `torch.autograd.grad` loads sympy, 25 MB of it.
+        value = torch.stack([(v * a).sum() for v, a in reached]).sum()
     inputs = [v for v in (*leaves, *others) if v.requires_grad]
     if step == course.steps - 1:
-        check_known(outputs, inputs)
-    grads = iter(torch.autograd.grad(outputs, inputs, adjoints, materialize_grads=True))
+        check_known(value, inputs)
+    grads = iter(torch.autograd.grad(value, inputs, materialize_grads=True))
     at = [next(grads) if v.requires_grad else torch.zeros_like(v) for v in leaves]
     return at, list(grads)
 
 
-def check_known(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+def check_known(value: Tensor, inputs: Sequence[Tensor]) -> None:
     """Refuse a step whose graph ends in other tensors than those it is differentiated by."""
     known = {id(v) for v in inputs}
-    nodes, seen = [v.grad_fn for v in outputs], set()
+    nodes, seen = [value.grad_fn], set()
     while nodes:
         node = nodes.pop()
         if node is None or node in seen:

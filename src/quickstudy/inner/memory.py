@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,46 +18,53 @@ GRAPHS = 2**30
 _held: WeakKeyDictionary[nn.Module, dict[object, int]] = WeakKeyDictionary()
 
 
-class _Saved:
-    """A tensor that a graph keeps for the way back; counted while it lives."""
-
-    def __init__(self, tensor: Tensor, count: _Count) -> None:
-        self.tensor, self.count = tensor, count
-        self.place = tensor.untyped_storage().data_ptr()
-        self.bytes = 0 if self.place in count.there else tensor.untyped_storage().nbytes()
-        count.uses[self.place] += 1
-        if count.uses[self.place] == 1:
-            count.held += self.bytes
-            count.most = max(count.most, count.held)
-
-    def __del__(self) -> None:
-        self.count.uses[self.place] -= 1
-        if not self.count.uses[self.place]:
-            self.count.held -= self.bytes
-
-
-class _Count:
+class Held:
     """The bytes that graphs hold now, and the most they held."""
 
     def __init__(self, there: Iterable[Tensor]) -> None:
         self.there = {v.untyped_storage().data_ptr() for v in there}
         self.uses: Counter[int] = Counter()
-        self.held = self.most = 0
+        self.now = self.most = 0
 
 
-def held_by_graphs(make: Callable[[], object], there: Iterable[Tensor] = ()) -> int:
-    """The most bytes that graphs hold at once while something is made, besides tensors that are there anyway.
+class _Saved:
+    """A tensor that a graph keeps for the way back; counted while it lives."""
+
+    def __init__(self, tensor: Tensor, held: Held) -> None:
+        self.tensor, self.held, self.version = tensor.detach(), held, tensor._version
+        self.place = tensor.untyped_storage().data_ptr()
+        self.bytes = 0 if self.place in held.there else tensor.untyped_storage().nbytes()
+        held.uses[self.place] += 1
+        if held.uses[self.place] == 1:
+            held.now += self.bytes
+            held.most = max(held.most, held.now)
+
+    def __del__(self) -> None:
+        self.held.uses[self.place] -= 1
+        if not self.held.uses[self.place]:
+            self.held.now -= self.bytes
+
+    def unpacked(self) -> Tensor:
+        if self.tensor._version != self.version:  # torch does not look where somebody else keeps a tensor
+            raise RuntimeError(
+                "a tensor needed for gradient computation was modified by an inplace operation"
+            )
+        return self.tensor
+
+
+@contextmanager
+def held_by_graphs(there: Iterable[Tensor] = ()) -> Iterator[Held]:
+    """Count the bytes that the graphs made within this block hold, besides tensors that are there anyway.
 
     >>> w = torch.ones(100, requires_grad=True)
-    >>> held_by_graphs(lambda: (w * 2).exp().sum(), [w])
+    >>> with held_by_graphs([w]) as held:
+    ...     y = (w * 2).exp().sum()
+    >>> held.most
     400
     """
-    count = _Count(there)
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda v: _Saved(v.detach(), count), lambda saved: saved.tensor
-    ):
-        make()
-    return count.most
+    held = Held(there)
+    with torch.autograd.graph.saved_tensors_hooks(lambda v: _Saved(v, held), _Saved.unpacked):
+        yield held
 
 
 def portions(learner: nn.Module, batch: Task) -> Iterator[Task]:
@@ -82,7 +90,9 @@ def portions(learner: nn.Module, batch: Task) -> Iterator[Task]:
         there = [*learner.parameters(), *learner.buffers(), *tensors.values()]
         with torch.random.fork_rng([x.device] if x.is_cuda else []):  # what is drawn is put back
             try:
-                known[key] = held_by_graphs(lambda: learner(task.with_tensors(tensors)), there)
+                with held_by_graphs(there) as held:
+                    learner(task.with_tensors(tensors))
+                known[key] = held.most
             except RuntimeError:  # torch.func.grad lets nobody count; and what fails fails once more
                 known[key] = 0
     budget = torch.cuda.get_device_properties(x.device).total_memory // 4 if x.is_cuda else GRAPHS

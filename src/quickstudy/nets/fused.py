@@ -21,12 +21,11 @@ class Kernel(torch.autograd.Function):
     """An operation of one task that `torch.func.vmap` makes one of many tasks."""
 
     @classmethod
-    def apply(cls, *args: Any) -> Any:
-        if has_torch_function(
-            args
-        ):  # an inner loop in flat memory has to see what is used, as of torch's own
-            return handle_torch_function(cls.apply, args, *args)
-        return super().apply(*args)
+    def apply(cls, *inputs: Any) -> Any:
+        """One call, as torch's own operations are, also to whoever watches these (`inner/closure.py`)."""
+        if has_torch_function(inputs):
+            return handle_torch_function(cls.apply, inputs, *inputs)
+        return super().apply(*inputs)
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
