@@ -31,7 +31,7 @@ from quickstudy.inner import compiled as module
 from quickstudy.inner.compiled import prepared
 from quickstudy.inner.programs import available
 from quickstudy.learners import MAML, build
-from quickstudy.nets import mlp
+from quickstudy.nets import mlp, per_step
 from quickstudy.nets.norm import BatchNorm
 from quickstudy.tasks import ClassTasks, Sinusoids, Task
 
@@ -145,6 +145,13 @@ def test_what_changes_is_compiled_anew(graphs: list[str]) -> None:
     learner.inner_lr = 0.2
     check_alike(learner, sinusoids(4))
     assert len(graphs) == 6
+
+
+@pytest.mark.usefixtures("float64", "graphs")
+def test_normalisation_for_each_step_equals_vmap(pictures: Task) -> None:
+    body: Any = nn.Sequential(nn.Flatten(), nn.Linear(256, 4), BatchNorm(4), nn.Tanh())
+    body.features = 4
+    check_alike(MAML(per_step(body, 2), way=3, steps=2).train(), pictures)
 
 
 @pytest.mark.usefixtures("graphs")
