@@ -290,22 +290,23 @@ def main() -> None:
     kept = json.loads(out.read_text()) if out.exists() else {"tables": {}}
     for channels in given.channels:
         for mode in given.modes:
-            rows: dict[str, dict[str, Any]] = {}
+            table = kept["tables"].setdefault(f"{mode}, {channels} channels", {"rows": {}})
+            rows: dict[str, dict[str, Any]] = table["rows"]  # settings that are not asked for stay
             for setting in given.settings:
                 way, shot = map(int, setting.split("x"))
                 best = compare(python, device, mode, way, shot, channels, given.rounds)
-                floor = operations(mode, way, shot, channels) / peak(device)
-                rows[setting] = {"best": best, "ratios": ratios(best), "floor": floor}
-                console.print(f"{mode}, {channels} channels, {setting}: {rows[setting]['ratios']}")
-                kinds = ("standard", "given", "user")
-                means = {k: mean(row["ratios"][k] for row in rows.values()) for k in kinds}
-                kept["tables"][f"{mode}, {channels} channels"] = {
+                rows[setting] = {
+                    "best": best,
+                    "ratios": ratios(best),
+                    "floor": operations(mode, way, shot, channels) / peak(device),
                     "command": " ".join(["python", "benchmarks/meta_step.py", *sys.argv[1:]]),
                     "commit": commit(),
                     "rounds": given.rounds,
-                    "rows": rows,
-                    "geometric means": means,
                 }
+                console.print(f"{mode}, {channels} channels, {setting}: {rows[setting]['ratios']}")
+                kinds = ("standard", "given", "user")
+                means = {k: mean(row["ratios"][k] for row in rows.values()) for k in kinds}
+                table["geometric means"] = means
                 kept["environment"] = environment()
                 if device == "cuda":
                     kept["environment"]["gpu"] = torch.cuda.get_device_name()

@@ -27,6 +27,7 @@ from quickstudy.errors import UserError
 from quickstudy.inner import estimate
 from quickstudy.inner.allocator import keep_freed_memory
 from quickstudy.inner.choice import LONG, Strategy, choose
+from quickstudy.inner.compiled import prepared
 from quickstudy.learners import MAML, Learner, ProtoNet, Reptile
 from quickstudy.nets import conv4, mlp, native, resnet
 from quickstudy.outer.provenance import commit, environment
@@ -103,6 +104,8 @@ def compare(learner: Learner, batch: Task, rounds: int, strategies: Sequence[Str
                 estimate(learner, batch, strategy)
             except UserError:
                 continue
+            if strategy == "compile" and not prepared(learner, batch):
+                continue  # by vmap instead
             seconds.setdefault(strategy, []).append(time.perf_counter() - began)
     medians = {k: statistics.median(v[1:]) for k, v in seconds.items()}
     long = LONG if "compile" in strategies else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.errors import UserError
 from quickstudy.inner import (
     InnerProblem,
     Outcome,
@@ -21,6 +19,8 @@ from quickstudy.inner import (
     chain,
     clip_by_norm,
     estimate,
+    gradient,
+    implicit,
     momentum,
     scheduled,
     sgd,
@@ -58,10 +58,11 @@ def sinusoids(tasks: int = 3) -> Task:
     return Sinusoids(shot=4, query=5).batch(np.arange(tasks)).to(torch.get_default_dtype())
 
 
-def check_alike(learner: nn.Module, batch: Task, exact: float = 1e-10) -> None:
+def check_alike(learner: nn.Module, batch: Task, exact: float = 1e-10, compiled: bool = True) -> None:
     """A compiled meta-step, and another with other numbers, equal the ones by vmap."""
     for _ in range(2):
         (found, gradient), (wanted, right) = (estimate(learner, batch, how) for how in ("compile", "vmap"))
+        assert prepared(learner, batch) == compiled
         for group, other in (
             ({"loss": found.loss}, {"loss": wanted.loss}),
             (found.metrics, wanted.metrics),
@@ -80,7 +81,7 @@ def check_alike(learner: nn.Module, batch: Task, exact: float = 1e-10) -> None:
 class Descends(nn.Module):
     """A linear fit by some rule and method, whose rates are learned where the rule has them as parameters."""
 
-    def __init__(self, rule: Rule | None, method: Any, steps: int = 3) -> None:
+    def __init__(self, rule: Rule | None, method: Any, steps: int = 2) -> None:
         super().__init__()
         self.weight, self.scale = nn.Parameter(torch.randn(4, 1)), nn.Parameter(torch.randn(4))
         self.rates = nn.Parameter(torch.full((steps,), 0.02))
@@ -108,6 +109,7 @@ class Descends(nn.Module):
         (chain(clip_by_norm(0.5), adam(0.1)), "flat"),
         (momentum(0.1, 0.9), "first-order"),
         (sgd(0.1), truncated(2)),
+        (sgd(0.1), implicit(5.0)),
     ],
 )
 def test_rules_and_methods_equal_vmap(rule: Rule | None, method: Any) -> None:
@@ -138,13 +140,48 @@ def test_steps_that_are_alike_are_compiled_once(graphs: list[str]) -> None:
     assert len(graphs) == 5  # whose loss depends on the step
 
 
+def rewire(learner: MAML, changed: str) -> None:
+    """Change a learner in a way that shows in no number of its tensors."""
+    body: Any = learner.net.body
+    if changed == "class":
+        body[2] = nn.Sigmoid()
+    elif changed == "hook":
+        body[2].register_forward_hook(lambda module, given, made: 2 * made)
+    elif changed == "frozen":
+        body[1].weight.requires_grad_(False)
+    else:
+        value = {"inner_lr": np.float32(0.4), "gradient": truncated(0), "training": False}[changed]
+        setattr(body if changed == "training" else learner, changed, value)
+
+
 @pytest.mark.usefixtures("float64")
-def test_what_changes_is_compiled_anew(graphs: list[str]) -> None:
+@pytest.mark.parametrize("changed", ["class", "hook", "frozen", "inner_lr", "gradient", "training"])
+def test_what_changes_is_compiled_anew(changed: str, graphs: list[str]) -> None:
     learner = MAML(mlp(1, (4,)), way=1, steps=1, inner_lr=0.1).train()
+    learner.gradient = truncated(1)
     check_alike(learner, sinusoids())
-    learner.inner_lr = 0.2
-    check_alike(learner, sinusoids(4))
-    assert len(graphs) == 6
+    before = len(graphs)
+    rewire(learner, changed)
+    check_alike(learner, sinusoids())
+    assert len(graphs) > before
+
+
+@pytest.mark.usefixtures("graphs")
+def test_what_changes_always_is_not_compiled(caplog: pytest.LogCaptureFixture) -> None:
+    learner = MAML(mlp(1, (4,)), way=1, steps=1, inner_lr=0.1).train()
+    for i in range(7):
+        learner.inner_lr = 0.1 + i
+        estimate(learner, sinusoids(), "compile")
+        assert prepared(learner, sinusoids()) == (i < 4)
+    assert caplog.messages == [
+        "tasks are mapped by vmap, not compiled: MAML changed 4 times since it was compiled"
+    ]
+
+
+@pytest.mark.usefixtures("graphs")
+def test_too_many_steps_that_are_not_alike_are_not_compiled(caplog: pytest.LogCaptureFixture) -> None:
+    check_alike(Descends(adam(0.1), "unrolled", steps=7), sinusoids(), exact=0, compiled=False)
+    assert "its inner steps are of 14 kinds" in caplog.text
 
 
 @pytest.mark.usefixtures("float64", "graphs")
@@ -154,12 +191,46 @@ def test_normalisation_for_each_step_equals_vmap(pictures: Task) -> None:
     check_alike(MAML(per_step(body, 2), way=3, steps=2).train(), pictures)
 
 
+@pytest.mark.usefixtures("float64", "graphs")
+def test_a_second_derivative_through_a_step_is_not_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    class Twice(Descends):
+        def forward(self, task: Task) -> Outcome:
+            _, inner = gradient(lambda p: self.end(p, task).sum(), {"weight": self.weight}, True)
+            return Outcome(inner["weight"].square().sum())
+
+        def end(self, params: dict[str, Tensor], task: Task) -> Tensor:
+            def loss(params: dict[str, Tensor], step: int) -> Tensor:
+                return (torch.sin(task.support.x + self.scale) @ params["weight"]).exp().mean()
+
+            return solve(InnerProblem(params, loss, sgd(0.1), 2)).params["weight"]
+
+    check_alike(Twice(None, "unrolled"), sinusoids(), compiled=False)
+    assert "marked once_differentiable" in caplog.text
+
+
 @pytest.mark.usefixtures("graphs")
-def test_dropout_is_refused(pictures: Task) -> None:
-    body: Any = nn.Sequential(nn.Flatten(), nn.Linear(256, 4), nn.Dropout(0.5))
+@pytest.mark.parametrize("cannot", ["dropout", "tensor"])
+def test_what_cannot_be_compiled_is_mapped_by_vmap(
+    cannot: str, pictures: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Shifted(nn.Linear):
+        shift = torch.ones(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.shift
+
+    layer = nn.Dropout(0.5) if cannot == "dropout" else Shifted(4, 4)
+    body: Any = nn.Sequential(nn.Flatten(), nn.Linear(256, 4), layer)
     body.features = 4
-    with pytest.raises(UserError, match=r"draws random numbers.*--strategy vmap"):
-        estimate(MAML(body, way=3, steps=1).train(), pictures, "compile")
+    learner = MAML(body, way=3, steps=1).train()
+    for _ in range(2):
+        torch.manual_seed(0)
+        _, found = estimate(learner, pictures, "compile")
+        torch.manual_seed(0)
+        torch.testing.assert_close(found, estimate(learner, pictures, "vmap")[1], rtol=0, atol=0)
+    (said,) = caplog.messages
+    assert said.startswith("tasks are mapped by vmap, not compiled: ")
+    assert ("draws random numbers" in said) == (cannot == "dropout")
 
 
 def test_without_a_compiler_it_says_so_once(
@@ -168,16 +239,13 @@ def test_without_a_compiler_it_says_so_once(
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     learner = MAML(mlp(1, (4,)), way=1, steps=2, inner_lr=0.1).train()
-    with caplog.at_level(logging.WARNING):
-        check_alike(learner, sinusoids(), exact=0)
-    said = "no C++ compiler (g++, clang++) is here: tasks are mapped by vmap, not compiled"
+    check_alike(learner, sinusoids(), exact=0, compiled=False)
+    said = "tasks are mapped by vmap, not compiled: no C++ compiler (g++, clang++) is here"
     assert caplog.messages == [said]
 
 
 @pytest.mark.skipif(not available(torch.device("cpu")), reason="no C++ compiler")
 def test_compiled_in_earnest(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    learner = MAML(mlp(1, (4,)), way=1, steps=2, inner_lr=0.1).train()
-    check_alike(learner, sinusoids(), exact=1e-5)
-    assert prepared(learner, sinusoids())
-    assert any(tmp_path.rglob("*.so"))  # for the next run
+    monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path))
+    check_alike(MAML(mlp(1, (4,)), way=1, steps=2, inner_lr=0.1).train(), sinusoids(), exact=1e-5)
+    assert any((tmp_path / "compiled").rglob("*.so"))  # for the next run

@@ -8,28 +8,34 @@ again from the parameters before it, as in flat memory.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
+from quickstudy.errors import UserError
 from quickstudy.inner.below import below, inside_map
 from quickstudy.inner.flat import check_known
 from quickstudy.inner.leaves import put_together, taken_apart
 from quickstudy.inner.mapping import map_tasks
+from quickstudy.inner.memory import portions
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.precision import precision_now
 from quickstudy.inner.problem import InnerProblem, take_step, taking_steps
 from quickstudy.inner.programs import (
-    CannotCompile,
+    CALL,
     Function,
     Program,
-    Sort,
+    TensorSpec,
+    calling,
     check_available,
     compiled,
+    digest,
     traced,
 )
 from quickstudy.inner.rules import Params
@@ -40,55 +46,105 @@ from quickstudy.tasks.task import Task
 Flatten = Callable[[Outcome], dict[str, Tensor]]
 Found = tuple[dict[str, Tensor], tuple[Tensor, ...]]
 """Named tensors, and a gradient."""
+LEARNERS, KINDS = 4, 12
+"""Compiled at most: meta-steps of one learner, as its options or the sizes of batches change; and steps of a
+meta-step that are not alike."""
 _made: WeakKeyDictionary[nn.Module, dict[object, MetaStep | None]] = WeakKeyDictionary()
 _log = logging.getLogger("quickstudy")
 
 
 def meta_step(learner: nn.Module, batch: Task, flatten: Flatten) -> Found | None:
     """What `flatten` makes of each task's outcome, `[T, …]`, and the gradient of the sum of all "loss" by the
-    learner's parameters that need one; None where it cannot be compiled here, which is said once.
+    learner's parameters that need one; None where that cannot be compiled, which is said once.
 
     It is compiled when a learner with these options, and a batch of these sizes, first come.
-
-    Raises:
-        UserError: the learner does what vmap cannot, or draws random numbers.
     """
-    known, key = _made.setdefault(learner, {}), circumstances(learner, batch)
-    if key not in known:
+    known, key = _made.setdefault(learner, {}), key_of(learner, batch)
+    if key not in known and len(known) <= LEARNERS:
         try:
+            if len(known) == LEARNERS:
+                raise UserError(f"{type(learner).__name__} changed {LEARNERS} times since it was compiled")
             known[key] = MetaStep(learner, batch, flatten)
-        except CannotCompile as error:
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of any kind: a tracer's, a compiler's, the disk's; by vmap it may do
             known[key] = None
-            _log.warning("%s: tasks are mapped by vmap, not compiled", error)
-    made = known[key]
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            _log.warning("tasks are mapped by vmap, not compiled: %s", reason)
+    made = known.get(key)
     return None if made is None else made(learner, batch)
 
 
 def prepared(learner: nn.Module, batch: Task) -> bool:
     """Whether a meta-step of such tasks is compiled already."""
-    return _made.get(learner, {}).get(circumstances(learner, batch)) is not None
+    return _made.get(learner, {}).get(key_of(learner, batch)) is not None
 
 
-def circumstances(learner: nn.Module, batch: Task) -> tuple[object, ...]:
-    """What a meta-step depends on besides numbers: sizes, the options of learner and layers, and torch's."""
-    sizes = tuple((k, Sort.of(v)) for k, v in batch.tensors().items())
-    plain = (bool, int, float, str, tuple, type(None))
-    options = (
-        (name, k, repr(v))
-        for name, module in learner.named_modules()
-        for k, v in vars(module).items()
-        if isinstance(v, plain)
+def key_of(learner: nn.Module, batch: Task) -> tuple[object, ...]:
+    """All that a meta-step depends on, besides the numbers in its tensors."""
+    return (
+        batch.support.way,
+        *((k, TensorSpec.of(v)) for k, v in batch.tensors().items()),
+        *((k, TensorSpec.of(v), v.requires_grad) for k, v in state(learner).items()),
+        *((type(m), name, k, told_apart(v)) for name, m in learner.named_modules() for k, v in options(m)),
+        *(precision_now(), torch.get_default_dtype(), torch.get_num_threads()),
     )
-    return (sizes, batch.support.way, *options, precision_now(), torch.get_num_threads())
+
+
+def options(module: nn.Module) -> Iterator[tuple[str, object]]:
+    """A module's attributes, besides what is torch's own, and in each call another."""
+    yield "training", module.training
+    for name, value in vars(module).items():
+        if name not in _TORCHS or (name.endswith("_hooks") and value):
+            yield name, value
+
+
+_TORCHS = vars(nn.Module()).keys()
+
+
+def told_apart(value: object) -> object:
+    """What tells a value from others: numbers, text and what is made of them by what they hold."""
+    if isinstance(value, (list, tuple)):
+        return type(value), *map(told_apart, value)
+    if isinstance(value, dict):
+        return type(value), *((told_apart(k), told_apart(v)) for k, v in value.items())
+    if value is None or isinstance(value, (bool, int, float, str, np.generic, torch.dtype, torch.device)):
+        return type(value), repr(value)
+    return Same(value)
+
+
+class Same:
+    """Equal for one and the same object, while it lives."""
+
+    def __init__(self, value: object) -> None:
+        self.number = id(value)
+        try:
+            self.value: Callable[[], object] = ref(value)
+        except TypeError:
+            self.value = lambda: value
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        mine = self.value()
+        return isinstance(other, Same) and mine is not None and mine is other.value()
 
 
 class MetaStep:
-    """A compiled meta-step, of such a learner and such tasks."""
+    """A compiled meta-step, of such a learner and such tasks.
+
+    Raises:
+        UserError: there is no compiler here, the learner draws random numbers, too many inner steps are not
+            alike, or the tasks need so much memory that they come in portions.
+    """
 
     def __init__(self, learner: nn.Module, batch: Task, flatten: Flatten) -> None:
         check_available(batch.support.x.device)
+        if len(list(portions(learner, batch))) > 1:
+            raise UserError("so many tasks of this size do not fit into memory at once")
         weights, tensors, steps = state(learner), batch.tensors(), Steps()
-        self.names: tuple[str, ...] = ()
+        names: list[str] = []
 
         def function(inputs: Sequence[Tensor]) -> list[Tensor]:
             own = [
@@ -98,20 +154,17 @@ class MetaStep:
             tasks = batch.with_tensors(dict(zip(tensors, inputs[len(own) :], strict=True)))
             given = {f"learner.{k}": v for k, v in zip(weights, own, strict=True)}
             whole = Whole(learner, flatten, steps)
-            found = map_tasks(
-                lambda whole, task: functional_call(whole, given, (task,)), whole, tasks, "vmap"
-            )
-            self.names = tuple(found)
+            found = map_tasks(lambda net, task: functional_call(net, given, (task,)), whole, tasks, "vmap")
+            names[:] = found
             trained = [v for v in own if v.requires_grad]
             grads = torch.autograd.grad(found["loss"].sum(), trained, materialize_grads=True)
             return [v.detach() for v in (*found.values(), *grads)]
 
-        examples = [Sort.of(v).example() for v in (*weights.values(), *tensors.values())]
-        with native.allowing(False):
-            with taking_steps(steps.take):
-                graph = traced(function, examples)
-            self.programs = steps.compiled(graph)
-            self.run = compiled(graph, examples)
+        inputs = [TensorSpec.of(v) for v in (*weights.values(), *tensors.values())]
+        with native.allowing(False), taking_steps(steps.take):
+            graph = traced(function, [spec.example() for spec in inputs])
+        self.names, self.programs = names, steps.compiled(graph)
+        self.run = compiled(graph, inputs)
 
     def __call__(self, learner: nn.Module, batch: Task) -> Found:
         inputs = (*state(learner).values(), *batch.tensors().values())
@@ -144,8 +197,8 @@ class Steps:
     """The inner steps that a trace comes to, each a program there, and one back."""
 
     def __init__(self) -> None:
-        self.functions: dict[Program, Function] = {}
-        self.graphs: dict[Program, torch.fx.GraphModule] = {}
+        self.functions: dict[Program, tuple[Function, list[TensorSpec]]] = {}
+        self.graphs: dict[int, tuple[Program, torch.fx.GraphModule, list[TensorSpec]]] = {}
 
     def take(
         self, problem: InnerProblem, params: Params, state: Any, step: int, create_graph: bool
@@ -155,7 +208,7 @@ class Steps:
         if not inside_map():
             with taking_steps(None):
                 return take_step(problem, params, state, step, create_graph)
-        with torch.no_grad(), taking_steps(None):  # to see what is used and made; nothing else stays of it
+        with torch.no_grad(), taking_steps(None):  # to see what is used and made
             loss, *after = take_step(watched(problem, used), params, state, step, create_graph=False)
         (leaves, form), (made, form_after) = taken_apart((params, state)), taken_apart(tuple(after))
         tasks, own = below(), len(leaves)
@@ -195,57 +248,57 @@ class Steps:
             results = [tasks.unwrapped(v) for v in (loss, *made)]
             wanted = [v.requires_grad for v in beneath]
             asked = [v for v in beneath if v.requires_grad]
-            programs = (
-                self.program(there, beneath, results),
-                self.program(back, [*beneath, *results[1:]], asked),
-            )
-            found = _Step.apply(*programs, *beneath)
+            way = self.program(there, beneath, results)
+            way_back = self.program(back, [*beneath, *results[1:]], asked) if asked else None
+            found = _Step.apply(way, way_back, *beneath)
         loss, *made = map(tasks.wrapped, found)
         return loss, *put_together(made, form_after)
 
     def program(self, function: Function, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Program:
         """A function's program, to be traced and compiled."""
-        program = Program(inputs, outputs)
-        self.functions[program] = function
+        program = Program([TensorSpec.of(v) for v in outputs])
+        self.functions[program] = function, [TensorSpec.of(v) for v in inputs]
         return program
 
     def trace(self) -> None:
         """Trace what is not yet."""
-        for program, function in self.functions.items():
-            self.graphs[program] = traced(function, [sort.example() for sort in program.inputs])
+        for program, (function, inputs) in self.functions.items():
+            part = traced(function, [spec.example() for spec in inputs])
+            self.graphs[program.number] = program, part, inputs
         self.functions.clear()
 
     def compiled(self, graph: torch.fx.GraphModule) -> list[Program]:
-        """The programs that are called in a graph, compiled, each kind once."""
-        called = {node.args[0] for node in graph.graph.nodes if node.target == Program.operation}
-        graphs = {program: part for program, part in self.graphs.items() if program.number in called}
-        alike: dict[str, Callable[..., Sequence[Tensor]]] = {}
-        for program, part in graphs.items():
-            text = f"{part.code}{program.inputs}{constants(part)}"
-            if text not in alike:
-                alike[text] = compiled(part, [sort.example() for sort in program.inputs])
-            program.run = alike[text]
-        return list(graphs)
-
-
-def constants(graph: torch.fx.GraphModule) -> list[object]:
-    """The numbers that a graph holds."""
-    names = [node.target for node in graph.graph.nodes if node.op == "get_attr"]
-    return [getattr(graph, name).tolist() for name in names]
+        """The programs that a graph calls, compiled; it then calls these."""
+        calls: list[Any] = [node for node in graph.graph.nodes if node.target == CALL]
+        numbers = {n: digest(*self.graphs[n][1:]) for n in dict.fromkeys(node.args[0] for node in calls)}
+        kinds = dict(zip(numbers.values(), numbers, strict=True))
+        if len(kinds) > KINDS:
+            raise UserError(f"its inner steps are of {len(kinds)} kinds, which would take long to compile")
+        programs = []
+        for digest_, number in kinds.items():
+            program, part, inputs = self.graphs[number]
+            programs.append(
+                Program.known(digest_) or Program(program.outputs, compiled(part, inputs), digest_)
+            )
+        for node in calls:
+            node.args = (numbers[node.args[0]], *node.args[1:])
+        graph.recompile()
+        return programs
 
 
 class _Step(torch.autograd.Function):
     """A step's program, and the one back through it; its loss is only told."""
 
     @staticmethod
-    def forward(ctx: Any, there: Program, back: Program, *inputs: Tensor) -> tuple[Tensor, ...]:
-        ctx.back = back
+    def forward(ctx: Any, way: Program, way_back: Program, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.way_back = way_back
         ctx.save_for_backward(*inputs)
-        made = tuple(there(inputs))
+        made = tuple(calling(way, inputs))
         ctx.mark_non_differentiable(made[0], *(v for v in made if not v.is_floating_point()))
         return made
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, _: Tensor, *adjoint: Tensor) -> tuple[Tensor | None, ...]:
-        found = iter(ctx.back([*ctx.saved_tensors, *adjoint]))
+        found = iter(calling(ctx.way_back, [*ctx.saved_tensors, *adjoint]))
         return None, None, *(next(found) if w else None for w in ctx.needs_input_grad[2:])

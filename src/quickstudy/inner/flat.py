@@ -97,9 +97,13 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
     if keep is None and inside_map():
         keep = 2
     elif keep is None:
-        with held_by_graphs(params.values()) as held:
-            params, state = course.step(noted, params, state, create_graph=True)
-        keep = max(2, budget // max(held.most, 1))
+        try:
+            with held_by_graphs(params.values()) as held:
+                params, state = course.step(noted, params, state, create_graph=True)
+            keep = max(2, budget // max(held.most, 1))
+        except RuntimeError:  # torch.func.grad in the loss lets nobody count; and what fails fails once more
+            course, keep = Course(problem, tuple(devices)), 2
+            noted = watched(problem, course.used)
     if problem.steps > keep:
         end, form = taken_apart((params, state))
         end = [v.detach() for v in end]  # without the graph of a step that was counted

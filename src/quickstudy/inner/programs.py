@@ -5,14 +5,16 @@ What the C++ compiler (on a GPU, Triton) made lies in the cache folder, so that 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import count
-from typing import Any, ClassVar
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -26,7 +28,7 @@ Function = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
-class Sort:
+class TensorSpec:
     """What a program is made for: a tensor's shape, type and device."""
 
     shape: tuple[int, ...]
@@ -34,37 +36,41 @@ class Sort:
     device: torch.device
 
     @staticmethod
-    def of(v: Tensor) -> Sort:
-        """The sort of a tensor."""
-        return Sort(tuple(v.shape), v.dtype, v.device)
+    def of(v: Tensor) -> TensorSpec:
+        """That of a tensor."""
+        return TensorSpec(tuple(v.shape), v.dtype, v.device)
 
     def example(self) -> Tensor:
-        """A tensor of this sort."""
+        """Such a tensor."""
         return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
 
 
 class Program:
-    """A function that stands as one operation in the graph of another; what it does, `run`, comes later.
+    """A function that stands as one operation in the graph of another.
 
     Args:
-        inputs: for which it is made; they come contiguous.
         outputs: such as it returns.
+        run: what it does; None while that is being traced.
+        number: its name in graphs; alike programs have the same, so that graphs with them are alike too.
     """
 
-    operation: ClassVar[Any]
-
-    def __init__(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        self.inputs, self.outputs = [[Sort.of(v) for v in vs] for vs in (inputs, outputs)]
-        self.run: Callable[..., Sequence[Tensor]] | None = None
-        self.number = next(_numbers)
+    def __init__(
+        self,
+        outputs: Sequence[TensorSpec],
+        run: Callable[..., Sequence[Tensor]] | None = None,
+        number: int | None = None,
+    ) -> None:
+        self.outputs, self.run = outputs, run
+        self.number = next(_provisional) if number is None else number
         _programs[self.number] = self
 
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Its operation."""
-        return torch.ops.quickstudy.program(self.number, [v.contiguous() for v in inputs])
+    @staticmethod
+    def known(number: int) -> Program | None:
+        """The program of that number, if one is in use."""
+        return _programs.get(number)
 
 
-_numbers = count()
+_provisional = count(-1, -1)
 _programs: WeakValueDictionary[int, Program] = WeakValueDictionary()
 _library = torch.library.Library("quickstudy", "DEF")
 _library.define("program(int number, Tensor[] inputs) -> Tensor[]", tags=(torch.Tag.needs_exact_strides,))
@@ -80,9 +86,14 @@ def _like(number: int, inputs: list[Tensor]) -> list[Tensor]:
     return [torch.empty(v.shape, dtype=v.dtype, device=v.device) for v in _programs[number].outputs]
 
 
-Program.operation = torch.ops.quickstudy.program.default
 _library.impl("program", _run, "CompositeExplicitAutograd")
 torch.library.register_fake("quickstudy::program", _like, lib=_library)
+CALL = torch.ops.quickstudy.program.default
+
+
+def calling(program: Program, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The operation that a program is."""
+    return CALL(program.number, [v.contiguous() for v in inputs])
 
 
 def traced(function: Function, inputs: Sequence[Tensor]) -> GraphModule:
@@ -104,8 +115,8 @@ def traced(function: Function, inputs: Sequence[Tensor]) -> GraphModule:
     for node in graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise UserError(
-                f"the net draws random numbers ({node.target}), as dropout does, which no compiled step can "
-                'repeat on the way back: use strategy="vmap" (--strategy vmap)'
+                f"the net draws random numbers ({node.target}), as dropout does, which the way back could "
+                "not draw again"
             )
     last, outputs = graph.output_node(), []
     with graph.inserting_before(last):
@@ -117,25 +128,39 @@ def traced(function: Function, inputs: Sequence[Tensor]) -> GraphModule:
     return module
 
 
-def compiled(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """The same function, compiled for such inputs.
+def digest(graph: GraphModule, inputs: Sequence[TensorSpec]) -> int:
+    """A number that graphs which compute the same have in common."""
+    text = [graph.code, *map(str, inputs)]
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            held = getattr(graph, str(node.target))
+            if not isinstance(held, Tensor):
+                raise UserError(f"what is computed holds a {type(held).__name__}")
+            text += [str(TensorSpec.of(held)), str(held.tolist())]
+    return int.from_bytes(hashlib.blake2b("\n".join(text).encode(), digest_size=7).digest())
 
-    Raises:
-        CannotCompile: it failed.
-    """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))
+
+def compiled(graph: GraphModule, inputs: Sequence[TensorSpec]) -> Callable[..., Sequence[Tensor]]:
+    """The same function, compiled for such inputs."""
+    with _kept(), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of its own parts
+        import torch._inductor as inductor  # seconds, which only those pay who compile
+
+        return inductor.compile(graph, [spec.example() for spec in inputs])
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """What is compiled within this block is kept in this library's cache folder, or where the user says."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(cache_root() / "compiled")
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of its own parts
-            import torch._inductor as inductor  # seconds, which only those pay who compile
-
-            return inductor.compile(graph, [v.detach() for v in inputs])
-    except Exception as error:  # of any kind: a compiler's, torch's, the disk's
-        raise CannotCompile(str(error).partition("\n")[0]) from error
-
-
-class CannotCompile(UserError):
-    """This machine cannot compile, or not this."""
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 def available(device: torch.device) -> bool:
@@ -150,8 +175,8 @@ def check_available(device: torch.device) -> None:
     """Refuse to compile where no compiler is here.
 
     Raises:
-        CannotCompile: none is.
+        UserError: none is.
     """
     if not available(device):
         name = "Triton" if device.type == "cuda" else "C++ compiler (g++, clang++)"
-        raise CannotCompile(f"no {name} is here")
+        raise UserError(f"no {name} is here")

@@ -48,7 +48,7 @@ class Outer:
         meta_batch: tasks a meta-step.
         train_way: classes of a meta-training task; None trains on the way to be solved.
         train_query: query examples a class in meta-training; None is the default number.
-        strategy: how tasks are mapped: loop, threads, vmap, or auto, the fastest of them by a rule.
+        strategy: how tasks are mapped: loop, threads, vmap, compile, or auto, the fastest of them by a rule.
     """
 
     optimizer: OptimizerName = "adam"

@@ -30,7 +30,7 @@ from quickstudy.outer.optimizers import MakeOptimizer, MakeSchedule, make_optimi
 from quickstudy.outer.progress import NoProgress, Progress, display
 from quickstudy.outer.run_folder import RunFolder, kept_in, noted
 from quickstudy.outer.seeds import seeded
-from quickstudy.outer.strategy import check_source, settled
+from quickstudy.outer.strategy import check_source, settle_strategy
 from quickstudy.tasks.task import TaskSource
 
 CHECKPOINT_SECONDS = 20.0
@@ -121,13 +121,13 @@ def meta_train(
     data = getattr(tasks, "data", None)
     if isinstance(run, (str, Path)) and isinstance(data, ClassDataset):
         options["fingerprint"] = data.fingerprint()
-    begun_with, begun_by = noted(run, "kernels"), noted(run, "strategy")
+    begun_with, begun_by = here.led(lambda: (noted(run, "kernels"), noted(run, "strategy")))
     if how == "auto":
         how = begun_by or how
     with ExitStack() as stack:
         stack.enter_context(computing_in(precision))
         kernels = stack.enter_context(native.settled(iterations * size, begun_with))
-        asked, how = how, settled(learner, tasks, size, how, iterations)
+        asked, how = how, settle_strategy(learner, tasks, size, how, iterations)
         options |= {"kernels": begun_with or kernels, "strategy": begun_by if asked == begun_by else how}
         place = stack.enter_context(kept_in(run if here.leads else None, options))
         interruption = stack.enter_context(interrupted_between())

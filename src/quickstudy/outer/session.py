@@ -24,7 +24,7 @@ from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Progress
 from quickstudy.outer.provenance import peak_memory_mb
 from quickstudy.outer.run_folder import RunFolder
-from quickstudy.outer.strategy import settled
+from quickstudy.outer.strategy import settle_strategy
 from quickstudy.tasks import ClassTasks, TaskSource
 
 SUMMARY = "summary.json"
@@ -70,6 +70,8 @@ def train(
         with native.settled(size, begun_with, say) as kernels:  # when all mistakes are told
             facts = facts_of(config, splits, learner, tasks, problem, say) | {"kernels": kernels}
             check_alike(facts, here.led(lambda: facts))
+            if saved is not None and saved.get("strategy") != facts["strategy"]:
+                say("begun with compiled meta-steps, this run goes on without: not bit for bit")
             for line in told(splits, tasks, problem, learner, facts):
                 say(line)
             if here.leads and saved is None:
@@ -163,7 +165,7 @@ def facts_of(
     return {
         "threads": torch.get_num_threads(),
         "device": find_device(config.device).type,
-        "strategy": settled(learner, tasks, config.meta_batch or 1, strategy, config.iterations, say),
+        "strategy": settle_strategy(learner, tasks, config.meta_batch or 1, strategy, config.iterations, say),
         "pictures": {
             "shape": list(shape),
             "polarity": polarity(splits.train.x[:2000]) if len(shape) == 3 else None,
@@ -283,7 +285,10 @@ def changed(saved: dict[str, Any], config: TrainConfig) -> list[tuple[str, Any, 
     new, old = config.json(), TrainConfig.from_json(saved).json()
     new |= new.pop("settings")
     old |= old.pop("settings")
-    if config.strategy in (None, "auto"):  # the one that was chosen is replayed, as are threads and device
+    came_to_vmap = config.strategy == "compile" and old["strategy"] == "vmap"
+    if (
+        config.strategy in (None, "auto") or came_to_vmap
+    ):  # what was chosen is replayed, as are threads and device
         del new["strategy"]
     if config.threads is not None:
         new["threads"], old["threads"] = config.threads, saved.get("threads")

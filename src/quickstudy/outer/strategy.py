@@ -21,7 +21,7 @@ from quickstudy.tasks.task import Task, TaskSource
 _log = logging.getLogger("quickstudy")
 
 
-def settled(
+def settle_strategy(
     learner: Learner,
     tasks: TaskSource,
     size: int,
@@ -29,36 +29,53 @@ def settled(
     iterations: int,
     say: Callable[[str], None] = _log.info,
 ) -> Strategy:
-    """What "auto" comes to for a run; any other strategy as it is, but vmap where compiling fails.
+    """What "auto" comes to for a run, in the first of many processes for all; any other strategy as it is,
+    but vmap where one of them cannot compile.
 
     Args:
         size: tasks a meta-step, of all processes together.
         iterations: meta-steps; compiling pays in long runs only.
-        say: called with a line where a meta-step is compiled.
+        say: called with a line before and after a meta-step is compiled.
     """
-    if learner.trains_on == "nothing" or strategy not in ("auto", "compile"):
+    if learner.trains_on == "nothing" or not iterations or strategy not in ("auto", "compile"):
         return strategy
-    batch = tasks.batch(np.arange(len(world().share(size)) or 1))
-    check_source(learner, batch)
-    batch, before = suited(batch, learner), learner.training
+    here, before = world(), learner.training
     learner.train()
     try:
-        batch = learner.prepare(batch, torch.Generator().manual_seed(0))
+        batch = tried(learner, tasks, range(size))
         with explained(batch.query.x.shape[2:]):
             if strategy == "auto":
-                strategy = choose(
-                    lambda part, how: estimate(learner, part, how), learner, batch, meta_steps=iterations
-                )
+                strategy = here.led(lambda: chosen(learner, batch, iterations))
             if strategy == "compile" and not batch.padded:
-                began, ready = time.monotonic(), prepared(learner, batch)
-                estimate(learner, batch, "compile")
-                if not prepared(learner, batch):
-                    strategy = "vmap"
-                elif not ready:
-                    say(f"meta-step compiled in {time.monotonic() - began:.0f} s, what was made is kept")
+                strategy = compiled(learner, tried(learner, tasks, here.share(size) or range(1)), say)
     finally:
         learner.train(before)
     return strategy
+
+
+def tried(learner: Learner, tasks: TaskSource, indices: range) -> Task:
+    """Some tasks as a meta-step is given them."""
+    batch = tasks.batch(np.asarray(indices))
+    check_source(learner, batch)
+    return learner.prepare(suited(batch, learner), torch.Generator().manual_seed(0))
+
+
+def chosen(learner: Learner, batch: Task, iterations: int) -> Strategy:
+    """What "auto" comes to for such tasks."""
+    return choose(lambda part, how: estimate(learner, part, how), learner, batch, meta_steps=iterations)
+
+
+def compiled(learner: Learner, batch: Task, say: Callable[[str], None]) -> Strategy:
+    """Compile a meta-step of such tasks: "compile", or "vmap" where that fails in some process."""
+    began, ready = time.monotonic(), prepared(learner, batch)
+    if not ready:
+        say("compiling the meta-step, which takes from some seconds to some minutes")
+    estimate(learner, batch, "compile")
+    if not all(world().gathered([prepared(learner, batch)])):
+        return "vmap"
+    if not ready:
+        say(f"compiled in {time.monotonic() - began:.0f} s; what was made is kept for other runs")
+    return "compile"
 
 
 def check_source(learner: Learner, batch: Task) -> None:
