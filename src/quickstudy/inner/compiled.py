@@ -147,17 +147,13 @@ class MetaStep:
         names: list[str] = []
 
         def function(inputs: Sequence[Tensor]) -> list[Tensor]:
-            own = [
-                v.detach().requires_grad_(w.requires_grad)
-                for v, w in zip(inputs, weights.values(), strict=False)
-            ]
+            own = {
+                f"learner.{k}": v.detach().requires_grad_(weights[k].requires_grad)
+                for k, v in zip(weights, inputs, strict=False)
+            }
             tasks = batch.with_tensors(dict(zip(tensors, inputs[len(own) :], strict=True)))
-            given = {f"learner.{k}": v for k, v in zip(weights, own, strict=True)}
-            whole = Whole(learner, flatten, steps)
-            found = map_tasks(lambda net, task: functional_call(net, given, (task,)), whole, tasks, "vmap")
+            found, grads = functional_call(Whole(learner, flatten, steps), own, (tasks,))
             names[:] = found
-            trained = [v for v in own if v.requires_grad]
-            grads = torch.autograd.grad(found["loss"].sum(), trained, materialize_grads=True)
             return [v.detach() for v in (*found.values(), *grads)]
 
         inputs = [TensorSpec.of(v) for v in (*weights.values(), *tensors.values())]
@@ -175,17 +171,18 @@ class MetaStep:
 
 
 class Whole(nn.Module):
-    """A learner, and the steps it comes to, which are traced while it has the weights it was called with."""
+    """A meta-step: there, each inner step of its own, and back, all with the weights it is called with."""
 
     def __init__(self, learner: nn.Module, flatten: Flatten, steps: Steps) -> None:
         super().__init__()
         self.learner, self.flatten, self.steps = learner, flatten, steps
 
-    def forward(self, task: Task) -> dict[str, Tensor]:
-        found = self.flatten(self.learner(task))
-        with below().outside_vmap(), taking_steps(None):
+    def forward(self, tasks: Task) -> Found:
+        found = map_tasks(lambda learner, task: self.flatten(learner(task)), self.learner, tasks, "vmap")
+        with taking_steps(None):
             self.steps.trace()
-        return found
+        trained = [p for p in self.learner.parameters() if p.requires_grad]
+        return found, torch.autograd.grad(found["loss"].sum(), trained, materialize_grads=True)
 
 
 def state(learner: nn.Module) -> dict[str, Tensor]:
@@ -231,12 +228,15 @@ class Steps:
 
         def back(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
             at = [v.detach().requires_grad_(w) for v, w in zip(tensors, wanted, strict=False)]
+            zero = at[0].new_zeros(
+                (), requires_grad=True
+            )  # for steps that depend on nothing that is asked for
             with torch.enable_grad():
                 _, *after = taken(at, create_graph)
                 reached = zip(after, tensors[len(at) :], strict=True)
-                value = torch.stack([(v * a).sum() for v, a in reached if v.requires_grad]).sum()
+                value = sum(((v * a).sum() for v, a in reached if v.requires_grad), zero)
             asked = [v for v in at if v.requires_grad]
-            check_known(value, asked)
+            check_known(value, [zero, *asked])
             grads = torch.autograd.grad(value, asked, materialize_grads=True)
             return [g.contiguous() for g in grads]
 
@@ -249,7 +249,8 @@ class Steps:
             wanted = [v.requires_grad for v in beneath]
             asked = [v for v in beneath if v.requires_grad]
             way = self.program(there, beneath, results)
-            way_back = self.program(back, [*beneath, *results[1:]], asked) if asked else None
+            back_too = asked and torch.is_grad_enabled()
+            way_back = self.program(back, [*beneath, *results[1:]], asked) if back_too else None
             found = _Step.apply(way, way_back, *beneath)
         loss, *made = map(tasks.wrapped, found)
         return loss, *put_together(made, form_after)
