@@ -1,8 +1,8 @@
 """A meta-step compiled: an inner step, its way back, and what surrounds them, for all tasks at once.
 
-The meta-step is traced into a graph in which each inner step is one operation, and its way back another. As
-all steps are alike, each is compiled once, however many steps there are. On the way back a step is made
-again from the parameters before it, as in flat memory.
+The meta-step is traced into a graph in which each inner step is one operation, and its way back another. Those
+that are alike are compiled once, however many steps there are. On the way back a step is made again from the
+parameters before it, as in flat memory.
 """
 
 from __future__ import annotations
