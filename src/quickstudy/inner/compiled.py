@@ -1,8 +1,8 @@
 """A meta-step compiled: an inner step, its way back, and what surrounds them, for all tasks at once.
 
-The meta-step is traced into a graph in which each inner step is one operation, and its way back another. Those
-that are alike are compiled once, however many steps there are. On the way back a step is made again from the
-parameters before it, as in flat memory.
+The meta-step is traced into a graph in which each inner step is one operation, and its way back another. What
+is alike of these is compiled once, however many steps there are. On the way back a step is made again from
+the parameters before it, as in flat memory.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from quickstudy.inner.programs import (
     check_available,
     compiled,
     digest,
+    kept,
     traced,
 )
 from quickstudy.inner.rules import Params
@@ -157,10 +158,11 @@ class MetaStep:
             return [v.detach() for v in (*found.values(), *grads)]
 
         inputs = [TensorSpec.of(v) for v in (*weights.values(), *tensors.values())]
-        with native.allowing(False), taking_steps(steps.take):
-            graph = traced(function, [spec.example() for spec in inputs])
-        self.names, self.programs = names, steps.compiled(graph)
-        self.run = compiled(graph, inputs)
+        with kept():
+            with native.allowing(False), taking_steps(steps.take):
+                graph = traced(function, [spec.example() for spec in inputs])
+            self.names, self.programs = names, steps.compiled(graph)
+            self.run = compiled(graph, inputs)
 
     def __call__(self, learner: nn.Module, batch: Task) -> Found:
         inputs = (*state(learner).values(), *batch.tensors().values())

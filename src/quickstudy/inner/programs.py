@@ -142,16 +142,22 @@ def digest(graph: GraphModule, inputs: Sequence[TensorSpec]) -> int:
 
 def compiled(graph: GraphModule, inputs: Sequence[TensorSpec]) -> Callable[..., Sequence[Tensor]]:
     """The same function, compiled for such inputs."""
-    with _kept(), torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of its own parts
-        import torch._inductor as inductor  # seconds, which only those pay who compile
+        # Imports that take seconds, for those alone who compile.
+        import torch._inductor as inductor
+        from torch._guards import TracingContext, tracing
+        from torch._subclasses import FakeTensorMode
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-        return inductor.compile(graph, [spec.example() for spec in inputs])
+        with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))):  # torch keeps nothing without
+            return inductor.compile(graph, [spec.example() for spec in inputs])
 
 
 @contextmanager
-def _kept() -> Iterator[None]:
-    """What is compiled within this block is kept in this library's cache folder, or where the user says."""
+def kept() -> Iterator[None]:
+    """What is traced and compiled within this block is kept in this library's cache folder, or where the user
+    says; torch says its own place as soon as it traces."""
     name = "TORCHINDUCTOR_CACHE_DIR"
     if name in os.environ:
         yield
