@@ -15,15 +15,8 @@ in brackets how far adapters are ahead, task by task:
     frozen base, head alone             54.1 ± 1.0 % (1.6 ± 0.5)      68.7 ± 0.8 % (1.4 ± 0.5)
     adapters, nearest class mean        55.8 ± 1.0 %                  70.1 ± 0.8 %
 
-The gain is small, and one seed's. Whether as much more pretraining would bring it too was not measured. On
-meta-validation, 1-shot, beside the nearest class mean of the frozen base:
-
-- adapters without the warped copies, on the same base, 500 meta-steps: 0.3 ± 0.5 ahead; with them 1.1 ± 0.4
-- all weights meta-learned instead of adapters, as long: 1.8 ± 0.5 ahead
-- adapters adapted to each task from prototypes (Proto-MAML's inner loop), not meta-learned: none of three
-  rates and numbers of steps was ahead, the best 0.0 ± 0.1 on 200 tasks
-- Proto-MAML, adapters meta-learned and adapted, 60 meta-steps on a base pretrained without warped copies:
-  0.5 ± 0.4 behind, too short a run to judge it by
+The gain is small, and one seed's; whether as much more pretraining would bring it too was not measured. The
+head's rate and steps are chosen on 1-shot tasks of meta-validation, and used for 5 shots too.
 
 The strokes are the publisher's simplified drawings, `quickdraw/simplified/CATEGORY.ndjson` in the folder
 `$QUICKSTUDY_DATA`.
