@@ -47,7 +47,7 @@ from quickstudy.tasks.task import Task
 Flatten = Callable[[Outcome], dict[str, Tensor]]
 Found = tuple[dict[str, Tensor], tuple[Tensor, ...]]
 """Named tensors, and a gradient."""
-LEARNERS, KINDS = 4, 12
+CHANGES, KINDS = 4, 12
 """Compiled at most: meta-steps of one learner, as its options or the sizes of batches change; and steps of a
 meta-step that are not alike."""
 _made: WeakKeyDictionary[nn.Module, dict[object, MetaStep | None]] = WeakKeyDictionary()
@@ -61,10 +61,10 @@ def meta_step(learner: nn.Module, batch: Task, flatten: Flatten) -> Found | None
     It is compiled when a learner with these options, and a batch of these sizes, first come.
     """
     known, key = _made.setdefault(learner, {}), key_of(learner, batch)
-    if key not in known and len(known) <= LEARNERS:
+    if key not in known and len(known) <= CHANGES:
         try:
-            if len(known) == LEARNERS:
-                raise UserError(f"{type(learner).__name__} changed {LEARNERS} times since it was compiled")
+            if len(known) == CHANGES:
+                raise UserError(f"{type(learner).__name__} changed {CHANGES} times since it was compiled")
             known[key] = MetaStep(learner, batch, flatten)
         except torch.OutOfMemoryError:
             raise
