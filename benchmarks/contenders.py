@@ -24,6 +24,7 @@ given = np.load(SETTING)
 weights = [given[f"w{i}"] for i in range(sum(k.startswith("w") for k in given.files))]
 xs, ys, xq, yq = (given[k] for k in ("xs", "ys", "xq", "yq"))
 way, channels, tasks = len(weights[-1]), len(weights[0]), len(xs)
+DOUBLE = xs.dtype == np.float64  # as the setting is, so all is computed
 Step = Callable[[], list[Any]]
 
 
@@ -47,6 +48,7 @@ def torch_net() -> Any:
     import torch
     from torch import nn
 
+    torch.set_default_dtype(torch.float64 if DOUBLE else torch.float32)
     net = nn.Sequential(standard_net() if NET == "standard" else our_net(), nn.Linear(channels, way))
     load(net)
     torch.set_num_threads(int(THREADS))
@@ -176,6 +178,8 @@ def jax() -> Step:
     import jax
     import jax.numpy as jnp
 
+    jax.config.update("jax_enable_x64", DOUBLE)
+
     def conv(x: Any, w: Any, b: Any) -> Any:
         n, c, h, v = x.shape
         p = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
@@ -186,14 +190,22 @@ def jax() -> Step:
             + b[:, None, None]
         )
 
+    def pooled(y: Any) -> Any:
+        y = y[:, :, : y.shape[2] // 2 * 2, : y.shape[3] // 2 * 2]
+        n, c, h, v = y.shape
+        return y.reshape(n, c, h // 2, 2, v // 2, 2).max((3, 5))
+
     def net(ws: Any, x: Any) -> Any:
         for w, b, scale, shift in (ws[4 * i : 4 * i + 4] for i in range(4)):
-            y = conv(x, w, b)
+            sign = jax.lax.stop_gradient(jnp.where(scale < 0, -1.0, 1.0).astype(w.dtype))
+            pooled_first = NET == "ours"
+            y = conv(x, w * sign[:, None, None, None], b * sign) if pooled_first else conv(x, w, b)
             mean, var = y.mean((0, 2, 3), keepdims=True), y.var((0, 2, 3), keepdims=True)
-            y = (y - mean) * jax.lax.rsqrt(var + 1e-5) * scale[:, None, None] + shift[:, None, None]
-            y = jnp.maximum(y, 0)[:, :, : y.shape[2] // 2 * 2, : y.shape[3] // 2 * 2]
-            n, c, h, v = y.shape
-            x = y.reshape(n, c, h // 2, 2, v // 2, 2).max((3, 5))
+            k = (scale * sign if pooled_first else scale)[:, None, None] * jax.lax.rsqrt(var + 1e-5)
+            if pooled_first:
+                x = jnp.maximum(pooled(y) * k + shift[:, None, None] - mean * k, 0)
+            else:
+                x = pooled(jnp.maximum((y - mean) * k + shift[:, None, None], 0))
         return x.reshape(len(x), -1) @ ws[-2].T + ws[-1]
 
     def loss(ws: Any, x: Any, y: Any) -> Any:
@@ -234,12 +246,13 @@ def quickstudy() -> Step:
 
     keep_freed_memory()
     torch.set_num_threads(int(THREADS))
+    torch.set_default_dtype(torch.float64 if DOUBLE else torch.float32)
     body = our_net() if NET == "ours" else convert_batch_norm(standard_net())
     body.features, body.norm = channels, "batch"
     learner = (FOMAML if MODE == "first" else MAML)(body, way=way, inner_lr=LR, steps=STEPS)
     load(learner.net)
     learner.to(DEVICE)
-    native.build()
+    native.build(dtype=torch.get_default_dtype())
     sx, sy, qx, qy = tensors()
     batch = Task(Support(sx, sy, way), Query(qx, qy))
 

@@ -101,6 +101,11 @@ def speed() -> str:
         for kind, said in words.items():
             cells = [f"{rows[s]['ratios'][kind]:.2f}" if s in rows else "" for s in settings]
             lines.append(f"| {title}: {said} | {' | '.join(cells)} | {one['geometric means'][kind]:.2f} |")
+        ours = {s: row["best"]["quickstudy, ours net"]["seconds"] / row["floor"] for s, row in rows.items()}
+        cells = [f"{ours[s]:.1f}" if s in ours else "" for s in settings]
+        lines.append(
+            f"| {title}: ours over the arithmetic alone, at the machine's peak | {' | '.join(cells)} | |"
+        )
     return "\n".join(lines)
 
 
