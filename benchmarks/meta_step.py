@@ -85,8 +85,9 @@ def check_gpu(python: str | Path) -> None:
 
 def versions(python: Path) -> dict[str, str]:
     """Which releases of the peers are installed."""
-    ask = "import sys, json, importlib.metadata as m; print(json.dumps({k: m.version(k) for k in sys.argv[1:]}))"
-    return json.loads(subprocess.check_output([str(python), "-c", ask, *PEERS], text=True))
+    ask = "import sys, importlib.metadata as m; print(*map(m.version, sys.argv[1:]))"
+    found = subprocess.check_output([str(python), "-c", ask, *PEERS], text=True)
+    return dict(zip(PEERS, found.split(), strict=True))
 
 
 def told(name: str, device: str, threads: int) -> dict[str, str]:

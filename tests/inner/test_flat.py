@@ -130,17 +130,25 @@ class Recurrent(nn.Module):
 
 
 class Attentive(nn.Module):
-    """A transformer layer whose embedding is tied to its output layer."""
+    """Transformer layers of which two share a weight, with an embedding that is the output layer's too."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.out = nn.Linear(3, 8, bias=False), nn.Linear(8, 3, bias=False)
-        self.out.weight = nn.Parameter(self.embed.weight.detach().T.contiguous())
-        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.embed = nn.Linear(3, 8, bias=False)
+        self.layer, self.again = (
+            nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True) for _ in range(2)
+        )
+        self.again.linear1.weight = self.layer.linear1.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        z = self.layer(F.linear(x.unflatten(1, (2, 3)), self.embed.weight))
+        z = self.again(self.layer(F.linear(x.unflatten(1, (2, 3)), self.embed.weight)))
         return F.linear(z.mean(1), self.embed.weight.T)
+
+
+def convolved() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3)
+    )
 
 
 def half_frozen() -> nn.Module:
@@ -150,7 +158,7 @@ def half_frozen() -> nn.Module:
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch maps these in a loop
-@pytest.mark.parametrize("make", [Recurrent, Attentive, half_frozen])
+@pytest.mark.parametrize("make", [Recurrent, Attentive, convolved, half_frozen])
 @pytest.mark.parametrize("mapped", [False, True])
 def test_any_module(make: Callable[[], nn.Module], mapped: bool) -> None:
     net = make()

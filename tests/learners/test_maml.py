@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from quickstudy.errors import DataError, UserError
-from quickstudy.inner import estimate
+from quickstudy.inner import Method, estimate, flat, implicit, map_tasks, truncated
 from quickstudy.learners import FOMAML, MAML, Learner, ProtoMAML
 from quickstudy.nets import convert_batch_norm, mlp, resnet
 from quickstudy.tasks import Sinusoids, Task
@@ -297,3 +298,56 @@ def test_the_last_support_pass_has_a_graph_only_where_queries_need_it(
     learner.net.body.register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled()))
     estimate(learner, batch, strategy)
     assert modes[:3] == [True, norm == "support", True]  # the step, the moments, the queries
+
+
+# -- what a user may give -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "exact"),
+    [(truncated(2), False), (implicit(4.0), False), (functools.partial(flat, keep=1), True)],
+)
+def test_a_method_may_be_a_function(method: Method, exact: bool, batch: Task) -> None:
+    learner = MAML(mlp(256, (3,)), way=3, inner_lr=0.1, steps=3, gradient=method)
+    wanted = MAML(mlp(256, (3,)), way=3, inner_lr=0.1, steps=3)
+    wanted.load_state_dict(learner.state_dict())
+    found, right = (estimate(one.train(), batch, "loop")[1] for one in (learner, wanted))
+    assert all(torch.allclose(found[k], right[k], rtol=1e-9, atol=1e-12) for k in right) == exact
+
+
+def test_tied_weights_go_by_either_name() -> None:
+    body = mlp(4, (4, 4))
+    first, second = (module for module in body if isinstance(module, nn.Linear))
+    second.weight = first.weight
+    names = {module: name for name, module in body.named_modules()}
+    learner = MAML(body, way=2, inner_params=rf"{names[second]}\.weight")
+    assert learner.inner_names() == {f"body.{names[first]}.weight"}
+
+
+@pytest.mark.parametrize("strategy", ["loop", "threads"])
+def test_a_net_that_writes_to_a_buffer_is_refused(strategy: Any, batch: Task) -> None:
+    class Averaging(nn.Module):
+        features = 256
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(256))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.mul_(0.9).add_(0.1 * x.flatten(1).mean(0))
+            return x.flatten(1) - self.seen
+
+    learner = MAML(Averaging(), way=3, steps=1).train()
+    with pytest.raises(UserError, match="the net writes to its buffer 'seen' while it computes"):
+        estimate(learner, batch, strategy)
+
+
+@pytest.mark.parametrize("how", [estimate, lambda *a: map_tasks(lambda m, t: {"z": t.support.x}, *a)])
+def test_an_unknown_strategy_is_refused(how: Callable[..., Any], batch: Task) -> None:
+    with pytest.raises(UserError, match="unknown strategy 'serial'"):
+        how(MAML(mlp(256, (3,)), way=3), batch, "serial")
+
+
+def test_truncated_takes_no_negative_number() -> None:
+    with pytest.raises(UserError, match="at least 0, not -1"):
+        truncated(-1)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from quickstudy.errors import UserError
+from quickstudy.errors import UserError, unknown
 from quickstudy.inner.precision import precision_now
 from quickstudy.inner.programs import available
 from quickstudy.inner.threads import replica
@@ -74,6 +74,18 @@ def choose(
             mapped: Strategy = "compile" if compiled else "vmap"
             known[key] = mapped if join and possible(lambda: attempt(first(batch, 2), "vmap")) else singly
     return known[key]
+
+
+def check_strategy(strategy: str) -> None:
+    """Refuse what is no strategy.
+
+    Raises:
+        UserError: it is none.
+
+    >>> check_strategy("vmap")
+    """
+    if strategy not in get_args(Strategy):
+        raise unknown("strategy", strategy, get_args(Strategy))
 
 
 def copied(module: nn.Module) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
-from quickstudy.inner.choice import Strategy, choose
+from quickstudy.inner.choice import Strategy, check_strategy, choose
 from quickstudy.inner.compiled import meta_step
 from quickstudy.inner.mapping import map_tasks, vectorisable
 from quickstudy.inner.memory import portions
@@ -55,6 +55,7 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tu
     Raises:
         UserError: the learner has nothing to train, or uses what cannot be differentiated twice.
     """
+    check_strategy(strategy)
     trained = {k: p for k, p in learner.named_parameters() if p.requires_grad}
     if not trained:
         raise UserError(f"{type(learner).__name__} has no parameter to train")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
-from quickstudy.inner.choice import Strategy, choose
+from quickstudy.inner.choice import Strategy, check_strategy, choose
 from quickstudy.inner.memory import split
 from quickstudy.inner.threads import each_task
 from quickstudy.inner.twice import attention_by_math
@@ -41,6 +41,7 @@ def map_tasks(
     >>> map_tasks(lambda net, task: {"z": net(task.support.x)}, nn.Linear(1, 2), batch, "vmap")["z"].shape
     torch.Size([4, 3, 2])
     """
+    check_strategy(strategy)
     if strategy == "auto":
         what = getattr(function, "__code__", function)
         strategy = choose(lambda tasks, how: map_tasks(function, module, tasks, how), module, batch, what)
@@ -68,8 +69,8 @@ def _vectorised(
     except RuntimeError as error:
         function(module, next(batch.unbatch()))  # what fails by itself too has its own error
         raise UserError(
-            "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item(), "
-            'indexing by a mask or a recurrent layer: use strategy="loop" (--strategy loop)'
+            "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item(), writing "
+            'to a buffer, indexing by a mask or a recurrent layer: use strategy="loop" (--strategy loop)'
         ) from error
 
 

@@ -332,9 +332,22 @@ def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Suppor
 
 
 def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments) -> Tensor:
-    """`net(x)` with these weights and statistics instead of its own, in the precision of `computing_in`."""
+    """`net(x)` with these weights and statistics instead of its own, in the precision of `computing_in`.
+
+    Raises:
+        UserError: the net writes to a buffer while it computes.
+    """
+    buffers = {k: weights.get(k, v) for k, v in net.named_buffers()}
+    versions = [v._version for v in buffers.values()]
     with normalised_by(moments), kernels():
-        return computed(lambda x: torch.func.functional_call(net, weights, (x,)), x)
+        found = computed(lambda x: torch.func.functional_call(net, weights, (x,)), x)
+    for (name, buffer), version in zip(buffers.items(), versions, strict=True):
+        if buffer._version != version:
+            raise UserError(
+                f"the net writes to its buffer {name!r} while it computes, so that a task would depend on "
+                "those before it: compute it from the input, or average it in quickstudy.nets.norm.BatchNorm"
+            )
+    return found
 
 
 def task_loss(output: Tensor, y: Tensor) -> Tensor:

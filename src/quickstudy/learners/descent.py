@@ -36,19 +36,25 @@ class DescentLearner(Learner):
         inner_lr: the inner loop's rate.
         steps: S, inner steps in meta-training.
         test_steps: inner steps in use; by default as many as in meta-training.
-        gradient: the way back through the inner loop; by default the class's `method`.
+        gradient: the way back through the inner loop, a name or, from Python, a method such as
+            `inner.truncated(2)` or `inner.implicit(1.0)`; by default the class's `method`.
     """
 
     method: ClassVar[MethodName] = "unrolled"
 
     def __init__(
-        self, *, inner_lr: float, steps: int, test_steps: int | None, gradient: MethodName | None = None
+        self,
+        *,
+        inner_lr: float,
+        steps: int,
+        test_steps: int | None,
+        gradient: MethodName | Method | None = None,
     ) -> None:
         super().__init__()
         at_least_zero(inner_lr=inner_lr)
         at_least_zero(whole=True, steps=steps, test_steps=test_steps)
         self.inner_lr, self.steps, self.test_steps = inner_lr, steps, test_steps
-        if gradient is not None and gradient not in METHODS:
+        if gradient is not None and not callable(gradient) and gradient not in METHODS:
             raise unknown("gradient", gradient, METHODS)
         self.gradient: MethodName | Method | None = gradient
 
@@ -190,7 +196,9 @@ def matching(net: nn.Module, inner_params: Which) -> set[str]:
     ['body.1.bias', 'body.3.bias', 'head.bias']
     """
     moves = chosen_by(inner_params)
-    found = {k for k, p in net.named_parameters() if p.requires_grad and moves(k)}
+    names = {p: k for k, p in reversed(list(net.named_parameters()))}  # tied weights go by their first name
+    every = net.named_parameters(remove_duplicate=False)
+    found = {names[p] for k, p in every if p.requires_grad and moves(k)}
     if inner_params == "filters":
         norms = ((name, module) for name, module in net.named_modules() if isinstance(module, NORMS))
         found -= {f"{name}.{k}" for name, module in norms for k, _ in module.named_parameters()}

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from quickstudy.errors import TaskError
-from quickstudy.inner.choice import Strategy, choose
+from quickstudy.inner.choice import LONG, Strategy, choose
 from quickstudy.inner.compiled import prepared
 from quickstudy.inner.estimate import estimate
+from quickstudy.inner.programs import available
 from quickstudy.learners.base import Learner, explained
+from quickstudy.nets import native
 from quickstudy.outer.device import suited
 from quickstudy.outer.distributed import world
 from quickstudy.tasks.task import Task, TaskSource
@@ -46,6 +48,9 @@ def settle_strategy(
         with explained(batch.query.x.shape[2:]):
             if strategy == "auto":
                 strategy = here.led(lambda: chosen(learner, batch, iterations))
+                device = batch.support.x.device
+                if iterations >= LONG and not (available(device) or native.serve(learner)):
+                    say("no C++ compiler is here: so long a run could be faster compiled")
             if strategy == "compile" and not batch.padded:
                 strategy = compiled(learner, tried(learner, tasks, here.share(size) or range(1)), say)
     finally:
@@ -68,7 +73,7 @@ def chosen(learner: Learner, batch: Task, iterations: int) -> Strategy:
 def compiled(learner: Learner, batch: Task, say: Callable[[str], None]) -> Strategy:
     """Compile a meta-step of such tasks: "compile", or "vmap" where that fails in some process."""
     began, ready = time.monotonic(), prepared(learner, batch)
-    if not ready:
+    if not ready and available(batch.support.x.device):
         say("compiling the meta-step, which takes from some seconds to some minutes")
     estimate(learner, batch, "compile")
     if not all(world().gathered([prepared(learner, batch)])):
