@@ -26,6 +26,9 @@ def inside_map() -> bool:
 class Alone:
     """Where no map runs: a task's tensors are what they look like."""
 
+    count = 1
+    """Tasks."""
+
     def unwrapped(self, value: Tensor) -> Tensor:
         """`[T, …]`, of a task's tensor; without copies where all tasks share it."""
         return value
@@ -54,14 +57,14 @@ class Below(Alone):
         map_: Any = _functorch.peek_interpreter_stack()
         if len(_functorch.get_interpreter_stack()) > 1 or map_.key() != TransformType.Vmap:
             raise UserError("an inner loop runs in one map over tasks, in no other transform of torch.func")
-        self.level, self.tasks = map_.level(), _functorch.CVmapInterpreterPtr(map_).batchSize()
+        self.level, self.count = map_.level(), _functorch.CVmapInterpreterPtr(map_).batchSize()
 
     def holds(self, value: Tensor) -> bool:
         return _functorch.is_batchedtensor(value) and _functorch.maybe_get_level(value) == self.level
 
     def unwrapped(self, value: Tensor) -> Tensor:
         if not self.holds(value):
-            return value.expand(self.tasks, *value.shape)
+            return value.expand(self.count, *value.shape)
         return _functorch.get_unwrapped(value).movedim(_functorch.maybe_get_bdim(value), 0)
 
     def wrapped(self, value: Tensor) -> Tensor:

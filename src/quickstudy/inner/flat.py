@@ -19,7 +19,7 @@ from torch import Tensor
 
 from quickstudy.errors import UserError
 from quickstudy.inner.adjoint import Dims, attached
-from quickstudy.inner.below import inside_map
+from quickstudy.inner.below import below, inside_map
 from quickstudy.inner.leaves import Form, put_together, taken_apart
 from quickstudy.inner.memory import held_by_graphs
 from quickstudy.inner.problem import InnerProblem, Solution, steps_apart, take_step
@@ -74,8 +74,7 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
     Args:
         keep: the graphs of so many last steps are kept all the same, and so need not be made again; by
             default as many as fit into the budget, but two at least.
-        budget: in bytes. What a step's graph holds is counted as the first step is taken; within a map over
-            tasks, where that cannot be counted, two are kept.
+        budget: in bytes, for each task. What a step's graph holds is counted as the first step is taken.
 
     Raises:
         UserError: for a loss or a rule that keeps tensors from step to step; and on the way back, for one
@@ -94,13 +93,14 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
     noted = watched(problem, course.used)
     params, state = problem.params, problem.rule.init(problem.params)
     start, form = taken_apart((params, state))
-    if keep is None and inside_map():
-        keep = 2
-    elif keep is None:
+    if keep is None:
+        tasks = below()
         try:
-            with held_by_graphs(params.values()) as held:
+            with tasks.outside_vmap():
+                there = [tasks.unwrapped(v) for v in params.values()]
+            with held_by_graphs(there) as held:
                 params, state = course.step(noted, params, state, create_graph=True)
-            keep = max(2, budget // max(held.most, 1))
+            keep = max(2, tasks.count * budget // max(held.most, 1))
         except RuntimeError:  # torch.func.grad in the loss lets nobody count; and what fails fails once more
             course, keep = Course(problem, tuple(devices)), 2
             noted = watched(problem, course.used)
