@@ -26,7 +26,7 @@ from torch import nn
 from quickstudy.errors import UserError
 from quickstudy.inner import estimate
 from quickstudy.inner.allocator import keep_freed_memory
-from quickstudy.inner.choice import LONG, Strategy, choose
+from quickstudy.inner.choice import Strategy, choose
 from quickstudy.inner.compiled import prepared
 from quickstudy.learners import MAML, Learner, ProtoNet, Reptile
 from quickstudy.nets import conv4, mlp, native, resnet
@@ -108,7 +108,7 @@ def compare(learner: Learner, batch: Task, rounds: int, strategies: Sequence[Str
                 continue  # by vmap instead
             seconds.setdefault(strategy, []).append(time.perf_counter() - began)
     medians = {k: statistics.median(v[1:]) for k, v in seconds.items()}
-    long = LONG if "compile" in strategies else 0
+    long = 10**6 if "compile" in strategies else 0
     auto = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch, meta_steps=long)
     found = {"seconds": medians, "auto": auto, "loses": medians[auto] / min(medians.values()) - 1}
     return found | ({"compiling": seconds["compile"][0]} if "compile" in medians else {})

@@ -51,7 +51,7 @@ def test_mistakes_about_the_run(
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_keeps_the_state(command: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "a"
-    args = [*OPTIONS, "--iterations", "100000", "--out", str(out)]
+    args = [*OPTIONS, "--iterations", "100000", "--strategy", "vmap", "--out", str(out)]
     process = subprocess.Popen(
         [sys.executable, "-m", "quickstudy", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

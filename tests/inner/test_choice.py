@@ -9,7 +9,7 @@ from torch import nn
 
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.inner import choice, estimate
-from quickstudy.inner.choice import choose, numbers_an_operation
+from quickstudy.inner.choice import Count, choose
 from quickstudy.learners import build
 from quickstudy.nets import conv4, mlp, native
 from quickstudy.tasks import ClassTasks, Task
@@ -72,8 +72,10 @@ def test_what_cannot_be_vectorised_is_not(batch: Task, threads: int) -> None:
 
 def test_a_mean_of_the_numbers_that_operations_make() -> None:
     x = torch.zeros(10)
-    assert numbers_an_operation(lambda: (x + 1, x.sum())) == 5.5
-    assert numbers_an_operation(lambda: None) == 0
+    with Count() as count:
+        x + 1, x.sum()
+    assert (count.operations, count.numbers_an_operation) == (2, 5.5)
+    assert Count().numbers_an_operation == 0
 
 
 def test_training_and_use_are_chosen_apart(batch: Task) -> None:

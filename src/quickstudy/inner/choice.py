@@ -19,7 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from quickstudy.errors import UserError, unknown
 from quickstudy.inner.precision import precision_now
-from quickstudy.inner.programs import available
 from quickstudy.inner.threads import replica
 from quickstudy.nets import native
 from quickstudy.tasks.task import Task
@@ -27,8 +26,8 @@ from quickstudy.tasks.task import Task
 Strategy = Literal["auto", "loop", "threads", "vmap", "compile"]
 SMALL = 40_000.0
 """Numbers an operation of one task makes on average, below which operations of many tasks are joined."""
-LONG = 2000
-"""Meta-steps from which on it pays to compile one."""
+LONG = 5_000_000
+"""Operations of one task, over all meta-steps, from which on it pays to compile them: a minute or two's."""
 _chosen: WeakKeyDictionary[nn.Module, dict[object, Strategy]] = WeakKeyDictionary()
 
 
@@ -62,16 +61,17 @@ def choose(
     joinable = not batch.padded and len(batch.support.x) > 1
     served = native.serve(module)
     state = (module.training, torch.is_grad_enabled(), several, on_gpu, served, precision_now())
-    key = (what, sizes if joinable else None, meta_steps < LONG, *state)
+    key = (what, sizes if joinable else None, meta_steps, *state)
     known = _chosen.setdefault(module, {})
     if key not in known:
         singly: Strategy = "threads" if several and copied(module) else "loop"
         with torch.random.fork_rng([batch.support.x.device] if on_gpu else []):  # what is drawn is put back
-            join = joinable and (
-                on_gpu or served or numbers_an_operation(lambda: attempt(first(batch, 1), "loop")) < SMALL
-            )
-            compiled = meta_steps >= LONG and not served and available(batch.support.x.device)
-            mapped: Strategy = "compile" if compiled else "vmap"
+            count = Count()
+            if joinable and not served:
+                with count:
+                    attempt(first(batch, 1), "loop")
+            join = joinable and (on_gpu or served or count.numbers_an_operation < SMALL)
+            mapped: Strategy = "compile" if count.operations * meta_steps >= LONG else "vmap"
             known[key] = mapped if join and possible(lambda: attempt(first(batch, 2), "vmap")) else singly
     return known[key]
 
@@ -113,19 +113,24 @@ def possible(attempt: Callable[[], object]) -> bool:
     return True
 
 
-def numbers_an_operation(run: Callable[[], object]) -> float:
-    """How many numbers an operation makes, on average over all of a run."""
-    with _Count() as count:
-        run()
-    return count.numbers / max(count.operations, 1)
+class Count(TorchDispatchMode):
+    """Counts the operations within this block, and the numbers they make.
 
-
-class _Count(TorchDispatchMode):
-    """Counts operations and the numbers they make."""
+    >>> x = torch.ones(10)
+    >>> with Count() as count:
+    ...     y = (x + 1).sum()
+    >>> count.operations, count.numbers_an_operation
+    (2, 5.5)
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.operations = self.numbers = 0
+
+    @property
+    def numbers_an_operation(self) -> float:
+        """How many numbers an operation makes, on average."""
+        return self.numbers / max(self.operations, 1)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from quickstudy.errors import TaskError
-from quickstudy.inner.choice import LONG, Strategy, choose
+from quickstudy.inner.choice import Strategy, choose
 from quickstudy.inner.compiled import prepared
 from quickstudy.inner.estimate import estimate
 from quickstudy.inner.programs import available
 from quickstudy.learners.base import Learner, explained
-from quickstudy.nets import native
 from quickstudy.outer.device import suited
 from quickstudy.outer.distributed import world
 from quickstudy.tasks.task import Task, TaskSource
@@ -48,9 +47,6 @@ def settle_strategy(
         with explained(batch.query.x.shape[2:]):
             if strategy == "auto":
                 strategy = here.led(lambda: chosen(learner, batch, iterations))
-                device = batch.support.x.device
-                if iterations >= LONG and not (available(device) or native.serve(learner)):
-                    say("no C++ compiler is here: so long a run could be faster compiled")
             if strategy == "compile" and not batch.padded:
                 strategy = compiled(learner, tried(learner, tasks, here.share(size) or range(1)), say)
     finally:
