@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check soak bench setup clean
+.PHONY: demo test check soak bench bench-speed setup clean
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,12 @@ soak: setup
 bench: setup
 	$(BIN)/python benchmarks/tasks.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/memory.py
+
+bench-speed: setup  # beside the peers; hours
+	$(BIN)/python benchmarks/strategies.py --compile
+	$(BIN)/python benchmarks/meta_step.py --modes second first evaluate
+	$(BIN)/python benchmarks/meta_step.py --channels 64
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
