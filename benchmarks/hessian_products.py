@@ -10,15 +10,14 @@ kernels have it. Here both are torch's own, in turn, by processor time, in one t
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from record import record
 from rich.console import Console
 from rich.table import Table
 from strategies import transformer
@@ -28,7 +27,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from quickstudy.learners.descent import Net
 from quickstudy.nets import conv4, mlp
-from quickstudy.outer.provenance import commit, environment
 
 ROOT = Path(__file__).parent.parent
 NETS: dict[str, Callable[[], nn.Module]] = {
@@ -94,9 +92,7 @@ def main() -> None:
         a, b = row["forward over reverse"], row["reverse over reverse"]
         table.add_row(name, f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}")
     Console().print(table)
-    command = " ".join(["python", "benchmarks/hessian_products.py", *sys.argv[1:]])
-    kept = {"command": command, "commit": commit(), "rows": rows, "environment": environment()}
-    given.out.write_text(json.dumps(kept, indent=1) + "\n")
+    record(given.out, rows=rows)
 
 
 if __name__ == "__main__":

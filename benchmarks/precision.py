@@ -11,15 +11,14 @@ is narrower than those of the accuracies; the chance of a training run comes on 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from record import record
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +26,6 @@ from quickstudy.inner import computing_in
 from quickstudy.nets import native
 from quickstudy.outer import measure, meta_train
 from quickstudy.outer.config import TrainConfig
-from quickstudy.outer.provenance import commit, environment
 
 ROOT = Path(__file__).parent.parent
 PRECISIONS = ("float32", "bf16")
@@ -102,17 +100,15 @@ def main() -> None:
     for row in rows:
         numbers = [f"{100 * v['mean']:.2f} ± {100 * v['ci95']:.2f}" for k, v in row.items() if "trained" in k]
         table.add_row(row["learner"], str(row["seed"]), *numbers)
-    kept = {
-        "command": " ".join(["QUICKSTUDY_DATA=DIR python benchmarks/precision.py", *sys.argv[1:]]),
-        "commit": commit(),
-        "setting": f"Omniglot, 5-way 1-shot, conv4 of {given.channels} channels, support statistics",
-        "iterations": given.iterations,
-        "tasks": given.tasks,
-        "wall_seconds": round(time.perf_counter() - began, 1),
-        "rows": rows,
-        "environment": environment(),
-    }
-    given.out.write_text(json.dumps(kept, indent=1) + "\n")
+    record(
+        given.out,
+        data=True,
+        setting=f"Omniglot, 5-way 1-shot, conv4 of {given.channels} channels, support statistics",
+        iterations=given.iterations,
+        tasks=given.tasks,
+        wall_seconds=round(time.perf_counter() - began, 1),
+        rows=rows,
+    )
     Console().print(table)
 
 

@@ -10,15 +10,14 @@ then that of a long run.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from record import record
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -30,7 +29,6 @@ from quickstudy.inner.choice import Strategy, choose
 from quickstudy.inner.compiled import prepared
 from quickstudy.learners import MAML, Learner, ProtoNet, Reptile
 from quickstudy.nets import conv4, mlp, native, resnet
-from quickstudy.outer.provenance import commit, environment
 from quickstudy.tasks import Query, Sinusoids, Support, Task
 
 ROOT = Path(__file__).parent.parent
@@ -140,15 +138,7 @@ def main() -> None:
         times = (f"{found['seconds'][s]:.3f}" if s in found["seconds"] else "cannot" for s in strategies)
         table.add_row(name, *times, found["auto"], f"{found['loses']:.0%}")
         Console().print(name, found)
-    kept = {
-        "command": " ".join(["python", "benchmarks/strategies.py", *sys.argv[1:]]),
-        "commit": commit(),
-        "threads": given.threads,
-        "rounds": given.rounds,
-        "cases": cases,
-        "environment": environment(),
-    }
-    given.out.write_text(json.dumps(kept, indent=1) + "\n")
+    record(given.out, threads=given.threads, rounds=given.rounds, cases=cases)
     Console().print(table)
 
 

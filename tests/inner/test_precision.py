@@ -110,7 +110,9 @@ def test_in_convolutions_it_is_off_as_by_rounded_weights(body: Any, strategy: St
 
 @pytest.mark.parametrize("norm", ["support", "batch", "running", "group"])
 @pytest.mark.parametrize("strategy", ["loop", "vmap"])
-def test_layers_make_bf16_and_learners_float32(norm: str, strategy: Strategy, batch: Task) -> None:
+def test_layers_make_bf16_and_learners_float32(
+    norm: str, strategy: Strategy, batch: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: dict[type, set[torch.dtype]] = {}
     body: Any = nn.Sequential(conv4(4, size=16, norm=norm), nn.Linear(4, 5))
     body.features, body.norm = 5, norm
@@ -127,7 +129,7 @@ def test_layers_make_bf16_and_learners_float32(norm: str, strategy: Strategy, ba
         moments.update(loss.dtype for loss in predictor.losses)
         return predictor
 
-    learner.learn = watching  # type: ignore[method-assign]
+    monkeypatch.setattr(learner, "learn", watching)
     in_bf16(learner, batch, strategy)
     assert made == {nn.Conv2d: {torch.bfloat16}, nn.Linear: {torch.bfloat16}}
     assert moments == {torch.float32}

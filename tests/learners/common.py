@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.learners import CONTROLS, LEARNERS, Learner
+from quickstudy.nets import BatchNorm
 
 Make = Callable[..., Learner]
 ALL = [*LEARNERS, *CONTROLS]
@@ -18,6 +19,18 @@ def few_steps(name: str, make: Make, norm: str = "support") -> Learner:
     """A learner that adapts in few steps, so that many can be tried."""
     options = {"reptile": {"steps": 3, "test_steps": 3, "inner_batch": 6}}.get(name, {})
     return make(name, norm, **(options or ({"steps": 3} if name in DESCENDING else {})))
+
+
+def scattered(net: nn.Module) -> nn.Module:
+    """The net, every scale, shift and average of its batch normalisation another one."""
+    with torch.no_grad():
+        for layer in net.modules():
+            if isinstance(layer, BatchNorm):
+                layer.weight.normal_()
+                layer.bias.normal_()
+                layer.mean.normal_()
+                layer.var.uniform_(0.5, 2)
+    return net
 
 
 def close(a: Tensor, b: Tensor, what: str, tolerance: float = 1e-10) -> None:

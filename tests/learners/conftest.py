@@ -16,6 +16,8 @@ from quickstudy.learners import Learner, build
 from quickstudy.nets import BatchNorm, conv4
 from quickstudy.tasks import ClassTasks, Task
 
+from .common import scattered
+
 
 class Smooth(nn.Sequential):
     """A body without kinks, where finite differences are exact: convolution, norm, tanh, mean pooling."""
@@ -49,14 +51,7 @@ def make() -> Callable[..., Learner]:
     """`make(name, norm=…, **options)`: a learner with a small conv4 body, scales and shifts not 1 and 0."""
 
     def make_learner(name: str, norm: str = "support", way: int = 3, **options: Any) -> Learner:
-        body = conv4(4, size=16, blocks=2, norm=norm)
-        with torch.no_grad():
-            for module in body.modules():
-                if isinstance(module, BatchNorm):
-                    module.weight.normal_()
-                    module.bias.normal_()
-                    module.mean.normal_()
-                    module.var.uniform_(0.5, 2)
+        body = scattered(conv4(4, size=16, blocks=2, norm=norm))
         return build(name, body, way=way, classes=8, settings=options).double()
 
     return make_learner

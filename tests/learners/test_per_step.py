@@ -21,7 +21,7 @@ from quickstudy.nets import BatchNorm, conv4, convert_batch_norm, native, per_st
 from quickstudy.outer import meta_train
 from quickstudy.tasks import ClassTasks, Support, Task
 
-from .common import DESCENDING, Make, few_steps
+from .common import DESCENDING, Make, few_steps, scattered
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -35,18 +35,6 @@ METHODS = {
 }
 EXACT = {"unrolled": 99, "flat": 99, "first-order": 0, "truncated": 1}
 """Of how many last steps the gradient carries a meta-gradient."""
-
-
-def scattered(net: nn.Module) -> nn.Module:
-    """Every scale, shift and average another one."""
-    with torch.no_grad():
-        for layer in net.modules():
-            if isinstance(layer, BatchNorm):
-                layer.weight.normal_()
-                layer.bias.normal_()
-                layer.mean.normal_()
-                layer.var.uniform_(0.5, 2)
-    return net
 
 
 def body(norm: str, layers: int) -> nn.Sequential:

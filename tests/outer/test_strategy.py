@@ -46,9 +46,9 @@ def tasks(blobs: ClassDataset) -> ClassTasks:
 @pytest.mark.usefixtures("graphs")
 def test_a_long_run_is_compiled_and_a_short_one_is_not(blobs: ClassDataset) -> None:
     said: list[str] = []
-    assert settle_strategy(learner(), tasks(blobs), 3, "auto", 1000, said.append) == "vmap"
+    assert settle_strategy(learner(), tasks(blobs), 3, "auto", 1000, say=said.append) == "vmap"
     assert not said
-    assert settle_strategy(learner(), tasks(blobs), 3, "auto", LONG, said.append) == "compile"
+    assert settle_strategy(learner(), tasks(blobs), 3, "auto", LONG, say=said.append) == "compile"
     assert len(said) == 2
     assert said[1].startswith("compiled in ")
     assert settle_strategy(learner(), tasks(blobs), 3, "loop", LONG) == "loop"
@@ -126,3 +126,15 @@ def test_choosing_leaves_the_learner_as_it_was(blobs: ClassDataset) -> None:
     settle_strategy(one, tasks(blobs), 3, "auto", 10)
     assert not one.training
     assert all(np.array_equal(v, before[k]) for k, v in one.state_dict().items())
+
+
+def test_a_run_that_noted_no_strategy_is_not_said_to_be_of_compiled_ones(
+    quick: Quick, tmp_path: Path
+) -> None:
+    train(quick(iterations=2), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["strategy"]  # as the first runs
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    said: list[str] = []
+    train(quick(iterations=4), tmp_path, resume=True, say=said.append)
+    assert not any("compiled" in line for line in said)

@@ -52,6 +52,8 @@ CHANGES, KINDS = 4, 12
 meta-step that are not alike."""
 _made: WeakKeyDictionary[nn.Module, dict[object, MetaStep | None]] = WeakKeyDictionary()
 _log = logging.getLogger("quickstudy")
+_TORCHS = vars(nn.Module()).keys()
+"""The attributes that every module has."""
 
 
 def meta_step(learner: nn.Module, batch: Task, flatten: Flatten) -> Found | None:
@@ -98,9 +100,6 @@ def options(module: nn.Module) -> Iterator[tuple[str, object]]:
     for name, value in vars(module).items():
         if name not in _TORCHS or (name.endswith("_hooks") and value):
             yield name, value
-
-
-_TORCHS = vars(nn.Module()).keys()
 
 
 def told_apart(value: object) -> object:
@@ -230,9 +229,7 @@ class Steps:
 
         def back(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
             at = [v.detach().requires_grad_(w) for v, w in zip(tensors, wanted, strict=False)]
-            zero = at[0].new_zeros(
-                (), requires_grad=True
-            )  # for steps that depend on nothing that is asked for
+            zero = at[0].new_zeros((), requires_grad=True)  # where nothing that is asked for is reached
             with torch.enable_grad():
                 _, *after = taken(at, create_graph)
                 reached = zip(after, tensors[len(at) :], strict=True)
@@ -278,11 +275,9 @@ class Steps:
         if len(kinds) > KINDS:
             raise UserError(f"its inner steps are of {len(kinds)} kinds, which would take long to compile")
         programs = []
-        for digest_, number in kinds.items():
+        for kind, number in kinds.items():
             program, part, inputs = self.graphs[number]
-            programs.append(
-                Program.known(digest_) or Program(program.outputs, compiled(part, inputs), digest_)
-            )
+            programs.append(Program.known(kind) or Program(program.outputs, compiled(part, inputs), kind))
         for node in calls:
             node.args = (numbers[node.args[0]], *node.args[1:])
         graph.recompile()

@@ -18,7 +18,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.fx import GraphModule
 
 from quickstudy.data.cache import cache_root
@@ -72,8 +72,8 @@ class Program:
 
 _provisional = count(-1, -1)
 _programs: WeakValueDictionary[int, Program] = WeakValueDictionary()
-_library = torch.library.Library("quickstudy", "DEF")
-_library.define("program(int number, Tensor[] inputs) -> Tensor[]", tags=(torch.Tag.needs_exact_strides,))
+_operations = library.Library("quickstudy", "DEF")
+_operations.define("program(int number, Tensor[] inputs) -> Tensor[]", tags=(torch.Tag.needs_exact_strides,))
 
 
 def _run(number: int, inputs: list[Tensor]) -> list[Tensor]:
@@ -86,8 +86,8 @@ def _like(number: int, inputs: list[Tensor]) -> list[Tensor]:
     return [torch.empty(v.shape, dtype=v.dtype, device=v.device) for v in _programs[number].outputs]
 
 
-_library.impl("program", _run, "CompositeExplicitAutograd")
-torch.library.register_fake("quickstudy::program", _like, lib=_library)
+_operations.impl("program", _run, "CompositeExplicitAutograd")
+library.register_fake("quickstudy::program", _like, lib=_operations)
 CALL = torch.ops.quickstudy.program.default
 
 

@@ -122,13 +122,12 @@ def meta_train(
     if isinstance(run, (str, Path)) and isinstance(data, ClassDataset):
         options["fingerprint"] = data.fingerprint()
     begun_with, begun_by = here.led(lambda: (noted(run, "kernels"), noted(run, "strategy")))
-    if how == "auto":
-        how = begun_by or how
     with ExitStack() as stack:
         stack.enter_context(computing_in(precision))
         kernels = stack.enter_context(native.settled(iterations * size, begun_with))
-        asked, how = how, settle_strategy(learner, tasks, size, how, iterations)
-        options |= {"kernels": begun_with or kernels, "strategy": begun_by if asked == begun_by else how}
+        asked, how = how, settle_strategy(learner, tasks, size, how, iterations, begun_by)
+        replayed = begun_by is not None and asked in ("auto", begun_by)
+        options |= {"kernels": begun_with or kernels, "strategy": begun_by if replayed else how}
         place = stack.enter_context(kept_in(run if here.leads else None, options))
         interruption = stack.enter_context(interrupted_between())
         state = State(learner, opt, rate, place)

@@ -68,10 +68,13 @@ def train(
         begun_with = None if saved is None else saved.get("kernels", "torch")  # the first did not note theirs
         size = config.iterations * (config.meta_batch or 1)
         with native.settled(size, begun_with, say) as kernels:  # when all mistakes are told
-            facts = facts_of(config, splits, learner, tasks, problem, say) | {"kernels": kernels}
+            asked, begun_by = config.strategy or learner.outer.strategy, (saved or {}).get("strategy")
+            strategy = settle_strategy(
+                learner, tasks, config.meta_batch or 1, asked, config.iterations, begun_by, say
+            )
+            facts = facts_of(config, splits, learner, tasks, problem)
+            facts |= {"kernels": kernels, "strategy": strategy}
             check_alike(facts, here.led(lambda: facts))
-            if saved is not None and saved.get("strategy") != facts["strategy"]:
-                say("begun with compiled meta-steps, this run goes on without: not bit for bit")
             for line in told(splits, tasks, problem, learner, facts):
                 say(line)
             if here.leads and saved is None:
@@ -152,20 +155,13 @@ def replayed(config: TrainConfig, run: RunFolder, saved: dict[str, Any]) -> Trai
 
 
 def facts_of(
-    config: TrainConfig,
-    splits: Splits,
-    learner: Learner,
-    tasks: TaskSource,
-    problem: ClassTasks,
-    say: Callable[[str], None],
+    config: TrainConfig, splits: Splits, learner: Learner, tasks: TaskSource, problem: ClassTasks
 ) -> dict[str, Any]:
     """What a run notes beside its options: what they came to on this data and this machine."""
     shape = splits.train.image_shape
-    strategy = config.strategy or learner.outer.strategy
     return {
         "threads": torch.get_num_threads(),
         "device": find_device(config.device).type,
-        "strategy": settle_strategy(learner, tasks, config.meta_batch or 1, strategy, config.iterations, say),
         "pictures": {
             "shape": list(shape),
             "polarity": polarity(splits.train.x[:2000]) if len(shape) == 3 else None,
@@ -286,9 +282,7 @@ def changed(saved: dict[str, Any], config: TrainConfig) -> list[tuple[str, Any, 
     new |= new.pop("settings")
     old |= old.pop("settings")
     came_to_vmap = config.strategy == "compile" and old["strategy"] == "vmap"
-    if (
-        config.strategy in (None, "auto") or came_to_vmap
-    ):  # what was chosen is replayed, as are threads and device
+    if config.strategy in (None, "auto") or came_to_vmap:  # what it came to is replayed, as are threads
         del new["strategy"]
     if config.threads is not None:
         new["threads"], old["threads"] = config.threads, saved.get("threads")

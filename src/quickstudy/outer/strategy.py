@@ -28,6 +28,7 @@ def settle_strategy(
     size: int,
     strategy: Strategy,
     iterations: int,
+    begun_by: Strategy | None = None,
     say: Callable[[str], None] = _log.info,
 ) -> Strategy:
     """What "auto" comes to for a run, in the first of many processes for all; any other strategy as it is,
@@ -36,8 +37,11 @@ def settle_strategy(
     Args:
         size: tasks a meta-step, of all processes together.
         iterations: meta-steps; compiling pays in long runs only.
+        begun_by: what a run that goes on was begun by; None for what begins.
         say: called with a line before and after a meta-step is compiled.
     """
+    if strategy == "auto" and begun_by is not None:
+        strategy = begun_by
     if learner.trains_on == "nothing" or not iterations or strategy not in ("auto", "compile"):
         return strategy
     here, before = world(), learner.training
@@ -48,9 +52,12 @@ def settle_strategy(
             if strategy == "auto":
                 strategy = here.led(lambda: chosen(learner, batch, iterations))
             if strategy == "compile" and not batch.padded:
-                strategy = compiled(learner, tried(learner, tasks, here.share(size) or range(1)), say)
+                own = here.share(size) or range(1)
+                strategy = made_ready(learner, batch if here.size == 1 else tried(learner, tasks, own), say)
     finally:
         learner.train(before)
+    if begun_by == "compile" and strategy != "compile":
+        say("begun with compiled meta-steps, this run goes on without: not bit for bit")
     return strategy
 
 
@@ -66,12 +73,13 @@ def chosen(learner: Learner, batch: Task, iterations: int) -> Strategy:
     return choose(lambda part, how: estimate(learner, part, how), learner, batch, meta_steps=iterations)
 
 
-def compiled(learner: Learner, batch: Task, say: Callable[[str], None]) -> Strategy:
+def made_ready(learner: Learner, batch: Task, say: Callable[[str], None]) -> Strategy:
     """Compile a meta-step of such tasks: "compile", or "vmap" where that fails in some process."""
     began, ready = time.monotonic(), prepared(learner, batch)
-    if not ready and available(batch.support.x.device):
-        say("compiling the meta-step, which takes from some seconds to some minutes")
-    estimate(learner, batch, "compile")
+    if not ready:
+        if available(batch.support.x.device):
+            say("compiling the meta-step, which takes from some seconds to some minutes")
+        estimate(learner, batch, "compile")
     if not all(world().gathered([prepared(learner, batch)])):
         return "vmap"
     if not ready:
