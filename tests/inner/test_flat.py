@@ -353,3 +353,17 @@ def test_it_does_not_load_what_it_does_not_need(monkeypatch: pytest.MonkeyPatch)
     w = torch.rand(3, requires_grad=True)
     problem = InnerProblem({"w": w}, lambda p, step: p["w"].pow(4).sum(), adam(0.1), 4)
     torch.autograd.grad(flat(problem, keep=1).params["w"].sum(), w)
+
+
+def test_a_loss_that_takes_a_gradient_itself() -> None:
+    """torch.func.grad lets nobody count what its graph holds: two graphs are kept then."""
+    w, x = torch.randn(3, requires_grad=True), torch.randn(3)
+
+    def slope(w: Tensor) -> Tensor:
+        return torch.func.grad(lambda x: torch.sin(w * x).sum())(x)
+
+    def outer(method: Method) -> Tensor:
+        end = method(InnerProblem({"w": w}, lambda p, step: slope(p["w"]).square().sum(), sgd(0.1), 5))
+        return torch.autograd.grad(end.params["w"].square().sum(), w)[0]
+
+    torch.testing.assert_close(outer(flat), outer(unrolled), rtol=1e-9, atol=1e-12)
