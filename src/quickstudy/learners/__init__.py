@@ -2,6 +2,7 @@
 
 from quickstudy.learners.anil import ANIL
 from quickstudy.learners.base import Learner, call
+from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.fomaml import FOMAML
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.pixel_nn import PixelNN
@@ -20,6 +21,7 @@ __all__ = [
     "FOMAML",
     "LEARNERS",
     "MAML",
+    "EmbeddingLearner",
     "Learner",
     "PixelNN",
     "Predictor",

@@ -13,7 +13,7 @@ import operator
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import DataError, UserError
+from quickstudy.errors import DataError, TaskError, UserError
 from quickstudy.inner.choice import Strategy
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.precision import computed
@@ -166,11 +166,15 @@ class Learner(nn.Module, ABC):
                 for module in training:
                     module.training = True
 
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """What answers `[q, …]` cost: cross-entropy for labels, the mean squared error for targets."""
+        return task_loss(output, y)
+
     def judge(self, task: Task) -> Outcome:
         """Adapt on the support set; loss and accuracy on the query set."""
         predictor = self.learn(task.support)
         output, y = predictor(task.query.x), task.query.y
-        loss = task_loss(output, y)
+        loss = self.loss(output, y)
         metrics = {"loss": loss}
         if not y.is_floating_point():
             metrics["accuracy"] = (output.argmax(-1) == y).to(output.dtype).mean()
@@ -255,6 +259,11 @@ class Learner(nn.Module, ABC):
         if torch.is_grad_enabled():
             return tensors
         return {k: v.detach().clone() for k, v in tensors.items()}
+
+    def held(self, net: nn.Module) -> Callable[..., Tensor]:
+        """The net as a function with the weights of now: for heads, and what else does not normalise."""
+        weights = self.weights(net)
+        return lambda *inputs: torch.func.functional_call(net, weights, inputs)
 
     def support_moments(self, *, kept: bool = True, step: int | None = None) -> Moments:
         """The statistics for a call on the support set; `kept` where queries may be normalised by them, in an
@@ -377,6 +386,30 @@ def at_least_zero(*, whole: bool = False, **options: float | None) -> None:
             raise UserError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
         if not 0 <= value < math.inf:
             raise UserError(f"{name} must be at least 0 and finite, not {value}")
+
+
+def one_hot(support: Support, dtype: torch.dtype) -> Tensor:
+    """A support set's labels as rows of 0 and 1 `[n, N]`; real targets `[n, D]` as they are.
+
+    >>> one_hot(Support.of([[0.0], [1.0]], [0, 1]), torch.float32)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    if support.way is None:
+        return support.y.to(dtype)
+    return F.one_hot(support.y, support.way).to(dtype)
+
+
+def check_way(way: int | None, most: int) -> None:
+    """Refuse more ways than a learner's outputs can answer.
+
+    Raises:
+        TaskError: it says which learner answers any number.
+    """
+    if way is not None and way > most:
+        raise TaskError(
+            f"this learner answers at most {most} ways, not {way}; the learner proto-maml answers any number"
+        )
 
 
 def width(body: nn.Module) -> int:

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import TaskError, UserError, unknown
+from quickstudy.errors import UserError, unknown
 from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Params, Rule, sgd
 from quickstudy.inner.solve import METHODS, Method, MethodName, solve
-from quickstudy.learners.base import Learner, at_least_zero, call, task_loss, width
+from quickstudy.learners.base import Learner, at_least_zero, call, check_way, task_loss, width
 from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.norm import BatchNorm, Moments, Pair
 from quickstudy.nets.per_step import PerStep
@@ -71,8 +71,8 @@ class DescentLearner(Learner):
     def inner_names(self) -> set[str]:
         """The names of the weights that the inner loop moves."""
 
-    def rule(self) -> Rule:
-        """The inner update rule."""
+    def rule(self, params: Params) -> Rule:
+        """The inner update rule for these parameters, of which a head of fewer ways has fewer rows."""
         return sgd(self.inner_lr)
 
     def embed(self, weights: Params, x: Tensor, moments: Moments) -> Tensor:
@@ -100,7 +100,7 @@ class DescentLearner(Learner):
             return task_loss(headed(weights, z), support.y)
 
         steps = self.steps if self.training or self.test_steps is None else self.test_steps
-        solution = solve(InnerProblem(params, loss, self.rule(), steps), self.gradient or self.method)
+        solution = solve(InnerProblem(params, loss, self.rule(params), steps), self.gradient or self.method)
         weights = {**fixed, **solution.params}
         if not once and self.norms() and (self.statistics == "support" or self.training):
             # Only where queries are normalised by these moments is a graph of them of use.
@@ -167,11 +167,7 @@ class HeadLearner(DescentLearner):
         weights, way = self.weights(self.net), support.way
         if way is None:
             return weights
-        if way > self.way:
-            raise TaskError(
-                f"this learner's head answers {self.way} ways, not {way}; "
-                "the learner proto-maml answers any number"
-            )
+        check_way(way, self.way)
         return {k: v[:way] if k.startswith("head.") else v for k, v in weights.items()}
 
 

@@ -6,11 +6,13 @@ a query's logits are minus its squared Euclidean distances, −‖f(x) − cₙ�
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from collections.abc import Callable
 
-from quickstudy.learners.base import Learner, Outer, call
-from quickstudy.learners.predictor import Predictor
+import torch.nn.functional as F
+from torch import Tensor
+
+from quickstudy.learners.base import Outer
+from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.tasks.task import Support
 
 
@@ -31,7 +33,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return a.square().sum(-1)[:, None] - 2 * a @ b.T + b.square().sum(-1)
 
 
-class ProtoNet(Learner):
+class ProtoNet(EmbeddingLearner):
     """Prototypical networks: nearest class mean in a learned embedding; any way, any shot.
 
     Args:
@@ -45,17 +47,6 @@ class ProtoNet(Learner):
     needs_every_class = True
     outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
 
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = self.accept(body)
-
-    def learn(self, support: Support) -> Predictor:
-        body, moments, way = self.body, self.support_moments(), support.ways
-        weights = self.weights(body)
-        c = prototypes(call(body, weights, support.x, moments), support.y, way)  # [N, D]
-        for_query = self.query_moments(moments)
-
-        def predict(x: Tensor) -> Tensor:
-            return -squared_distances(call(body, weights, x, for_query), c)
-
-        return Predictor(predict, way, self.transductive, moments=moments)
+    def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
+        c = prototypes(z, support.y, support.ways)  # [N, D]
+        return lambda q: -squared_distances(q, c)

@@ -64,7 +64,7 @@ class Reptile(HeadLearner):
             raise UserError(f"steps and inner_batch must be at least 1, not {steps} and {inner_batch}")
         self.inner_batch = inner_batch
 
-    def rule(self) -> Rule:
+    def rule(self, params: Params) -> Rule:
         return adam(self.inner_lr, b1=0.0)
 
     def prepare(self, batch: Task, generator: torch.Generator) -> Task:
@@ -100,7 +100,7 @@ class Reptile(HeadLearner):
             z = self.embed(weights, x[rows[step]], noted[step])
             return task_loss(headed(weights, z), y[rows[step]])
 
-        end = first_order(InnerProblem(params, loss, self.rule(), self.steps))
+        end = first_order(InnerProblem(params, loss, self.rule(params), self.steps))
         distance = torch.stack([(params[k] - end.params[k].detach()).square().sum() for k in params]).sum()
         seen = Moments(seen={layer: pairs for each in noted for layer, pairs in each.seen.items()})
         return Outcome(0.5 * distance, {"loss": end.losses[-1]}, self.stats(seen))

@@ -28,7 +28,7 @@ class Scratch(HeadLearner):
     def __init__(self, body: nn.Module, *, way: int, inner_lr: float = 0.01, steps: int = 30) -> None:
         super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, test_steps=None)
 
-    def rule(self) -> Rule:
+    def rule(self, params: Params) -> Rule:
         return adam(self.inner_lr)
 
     def start(self, support: Support) -> Params:

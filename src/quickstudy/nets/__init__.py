@@ -3,6 +3,7 @@
 from quickstudy.nets.adapters import lora
 from quickstudy.nets.conv import ConvBlock, conv4
 from quickstudy.nets.convert import convert_batch_norm
+from quickstudy.nets.film import film_layers, filmed
 from quickstudy.nets.mlp import mlp
 from quickstudy.nets.norm import BatchNorm, Moments, normalised_by
 from quickstudy.nets.per_step import PerStep, per_step
@@ -15,6 +16,8 @@ __all__ = [
     "PerStep",
     "conv4",
     "convert_batch_norm",
+    "film_layers",
+    "filmed",
     "lora",
     "mlp",
     "normalised_by",

@@ -1,0 +1,40 @@
+"""What learners that compare have in common: a body embeds support set and queries, alone or all together."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from quickstudy.learners.base import Learner, call
+from quickstudy.learners.predictor import Predictor
+from quickstudy.tasks.task import Support
+
+
+class EmbeddingLearner(Learner):
+    """Learns in the space of a learned embedding f; a subclass says how, in `answers`.
+
+    Args:
+        body: the embedding: inputs `[n, …]` → features `[n, D]`.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = self.accept(body)
+
+    @abstractmethod
+    def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
+        """What this method makes of the support set's features `[n, D]`: query features `[q, D]` →
+        logits `[q, N]`, or values."""
+
+    def learn(self, support: Support) -> Predictor:
+        body, moments = self.body, self.support_moments()
+        weights = self.weights(body)
+        answer = self.answers(call(body, weights, support.x, moments), support)
+        for_query = self.query_moments(moments)
+
+        def predict(x: Tensor) -> Tensor:
+            return answer(call(body, weights, x, for_query))
+
+        return Predictor(predict, support.way, self.transductive, moments=moments)
