@@ -20,7 +20,8 @@ from quickstudy.learners.base import OptimizerName, ScheduleName
 from quickstudy.learners.registry import options
 from quickstudy.outer.device import find_device
 from quickstudy.outer.seeds import seeded
-from quickstudy.tasks import ClassTasks, SupervisedBatches, TaskSource
+from quickstudy.tasks import Augmented, ClassTasks, SupervisedBatches, TaskSource
+from quickstudy.tasks.augment import AugmentName
 
 USUAL = ("optimizer", "outer_lr", "schedule", "meta_batch")
 """The options that a learner has usual values for."""
@@ -73,6 +74,8 @@ class TrainConfig:
         split_seed: of a random split.
         samples_per_class: use only this many examples of each class; by default all, but 20 of
             quickdraw and glyphs.
+        augment: how the pictures of meta-training are distorted, each time anew: none; affine, turned and
+            shifted a little; drawing, also mirrored, bent and by another pen. For few examples a class.
         rotations: turned pictures as further classes; by default on Omniglot's character splits only.
         strategy: how tasks are mapped on this machine.
         threads: processor threads; by default torch's choice.
@@ -106,6 +109,7 @@ class TrainConfig:
     split: str | None = None
     split_seed: int = 0
     samples_per_class: int | None = None
+    augment: AugmentName = "none"
     rotations: bool | None = None
     strategy: Strategy | None = None
     threads: int | None = None
@@ -221,6 +225,11 @@ class TrainConfig:
 
     def training_tasks(self, data: ClassDataset) -> TaskSource:
         """What the learner is meta-trained on."""
+        tasks = self.plain_tasks(data)
+        return tasks if self.augment == "none" else Augmented(tasks, self.augment, self.seed)
+
+    def plain_tasks(self, data: ClassDataset) -> TaskSource:
+        """What the learner is meta-trained on, as it is in the data."""
         kind = learner_class(self.learner)
         if kind.trains_on == "batches":
             return SupervisedBatches(data, seed=self.seed)

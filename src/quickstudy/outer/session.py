@@ -119,10 +119,12 @@ def told(
     train, counts = splits.train, "/".join(str(len(part)) for part in splits)
     shape = "x".join(map(str, train.image_shape))
     note = f" ({train.note})" if train.note else ""
-    if isinstance(tasks, ClassTasks):
-        how = f"meta-training on {tasks.way}-way {tasks.shot}-shot tasks, queries a class: {tasks.query}"
+    trained = tasks.describe()
+    if "way" in trained:
+        how = "meta-training on {way}-way {shot}-shot tasks, queries a class: {query}".format(**trained)
     else:
         how = "pretraining on ordinary batches of all classes"
+    how += f"; pictures distorted: {trained['augment']}" if "augment" in trained else ""
     normalised = f"; queries normalised by {learner.statistics} statistics" if learner.norms() else ""
     return [
         f"{train.name}: {counts} meta-train/validation/test classes, examples {shape}{note}",

@@ -1,12 +1,16 @@
 """From data to tasks: the `Task` type, samplers over classes, regression families."""
 
+from quickstudy.tasks.augment import AUGMENTATIONS, Augmented, Distortion
 from quickstudy.tasks.regression import Harmonics, Lines, Sinusoids
 from quickstudy.tasks.sampler import ClassTasks, FrozenTasks, tasks
 from quickstudy.tasks.supervised import SupervisedBatches
 from quickstudy.tasks.task import Query, Support, Task, TaskSource
 
 __all__ = [
+    "AUGMENTATIONS",
+    "Augmented",
     "ClassTasks",
+    "Distortion",
     "FrozenTasks",
     "Harmonics",
     "Lines",
