@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from quickstudy.evaluation.by_step import Course, steps_picture
+from quickstudy.evaluation.embedding_map import map_picture, mapped
 from quickstudy.evaluation.evaluate import Evaluation, normalising
 from quickstudy.evaluation.plots import confusion_matrix, reliability, task_picture, training_curve
-from quickstudy.learners import Learner
+from quickstudy.learners import EmbeddingLearner, Learner
+from quickstudy.learners.descent import DescentLearner
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.tasks import ClassTasks
 
@@ -24,8 +27,11 @@ def draw_curve(run: RunFolder) -> Path | None:
     return path
 
 
-def draw_evaluation(result: Evaluation, learner: Learner, source: ClassTasks, stem: Path) -> list[Path]:
-    """Draw calibration, confusions and one task with its predictions, as `stem` with what each shows.
+def draw_evaluation(
+    result: Evaluation, learner: Learner, source: ClassTasks, stem: Path, course: Course | None = None
+) -> list[Path]:
+    """Draw calibration, confusions, one task with its predictions, and what its kind of learner does with it:
+    a map of its embedding, or its `course` by inner step; each as `stem` with what it shows.
 
     >>> draw_evaluation(result, learner, source, Path("runs/a/evaluations/test-5way-1shot"))  # doctest: +SKIP
     [PosixPath('runs/a/evaluations/test-5way-1shot-calibration.png'), …]
@@ -47,4 +53,12 @@ def draw_evaluation(result: Evaluation, learner: Learner, source: ClassTasks, st
         with normalising(learner, result.statistics):
             task_picture(task, learner.adapt(task.support), named("task"), names=names)
         drawn.append(named("task"))
+    if isinstance(learner, EmbeddingLearner) and task.classes is not None:
+        names = [source.data.names[int(c)] for c in task.classes]
+        with normalising(learner, result.statistics):
+            map_picture(mapped(learner, task), task, named("map"), names)
+        drawn.append(named("map"))
+    if isinstance(learner, DescentLearner) and course:
+        steps_picture(course, learner.steps, named("steps"))
+        drawn.append(named("steps"))
     return drawn

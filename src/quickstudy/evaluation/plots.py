@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from quickstudy.data.polarity import polarity
 from quickstudy.errors import UserError
 from quickstudy.evaluation.scores import Calibration, Confusion
-from quickstudy.files import write_bytes
+from quickstudy.evaluation.style import BLUE, GREEN, GREY, INK, PALE, PERCENT, RED, axes_in, figure_of, save
 from quickstudy.learners.base import Predictor
 from quickstudy.tasks.task import Task, as_float
-
-INK, GREY, PALE = "#20262e", "#8a929c", "#e7eaee"
-BLUE, GREEN, RED = "#2563a8", "#2b8a57", "#c8372d"
-PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
 
 
 def training_curve(
@@ -49,14 +41,14 @@ def training_curve(
     kinds = [k for k in ("accuracy", "loss") if any(f"train_{k}" in r or f"val_{k}" in r for r in records)]
     if not kinds:
         raise UserError("there are no records to draw a curve of: the run has not got to a validation")
-    figure = _figure(4.6 * len(kinds) + 0.4, 3.5)
+    figure = figure_of(4.6 * len(kinds) + 0.4, 3.5)
     x = np.array([r["iteration"] for r in records])
 
     def column(name: str) -> np.ndarray:
         return np.array([math.nan if r.get(name) is None else r[name] for r in records])
 
     for place, kind in enumerate(kinds, 1):
-        axes = _axes(figure, 1, len(kinds), place, title=kind.capitalize(), xlabel="meta-step")
+        axes = axes_in(figure, 1, len(kinds), place, title=kind.capitalize(), xlabel="meta-step")
         train, val = column(f"train_{kind}"), column(f"val_{kind}")
         drawn = []
         for y, colour, label in ((train, GREY, training), (val, BLUE, validation)):
@@ -83,7 +75,7 @@ def training_curve(
                 )
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.legend(handles=drawn, frameon=False, fontsize=9, labelcolor=INK)
-    _save(figure, path)
+    save(figure, path)
 
 
 def task_picture(
@@ -125,7 +117,7 @@ def task_picture(
     lines = 1 + max(answer(i).count("\n") for row in asked for i in row)
     invert = polarity(task.support.x) == "light-on-dark"  # ink is shown dark on paper
 
-    figure = _figure(1.0 * (left + right) + 1.9, (1.05 + 0.13 * lines) * way + 0.7)
+    figure = figure_of(1.0 * (left + right) + 1.9, (1.05 + 0.13 * lines) * way + 0.7)
     correct = sum(p == y for p, y in zip(predicted, query_y, strict=True))
     shown = sum(map(len, asked))
     some = f" ({shown} shown)" if shown < len(query_y) else ""
@@ -158,7 +150,7 @@ def task_picture(
             axes.set_xlabel(answer(i), fontsize=7.5, color=GREEN if hit else RED, labelpad=3)
             if c == 0 and column == 0:
                 axes.set_title("is asked", fontsize=9, loc="left", color=GREY)
-    _save(figure, path)
+    save(figure, path)
 
 
 def reliability(measured: Calibration, path: str | Path) -> None:
@@ -176,21 +168,23 @@ def reliability(measured: Calibration, path: str | Path) -> None:
     )
     used = share > 0
     x, y = confidence[used], accuracy[used]
-    figure = _figure(4.4, 5.0)
+    figure = figure_of(4.4, 5.0)
     grid = figure.add_gridspec(2, 1, height_ratios=[3.4, 1])
-    axes = _axes(figure, grid[0], title=f"Expected calibration error {measured.error:.3f}", ylabel="accuracy")
+    axes = axes_in(
+        figure, grid[0], title=f"Expected calibration error {measured.error:.3f}", ylabel="accuracy"
+    )
     axes.bar(edges[used], y, width, align="edge", color=BLUE, alpha=0.22, edgecolor="white")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     axes.vlines(x, x, y, color=RED, linewidth=1.8, label="gap")  # from the diagonal to what was reached
     axes.plot(x, y, "o", color=BLUE, markersize=5.5, label="mean of a bin", clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), xticklabels=[])
     axes.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=INK)
-    below = _axes(figure, grid[1], xlabel="confidence", ylabel="queries")
+    below = axes_in(figure, grid[1], xlabel="confidence", ylabel="queries")
     below.bar(edges, share, width, align="edge", color=GREY, edgecolor="white")
     below.set(xlim=(0, 1))
     below.yaxis.set_major_locator(MaxNLocator(3, prune="lower"))
     below.yaxis.set_major_formatter(PERCENT)
-    _save(figure, path)
+    save(figure, path)
 
 
 def confusion_matrix(counts: Confusion, path: str | Path, classes: int = 20) -> None:
@@ -210,7 +204,7 @@ def confusion_matrix(counts: Confusion, path: str | Path, classes: int = 20) -> 
     totals = np.array([max(1, sum(counts.get(t, {}).values())) for t in shown])
     table = np.array([[counts.get(t, {}).get(p, 0) for p in shown] for t in shown]) / totals[:, None]
     n = len(shown)
-    figure = _figure(0.42 * n + 2.6, 0.42 * n + 2.2)
+    figure = figure_of(0.42 * n + 2.6, 0.42 * n + 2.2)
     axes = figure.add_subplot()
     right = np.eye(n, dtype=bool)
     axes.imshow(np.where(right | (table == 0), np.nan, table), cmap="Reds", vmin=-0.15, vmax=1)
@@ -230,7 +224,7 @@ def confusion_matrix(counts: Confusion, path: str | Path, classes: int = 20) -> 
     figure.suptitle("Most confused, % of queries", x=0.01, ha="left", fontsize=11, color=INK)
     axes.tick_params(which="both", length=0, colors=INK)
     axes.spines[:].set_color(PALE)
-    _save(figure, path)
+    save(figure, path)
 
 
 def most_confused(counts: Confusion, classes: int) -> list[str]:
@@ -243,25 +237,6 @@ def most_confused(counts: Confusion, classes: int) -> list[str]:
     pairs = sorted(wrong, key=lambda pair: -pair[0])
     named = [name for _, t, p in pairs for name in (t, p)] + sorted(counts)
     return list(dict.fromkeys(named))[:classes]
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _axes(figure: Figure, *place: Any, title: str = "", xlabel: str = "", ylabel: str = "") -> Any:
-    axes = figure.add_subplot(*place)
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.set_xlabel(xlabel, fontsize=9, color=GREY)
-    axes.set_ylabel(ylabel, fontsize=9, color=GREY)
-    axes.tick_params(labelsize=9, colors=INK, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
-    axes.grid(axis="y", color=PALE)
-    axes.set_axisbelow(True)
-    return axes
 
 
 def _elided(name: str, letters: int = 34) -> str:
@@ -281,12 +256,3 @@ def _brief(names: Sequence[str]) -> list[str]:
     """Only the last parts of paths, where these differ."""
     last = [name.rsplit("/", 1)[-1] for name in names]
     return last if len(set(last)) == len(names) else list(names)
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A class name in a script the font lacks is drawn as boxes.
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
-        figure.savefig(buffer, format="png", dpi=130)
-    write_bytes(Path(path), buffer.getvalue())

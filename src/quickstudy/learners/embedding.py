@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from quickstudy.learners.base import Learner, call
 from quickstudy.learners.predictor import Predictor
+from quickstudy.nets.norm import Moments
 from quickstudy.tasks.task import Support
 
 
@@ -28,13 +29,15 @@ class EmbeddingLearner(Learner):
         """What this method makes of the support set's features `[n, D]`: query features `[q, D]` →
         logits `[q, N]`, or values."""
 
-    def learn(self, support: Support) -> Predictor:
+    def embedded(self, support: Support) -> tuple[Tensor, Callable[[Tensor], Tensor], Moments]:
+        """The support set's features `[n, D]`, what embeds queries beside them, and the moments of both."""
         body, moments = self.body, self.support_moments()
         weights = self.weights(body)
-        answer = self.answers(call(body, weights, support.x, moments), support)
+        z = call(body, weights, support.x, moments)
         for_query = self.query_moments(moments)
+        return z, lambda x: call(body, weights, x, for_query), moments
 
-        def predict(x: Tensor) -> Tensor:
-            return answer(call(body, weights, x, for_query))
-
-        return Predictor(predict, support.way, self.transductive, moments=moments)
+    def learn(self, support: Support) -> Predictor:
+        z, embed, moments = self.embedded(support)
+        answer = self.answers(z, support)
+        return Predictor(lambda x: answer(embed(x)), support.way, self.transductive, moments=moments)

@@ -84,7 +84,7 @@ class _Chance(NamedTuple):
     def of(u: Tensor) -> _Chance:
         plain, bend = u.split([8, u.shape[1] - 8], 1)
         *both, flip = plain.unbind(1)
-        return _Chance(*(2 * v - 1 for v in both), flip, 2 * bend.reshape(-1, 2, POINTS, POINTS) - 1)
+        return _Chance._make([*(2 * v - 1 for v in both), flip, 2 * bend.reshape(-1, 2, POINTS, POINTS) - 1])
 
 
 def distorted(x: Tensor, u: Tensor, how: Distortion) -> Tensor:

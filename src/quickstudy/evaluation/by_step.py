@@ -1,0 +1,100 @@
+"""Accuracy, or error, after each number of inner steps: also beyond those that a learner was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from quickstudy.errors import UserError
+from quickstudy.evaluation.evaluate import progress_bar
+from quickstudy.evaluation.style import BLUE, GREY, INK, PERCENT, axes_in, figure_of, save
+from quickstudy.inner.choice import Strategy
+from quickstudy.learners.base import Learner
+from quickstudy.learners.descent import DescentLearner
+from quickstudy.outer.measure import Measurement, measure
+from quickstudy.tasks.task import TaskSource
+
+Course = dict[int, Measurement]
+"""What was reached by inner step."""
+STEPS = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50)
+
+
+@contextmanager
+def stepping(learner: DescentLearner, steps: int) -> Iterator[None]:
+    """The learner taking so many inner steps in use; afterwards as many as before."""
+    before = learner.test_steps
+    learner.test_steps = steps
+    try:
+        yield
+    finally:
+        learner.test_steps = before
+
+
+def by_step(
+    learner: Learner,
+    source: TaskSource,
+    n_tasks: int = 100,
+    steps: Sequence[int] = STEPS,
+    *,
+    strategy: Strategy | None = None,
+    progress: bool = False,
+) -> Course:
+    """What `learner` reaches on the same tasks after each of these numbers of inner steps.
+
+    Args:
+        learner: one that descends; left as it was.
+        source: its tasks 0 … n_tasks - 1 are used.
+        strategy: how tasks are mapped; by default as the learner states in `outer`.
+        progress: show a bar on standard error.
+
+    Raises:
+        UserError: the learner takes no inner steps.
+
+    Example:
+        >>> from quickstudy.learners import MAML
+        >>> from quickstudy.nets import mlp
+        >>> from quickstudy.tasks import Sinusoids
+        >>> found = by_step(MAML(mlp(1), way=1, inner_lr=0.01), Sinusoids(), n_tasks=4, steps=(0, 2))
+        >>> sorted(found), found[2].tasks
+        ([0, 2], 4)
+    """
+    if not isinstance(learner, DescentLearner):
+        raise UserError(f"{type(learner).__name__} takes no inner steps")
+    found: Course = {}
+    with progress_bar(progress) as bar:
+        shown = bar.add_task("by inner step", total=sum(steps), note="")
+        for count in steps:
+            with stepping(learner, count):
+                found[count] = measure(learner, source, n_tasks, strategy=strategy)
+            bar.update(shown, advance=count, note=f"{count} steps")
+    return found
+
+
+def steps_picture(found: Course, trained: int, path: str | Path) -> None:
+    """Draw accuracy, or the mean squared error, by inner step with its 95 % band.
+
+    Args:
+        found: as `by_step` measures it.
+        trained: inner steps of meta-training, which are marked.
+        path: the PNG to write.
+    """
+    kind = "accuracy" if "accuracy" in next(iter(found.values())).values else "loss"
+    x = list(found)
+    y = [found[count].mean(kind) for count in x]
+    band = [found[count].ci95(kind) for count in x]
+    figure = figure_of(5.4, 3.6)
+    tasks = next(iter(found.values())).tasks
+    title = f"{'Accuracy' if kind == 'accuracy' else 'Mean squared error'} by inner step ({tasks} tasks)"
+    axes = axes_in(figure, title=title, xlabel="inner steps")
+    low, high = ([a + side * b for a, b in zip(y, band, strict=True)] for side in (-1, 1))
+    axes.fill_between(x, low, high, color=BLUE, alpha=0.16, linewidth=0)
+    axes.plot(x, y, color=BLUE, marker="o", markersize=3.5, linewidth=1.7)
+    axes.axvline(trained, color=GREY, linestyle="--", linewidth=1)
+    note = f" trained with {trained}"
+    axes.annotate(note, (trained, 0.03), xycoords=("data", "axes fraction"), color=INK, fontsize=9, ha="left")
+    if kind == "accuracy":
+        axes.yaxis.set_major_formatter(PERCENT)
+    else:
+        axes.set_ylim(bottom=0)
+    save(figure, path)

@@ -1,0 +1,82 @@
+"""A map of one task: where its examples lie in the space of a learned embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quickstudy.errors import UserError
+from quickstudy.evaluation.style import COLOURS, INK, axes_in, figure_of, save
+from quickstudy.learners.base import Learner
+from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.tasks.task import Task
+
+
+class Map(NamedTuple):
+    """Support and query examples on a plane, `[n, 2]` and `[q, 2]`, and how much of the variance it shows."""
+
+    support: Tensor
+    query: Tensor
+    shown: float
+
+
+def principal_plane(z: Tensor, q: Tensor) -> Map:
+    """Support features `[n, D]` and query features `[q, D]` on the plane of their largest variance (PCA).
+
+    >>> z, q = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.5, 0.0]])
+    >>> found = principal_plane(z, q)
+    >>> round(found.shown, 6), found.query.shape
+    (1.0, torch.Size([1, 2]))
+    """
+    every = torch.cat([z, q]).double()
+    every = every - every.mean(0)
+    _, s, v = torch.linalg.svd(every, full_matrices=False)
+    v = torch.cat([v, v.new_zeros(2, v.shape[1])])[:2]  # of features of one dimension the other is zero
+    plane = every @ v.T
+    variance = s.square()
+    return Map(plane[: len(z)], plane[len(z) :], float(variance[:2].sum() / variance.sum().clamp(min=1e-30)))
+
+
+def mapped(learner: Learner, task: Task) -> Map:
+    """Where a task's examples lie in the space that the learner compares them in.
+
+    Raises:
+        UserError: the learner embeds nothing.
+    """
+    if not isinstance(learner, EmbeddingLearner):
+        raise UserError(f"{type(learner).__name__} compares nothing in an embedding")
+    with learner.in_use(), torch.no_grad():
+        z, embed, _ = learner.embedded(task.support)
+        return principal_plane(z, embed(task.query.x))
+
+
+def map_picture(found: Map, task: Task, path: str | Path, names: Sequence[str] | None = None) -> None:
+    """Draw the map: large marks for support examples, dots for queries, a colour a class.
+
+    Args:
+        found: as `mapped` finds it.
+        task: the task that it is of.
+        path: the PNG to write.
+        names: class names, by label.
+    """
+    way = task.support.way or 1
+    names = [f"class {c}" for c in range(way)] if names is None else names
+    figure = figure_of(6.2, 4.4)
+    title = f"One task in the embedding ({100 * found.shown:.0f} % of the variance)"
+    axes = axes_in(figure, title=title)
+    axes.grid(False)
+    axes.set(xticks=[], yticks=[])
+    for c in range(way):
+        colour = COLOURS[c % len(COLOURS)]
+        marker = "osD^vP*X"[(c // len(COLOURS)) % 8]
+        q, z = found.query[task.query.y == c], found.support[task.support.y == c]
+        axes.scatter(*q.T.numpy(), s=16, color=colour, alpha=0.55, linewidths=0, marker=marker)
+        style = {"color": colour, "edgecolors": INK, "linewidths": 1.2, "marker": marker}
+        axes.scatter(*z.T.numpy(), s=90, label=names[c], **style)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="center left", bbox_to_anchor=(1, 0.5))
+    save(figure, path)
