@@ -1,6 +1,8 @@
 """From data to tasks: the `Task` type, samplers over classes, regression families."""
 
 from quickstudy.tasks.augment import AUGMENTATIONS, Augmented, Distortion
+from quickstudy.tasks.long_tailed import LongTailed
+from quickstudy.tasks.mislabelled import Mislabelled
 from quickstudy.tasks.regression import Harmonics, Lines, Sinusoids
 from quickstudy.tasks.sampler import ClassTasks, FrozenTasks, tasks
 from quickstudy.tasks.supervised import SupervisedBatches
@@ -14,6 +16,8 @@ __all__ = [
     "FrozenTasks",
     "Harmonics",
     "Lines",
+    "LongTailed",
+    "Mislabelled",
     "Query",
     "Sinusoids",
     "SupervisedBatches",
