@@ -21,12 +21,15 @@ EXAMPLES = """Published experiments: train as the paper says, measure, write the
 Examples:
   quickstudy recipe list
   quickstudy recipe run omniglot-protonet        trains into runs/, writes results/omniglot-protonet.json
+  quickstudy recipe run learners --only omniglot/maml omniglot/protonet
 
 An interrupted recipe goes on where it stopped."""
 
 
 SHOWN = (
+    "part",
     "learner",
+    "split",
     "way",
     "shot",
     "steps",
@@ -50,6 +53,7 @@ class RecipeOptions:
         runs: where run folders go.
         results: where the JSON goes.
         tasks: test tasks instead of the recipe's own number.
+        only: of a recipe of many parts only these, such as omniglot/maml of the recipe learners.
         no_floors: leave the controls out: they take as long again.
         data_dir: where data lies; by default $QUICKSTUDY_DATA, then the cache folder.
     """
@@ -59,6 +63,7 @@ class RecipeOptions:
     runs: Path = Path("runs")
     results: Path = Path("results")
     tasks: int | None = None
+    only: tuple[str, ...] = ()
     no_floors: bool = False
     data_dir: Path | None = None
 
@@ -75,7 +80,7 @@ def main(args: Sequence[str]) -> int:
         return 0
     if not given.name:
         raise UserError(f"recipe run needs a name (known: {', '.join(RECIPES)})")
-    setting = Setting(given.name, given.runs, given.tasks, not given.no_floors, given.data_dir)
+    setting = Setting(given.name, given.runs, given.tasks, not given.no_floors, given.data_dir, given.only)
     result = recipe(given.name).run(setting)
     try:
         given.results.mkdir(parents=True, exist_ok=True)
@@ -83,10 +88,10 @@ def main(args: Sequence[str]) -> int:
         raise UserError(f"cannot make {given.results}: {error.strerror}") from error
     path = given.results / f"{given.name}.json"
     write_json(path, result)
-    shown = [k for k in result["results"][0] if k in SHOWN]
+    shown = [k for k in SHOWN if any(k in row for row in result["results"])]
     table = Table(*shown)
     for row in result["results"]:
-        table.add_row(*(shown_as(row[k]) for k in shown))
+        table.add_row(*(shown_as(row.get(k)) for k in shown))
     out.print(table)
     out.print(f"written: {path}")
     return 0

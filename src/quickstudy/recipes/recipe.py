@@ -33,6 +33,7 @@ class Setting:
         runs: the folder of run folders; an interrupted recipe goes on from them.
         tasks: test tasks instead of the recipe's own number.
         floors: whether the controls are measured too.
+        only: of a recipe of many parts only these.
         data_dir: where data lies.
     """
 
@@ -41,6 +42,7 @@ class Setting:
     tasks: int | None = None
     floors: bool = True
     data_dir: Path | None = None
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.tasks is not None and self.tasks < 2:
@@ -52,6 +54,7 @@ class Setting:
         words = ["QUICKSTUDY_DATA=DIR quickstudy recipe run", self.name]
         words += [] if self.tasks is None else [f"--tasks {self.tasks}"]
         words += [] if self.floors else ["--no-floors"]
+        words += ["--only", *self.only] if self.only else []
         return " ".join(words)
 
 

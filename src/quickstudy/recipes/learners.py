@@ -1,0 +1,224 @@
+"""Every learner on the same data, with the same minutes: what each makes of them, at every way it allows."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quickstudy.data import Splits
+from quickstudy.errors import TaskError, unknown
+from quickstudy.evaluation.evaluate import Evaluation, evaluate
+from quickstudy.files import write_json
+from quickstudy.learners import CONTROLS, LEARNERS, Learner, learner_class
+from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.progress import Bar
+from quickstudy.outer.run_folder import ENVIRONMENT, RunFolder
+from quickstudy.outer.session import load_run, load_splits, threads, train
+from quickstudy.recipes.budget import VALIDATIONS, iterations_within
+from quickstudy.recipes.recipe import Setting, provenance
+
+DATA: dict[str, dict[str, Any]] = {
+    "omniglot": {"data": "omniglot"},
+    "quickdraw": {"data": "quickdraw", "samples_per_class": 20, "augment": "drawing"},
+    "quickdraw-plain": {"data": "quickdraw", "samples_per_class": 20},
+}
+"""Where each part trains; Quick, Draw! with and without augmentation."""
+PROBLEMS: dict[str, tuple[tuple[int, int], ...]] = {
+    "omniglot": ((5, 1), (5, 5), (20, 1)),
+    "quickdraw": ((5, 1), (5, 5)),
+    "quickdraw-plain": ((5, 1), (5, 5)),
+}
+"""(way, shot) of the tasks that each part is measured on."""
+MEASURED = "measured.json"
+RISING = 0.01
+"""A curve still rises whose last quarter is that much above the one before, on meta-validation."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One learner on one data set.
+
+    Args:
+        learner: its name.
+        data: a name of `DATA`.
+        options: of the run, besides those of all.
+        settings: of the learner.
+    """
+
+    learner: str
+    data: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What `--only` calls it.
+
+        >>> Part("maml", "omniglot").name
+        'omniglot/maml'
+        """
+        return f"{self.data}/{self.learner}"
+
+    def config(self, data_dir: Path | None) -> TrainConfig:
+        """The run's options, but for how long it takes."""
+        usual = {"channels": 32, "threads": 1, "way": 5, "shot": 1, "data_dir": data_dir}
+        given = {**usual, **DATA[self.data], **self.options}
+        return TrainConfig(learner=self.learner, settings=self.settings, **given)
+
+
+@dataclass(frozen=True)
+class LearnersRecipe:
+    """One training run for each learner and data set, of the same length in time on one processor.
+
+    Args:
+        parts: what is compared.
+        seconds: the budget of each.
+    """
+
+    parts: tuple[Part, ...]
+    title: str = "every learner, 5-way 1-shot, 32 channels, 10 minutes of one processor each"
+    source: str = "the papers' numbers are of longer training and wider nets"
+    seconds: float = 600.0
+
+    def run(self, setting: Setting) -> dict[str, Any]:
+        """Train and measure the parts asked for; the table has all that were ever measured in these runs.
+
+        Raises:
+            UserError: `setting.only` names no part.
+        """
+        names = {part.name: part for part in self.parts}
+        for name in setting.only:
+            if name not in names:
+                raise unknown("part", name, names)
+        for part in self.parts:
+            if not setting.only or part.name in setting.only:
+                self.measured(part, setting)
+        rows = []
+        for part in self.parts:
+            path = setting.runs / setting.name / part.name
+            if (path / MEASURED).exists():
+                rows += RunFolder.open(path).read_json(MEASURED)["rows"]
+        return {
+            **provenance(setting),
+            "title": self.title,
+            "published": self.source,
+            "budget_seconds": self.seconds,
+            "results": rows,
+        }
+
+    def measured(self, part: Part, setting: Setting) -> None:
+        """Train one part as long as its budget allows, measure it, keep the rows in its run folder."""
+        out = setting.runs / setting.name / part.name
+        config = part.config(setting.data_dir)
+        if (out / "config.json").exists():  # how many meta-steps fit was measured when it was begun
+            iterations = RunFolder.open(out).config["iterations"]
+        else:
+            iterations = iterations_within(config, self.seconds)
+        config = dataclasses.replace(
+            config, iterations=iterations, validate_every=max(1, iterations // VALIDATIONS)
+        )
+        train(config, out, resume=True, progress=Bar(part.name))
+        learner, config, run = load_run(out, setting.data_dir)
+        if (out / MEASURED).exists() and run.read_json(MEASURED)["tasks"] == (setting.tasks or TASKS):
+            return
+        with threads(1):
+            rows = rows_of(part, learner, config, run, setting.tasks or TASKS)
+        write_json(out / MEASURED, {"tasks": setting.tasks or TASKS, "rows": rows})
+
+
+TASKS = 1000
+
+
+def rows_of(
+    part: Part, learner: Learner, config: TrainConfig, run: RunFolder, n_tasks: int
+) -> list[dict[str, Any]]:
+    """One row for each problem; for the first also one by the queries' own statistics, and one on the classes
+    of meta-training."""
+    splits, summary = load_splits(config, run), run.read_json("summary.json")
+    told = {
+        "part": part.name,
+        "learner": part.learner,
+        "kind": "control" if part.learner in CONTROLS else "learner",
+        "parameters": sum(p.numel() for p in learner.parameters()),
+        "iterations": config.iterations,
+        "training_seconds": summary["seconds"],
+        "rising": rising([r.get("val_accuracy") for r in run.records()]),
+        "trained_at": run.read_json(ENVIRONMENT).get("commit"),
+    }
+    rows = []
+    for way, shot in PROBLEMS[part.data]:
+        about = {**told, "split": "test", "way": way, "shot": shot}
+        try:
+            rows.append({**about, **reached(learner, config, run, splits, n_tasks, way=way, shot=shot)})
+        except TaskError as error:  # its head answers fewer ways
+            rows.append({**about, "accuracy": None, "ci95": None, "why": str(error)})
+    way, shot = PROBLEMS[part.data][0]
+    rows[0] |= {"adapt_ms": round(1000 * adaptation_seconds(learner, config, splits), 2)}
+    if "batch" in learner.modes and learner.statistics != "batch":
+        found = reached(learner, config, run, splits, n_tasks, statistics="batch", way=way, shot=shot)
+        rows.append({**told, "split": "test", **found})
+    found = reached(learner, config, run, splits, n_tasks, on="train", way=way, shot=shot)
+    rows.append({**told, "split": "train", **found})
+    return rows
+
+
+def reached(
+    learner: Learner,
+    config: TrainConfig,
+    run: RunFolder,
+    splits: Splits,
+    n_tasks: int,
+    *,
+    on: str = "test",
+    statistics: str | None = None,
+    **problem: int,
+) -> dict[str, Any]:
+    """The numbers of one evaluation."""
+    source = config.problem(getattr(splits, on), seed=2, **problem)
+    strategy = run.config.get("strategy")
+    result: Evaluation = evaluate(
+        learner, source, n_tasks, statistics=statistics, strategy=strategy, progress=True
+    )
+    return result.json()
+
+
+def adaptation_seconds(learner: Learner, config: TrainConfig, splits: Splits, tasks: int = 20) -> float:
+    """The median time to adapt to one task."""
+    source, times = config.problem(splits.test, seed=2), []
+    for i in range(tasks + 1):
+        support = source.task(i).support
+        before = time.perf_counter()
+        learner.adapt(support)
+        times.append(time.perf_counter() - before)
+    return statistics.median(times[1:])
+
+
+def rising(accuracies: list[float | None]) -> bool:
+    """Whether a run's validation accuracy was still rising at its end.
+
+    >>> rising([0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.84]), rising([0.2, 0.5, 0.7, 0.8, 0.8, 0.8, 0.8, 0.8])
+    (True, False)
+    """
+    known = [a for a in accuracies if a is not None]
+    quarter = len(known) // 4
+    if not quarter:
+        return False
+    last, before = known[-quarter:], known[-2 * quarter : -quarter]
+    return statistics.mean(last) - statistics.mean(before) > RISING
+
+
+def parts() -> tuple[Part, ...]:
+    """Every learner and every control on every data set, as it is usually trained."""
+    own = {"mann": {"train_query": 9}, "lstm": {"train_query": 9}}
+    names = [*LEARNERS, *CONTROLS]
+    return tuple(
+        Part(name, data, own.get(name, {}))
+        for data in DATA
+        for name in names
+        if data != "quickdraw-plain" or learner_class(name).trains_on != "nothing"
+    )
