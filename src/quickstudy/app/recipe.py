@@ -29,6 +29,7 @@ An interrupted recipe goes on where it stopped."""
 SHOWN = (
     "part",
     "learner",
+    "cell",
     "split",
     "way",
     "shot",

@@ -1,0 +1,83 @@
+"""What real use brings: other ways and shots than in training, unequal shots, wrong labels, a long tail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from quickstudy.data import ClassDataset
+from quickstudy.errors import TaskError, UserError
+from quickstudy.evaluation.evaluate import evaluate
+from quickstudy.learners import Learner
+from quickstudy.outer.session import load_run, load_splits, threads
+from quickstudy.recipes.learners import Part
+from quickstudy.recipes.recipe import Setting, provenance
+from quickstudy.tasks import ClassTasks, LongTailed, Mislabelled, TaskSource
+
+TASKS = 200
+Make = Callable[[ClassDataset], TaskSource]
+
+
+def grid() -> dict[str, Make]:
+    """The cells by name, each from the meta-test classes to its tasks.
+
+    >>> list(grid())[:4]
+    ['2-way 1-shot', '2-way 5-shot', '2-way 10-shot', '5-way 1-shot']
+    """
+
+    def plain(way: int, shot: int) -> Make:
+        return lambda data: ClassTasks(data, way, shot, seed=2)
+
+    cells = {f"{way}-way {shot}-shot": plain(way, shot) for way in (2, 5, 10, 20) for shot in (1, 5, 10)}
+    return cells | {
+        "5-way, 1 to 10 shots a class": lambda data: ClassTasks(data, 5, (1, 10), seed=2, ragged=True),
+        "5-way 5-shot, 20 % wrong labels": lambda data: Mislabelled(ClassTasks(data, 5, 5, seed=2), 0.2),
+        "5-way, shots 10 6 3 2 1": lambda data: LongTailed(ClassTasks(data, 5, 10, seed=2)),
+    }
+
+
+@dataclass(frozen=True)
+class RealUseRecipe:
+    """The runs of another recipe of parts, measured on tasks that are unlike those they were trained on.
+
+    Args:
+        parts: whose runs are measured.
+        of: the name of the recipe that trains them.
+    """
+
+    parts: tuple[Part, ...]
+    of: str = "learners"
+    title: str = "trained on 5-way 1-shot tasks, tested on others: ways, shots, wrong labels, long tails"
+    source: str = "no published table"
+
+    def run(self, setting: Setting) -> dict[str, Any]:
+        """Measure every run there is.
+
+        Raises:
+            UserError: none is there.
+        """
+        rows: list[dict[str, Any]] = []
+        for part in self.parts:
+            path = setting.runs / self.of / part.name
+            if (path / "summary.json").exists() and (not setting.only or part.name in setting.only):
+                learner, config, run = load_run(path, setting.data_dir)
+                data = load_splits(config, run).test
+                with threads(1):
+                    for cell, make in grid().items():
+                        found = reached(learner, make, data, setting.tasks or TASKS)
+                        rows.append({"part": part.name, "learner": part.learner, "cell": cell, **found})
+        if not rows:
+            raise UserError(
+                f"there are no runs under {setting.runs / self.of}: quickstudy recipe run {self.of}"
+            )
+        return {**provenance(setting), "title": self.title, "published": self.source, "results": rows}
+
+
+def reached(learner: Learner, make: Make, data: ClassDataset, n_tasks: int) -> dict[str, Any]:
+    """Accuracy on such tasks, or why the learner cannot take them."""
+    try:
+        result = evaluate(learner, make(data), n_tasks, progress=True)
+    except TaskError as error:
+        return {"accuracy": None, "ci95": None, "why": str(error)}
+    return {"accuracy": result.accuracy, "ci95": result.ci95, "tasks": result.tasks}
