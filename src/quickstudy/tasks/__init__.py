@@ -1,7 +1,7 @@
 """From data to tasks: the `Task` type, samplers over classes, regression families."""
 
 from quickstudy.tasks.augment import AUGMENTATIONS, Augmented, Distortion
-from quickstudy.tasks.regression import Harmonics, Lines, Sinusoids
+from quickstudy.tasks.regression import FiveModes, Harmonics, Lines, Sinusoids
 from quickstudy.tasks.sampler import ClassTasks, FrozenTasks, tasks
 from quickstudy.tasks.supervised import SupervisedBatches
 from quickstudy.tasks.task import Query, Support, Task, TaskSource
@@ -11,6 +11,7 @@ __all__ = [
     "Augmented",
     "ClassTasks",
     "Distortion",
+    "FiveModes",
     "FrozenTasks",
     "Harmonics",
     "Lines",
