@@ -28,7 +28,8 @@ def unrolled(problem: InnerProblem, *, exact: int | None = None) -> Solution:
     (tensor(0.2500),)
     """
     params, losses = problem.params, []
-    for loss, params in trajectory(problem, exact=exact):  # noqa: B007
+    for loss, after in trajectory(problem, exact=exact):
+        params = after
         losses.append(loss)
     return Solution(params, tuple(losses))
 

@@ -1,14 +1,13 @@
 """Alpha MAML: Behl, Baydin, Torr 2019, arXiv 1905.07435.
 
-MAML whose two rates, α inside and β outside, follow their own gradients while θ is learned:
+MAML whose two rates, α inside and β outside, descend too while θ is learned. With dₜ the outer step,
 
-    h = ∂L'(θ'_S)/∂ log α,    log α ← log α − κ h / max |h|,
-    log β ← log β + κ' cos(∇L'ₜ, dₜ₋₁),
+    h = ∂L'(θ'_S)/∂α,    log α ← log α − κ sign h,
+    log β ← log β + κ' cos(∇L'ₜ₊₁, dₜ).
 
-dₜ₋₁ being the outer step before. The authors add the hypergradients to α and β themselves, as Baydin et al.
-2018, arXiv 1703.04782, whose multiplicative rule this is: what a step is worth then depends on neither the
-rate nor the loss, and a rate ten times too low or high is as far away as any other. β is the business of the
-outer optimiser, adam-hd.
+The authors take steps along the hypergradients themselves. Here both rules are multiplicative, as one of
+Baydin et al. 2018, arXiv 1703.04782, so that neither depends on the size of a rate or of a loss: a rate ten
+times too low or too high is always as far away. β is the outer optimiser's, adam-hd.
 """
 
 from __future__ import annotations
@@ -24,9 +23,6 @@ from quickstudy.learners.base import Outer, at_least_zero
 from quickstudy.learners.descent import Which
 from quickstudy.learners.maml import MAML
 
-FADING = 0.95
-"""What is left after a meta-step of the largest |h| so far."""
-
 
 class AlphaMAML(MAML):
     """Alpha MAML: MAML that finds its rates, from whatever they begin at.
@@ -40,12 +36,11 @@ class AlphaMAML(MAML):
         >>> learner = AlphaMAML(mlp(2), way=5, inner_lr=0.1)
         >>> learner.after_step({}, {"lift": torch.tensor(-2.0)}, progress=0.0)  # a higher rate was better
         >>> learner.alpha.detach()
-        tensor(0.1051)
+        tensor(0.1030)
     """
 
     outer = Outer(optimizer="adam-hd", meta_batch=16, outer_lr=1e-3, train_query=5)
     log_factor: Tensor
-    largest: Tensor
 
     def __init__(
         self,
@@ -56,7 +51,7 @@ class AlphaMAML(MAML):
         steps: int = 1,
         test_steps: int | None = None,
         inner_params: Which = "all",
-        hyper_lr: float = 0.05,
+        hyper_lr: float = 0.03,
         gradient: MethodName | None = None,
     ) -> None:
         super().__init__(
@@ -73,7 +68,6 @@ class AlphaMAML(MAML):
         # Zero whenever a meta-step begins: it is there for its gradient, that of log α.
         self.lift = nn.Parameter(torch.zeros(()))
         self.register_buffer("log_factor", torch.zeros(()))
-        self.register_buffer("largest", torch.zeros(()))
 
     @property
     def alpha(self) -> Tensor:
@@ -85,8 +79,6 @@ class AlphaMAML(MAML):
 
     def after_step(self, stats: Mapping[str, Tensor], gradient: Params, progress: float) -> None:
         super().after_step(stats, gradient, progress)
-        h = gradient["lift"]
         with torch.no_grad():
             self.lift.zero_()
-            torch.maximum(h.abs(), FADING * self.largest, out=self.largest)
-            self.log_factor -= self.hyper_lr * h / self.largest.clamp(min=torch.finfo(h.dtype).tiny)
+            self.log_factor -= self.hyper_lr * gradient["lift"].sign()
