@@ -45,23 +45,23 @@ def test_a_rate_of_which_nothing_depends_stays() -> None:
         AlphaMAML(mlp(2), way=2, hyper_lr=-1.0)
 
 
-class Straight(nn.Linear):
-    """y = m x + c as a body: what lines need, and a good rate of their inner loop is known."""
+class Nothing(nn.Identity):
+    """What stands before the head where all is linear: y = m x + c."""
 
     features = 1
 
 
 def lines(inner_lr: float) -> AlphaMAML:
     torch.manual_seed(0)
-    return AlphaMAML(Straight(1, 1), way=1, inner_lr=inner_lr, hyper_lr=0.05)
+    return AlphaMAML(Nothing(), way=1, inner_lr=inner_lr, hyper_lr=0.05)
 
 
-@pytest.mark.parametrize("rate", [0.0004, 0.3])
+@pytest.mark.parametrize("rate", [0.003, 0.6])
 def test_it_comes_back_from_rates_far_too_low_and_high(rate: float) -> None:
-    """On lines one step down the squared error is best at a rate near 0.02: x lies between -5 and 5."""
+    """One step down the squared error of y = m x solves it at 1 / (2 E[x²]) = 0.06, of y = c at 0.5."""
     learner = lines(rate)
-    meta_train(learner, Lines(), iterations=150, meta_batch=8, outer_lr=0.01)
-    assert 0.01 < learner.alpha.item() < 0.05
+    meta_train(learner, Lines(shot=100), iterations=100, meta_batch=8)
+    assert 0.04 < learner.alpha.item() < 0.07
     assert learner.lift.item() == 0.0
 
 
