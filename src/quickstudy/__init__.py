@@ -21,9 +21,15 @@ from quickstudy.data import ClassDataset
 from quickstudy.evaluation import evaluate, floors
 from quickstudy.learners import (
     ANIL,
+    BOIL,
     FOMAML,
+    IMAML,
     MAML,
+    MMAML,
+    AlphaMAML,
     Learner,
+    MAMLPlusPlus,
+    MetaSGD,
     PixelNN,
     Predictor,
     PretrainCentroid,
@@ -39,6 +45,7 @@ from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.session import load_run, train
 from quickstudy.tasks import (
     ClassTasks,
+    FiveModes,
     FrozenTasks,
     Harmonics,
     Lines,
@@ -53,14 +60,21 @@ from quickstudy.version import __version__
 
 __all__ = [
     "ANIL",
+    "BOIL",
     "FOMAML",
+    "IMAML",
     "MAML",
+    "MMAML",
+    "AlphaMAML",
     "ClassDataset",
     "ClassTasks",
+    "FiveModes",
     "FrozenTasks",
     "Harmonics",
     "Learner",
     "Lines",
+    "MAMLPlusPlus",
+    "MetaSGD",
     "PixelNN",
     "Predictor",
     "PretrainCentroid",

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.errors import UserError
-from quickstudy.inner import InnerProblem, sgd, solve, truncated
+from quickstudy.inner import InnerProblem, momentum, sgd, solve, trajectory, truncated, unrolled
 from quickstudy.inner.rules import Params
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -114,3 +114,22 @@ def test_without_gradients_no_graph_is_built(monkeypatch: pytest.MonkeyPatch) ->
     assert end.params["w"].grad_fn is None
     torch.testing.assert_close(end.params["w"], solve(problem).params["w"].detach())
     assert asked[3:] == [True] * 3
+
+
+@pytest.mark.parametrize("exact", [None, 0, 2])
+def test_a_trajectory_is_what_fewer_steps_end_at(exact: int | None) -> None:
+    """Parameters, losses and meta-gradients after each step; a rule's state is carried through."""
+    w = torch.tensor([1.0, -2.0], requires_grad=True)
+
+    def problem(steps: int) -> InnerProblem:
+        return InnerProblem({"w": w}, lambda p, s: ((s + 1) * p["w"] ** 4).sum(), momentum(0.01), steps)
+
+    for i, (loss, params) in enumerate(trajectory(problem(4), exact=exact), 1):
+        # Of a shorter loop the last steps are others: exact counts from the end of the whole one.
+        end = unrolled(problem(i), exact=None if exact is None else max(0, exact - (4 - i)))
+        assert torch.equal(params["w"], end.params["w"])
+        assert torch.equal(loss, end.losses[-1])
+        found, wanted = (
+            torch.autograd.grad(p["w"].sum(), w, retain_graph=True) for p in (params, end.params)
+        )
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,19 @@ from quickstudy.nets import BatchNorm
 
 Make = Callable[..., Learner]
 ALL = [*LEARNERS, *CONTROLS]
-DESCENDING = ["maml", "fomaml", "anil", "reptile", "proto-maml", "scratch", "pretrain-finetune"]
+DESCENDING = [
+    *("maml", "fomaml", "anil", "boil", "reptile", "meta-sgd", "maml++", "alpha-maml", "imaml", "mmaml"),
+    *("proto-maml", "scratch", "pretrain-finetune"),
+]
 
 
-def few_steps(name: str, make: Make, norm: str = "support") -> Learner:
+def few_steps(name: str, make: Make, norm: str = "support", **options: Any) -> Learner:
     """A learner that adapts in few steps, so that many can be tried."""
-    options = {"reptile": {"steps": 3, "test_steps": 3, "inner_batch": 6}}.get(name, {})
-    return make(name, norm, **(options or ({"steps": 3} if name in DESCENDING else {})))
+    if name in DESCENDING:
+        options = {"steps": 3, **options}
+    if name == "reptile":
+        options = {"test_steps": 3, "inner_batch": 6, **options}
+    return make(name, norm, **options)
 
 
 def scattered(net: nn.Module) -> nn.Module:

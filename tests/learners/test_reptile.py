@@ -19,18 +19,18 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.mark.parametrize("strategy", ["loop", "vmap"])
-@pytest.mark.parametrize("norm", ["layer", "batch", "support"])
+@pytest.mark.parametrize(("norm", "momentum"), [("layer", 0.0), ("batch", 0.9), ("support", 0.0)])
 def test_the_gradient_is_start_minus_end_of_torchs_adam(
-    norm: str, strategy: str, make: Callable[..., Reptile], batch: Task
+    norm: str, momentum: float, strategy: str, make: Callable[..., Reptile], batch: Task
 ) -> None:
-    learner = make("reptile", norm, steps=6, inner_batch=5, inner_lr=0.02)
+    learner = make("reptile", norm, steps=6, inner_batch=5, inner_lr=0.02, momentum=momentum)
     prepared = learner.prepare(batch, torch.Generator().manual_seed(3))
     outcome, gradient = estimate(learner, prepared, strategy)
     total = {k: torch.zeros_like(p) for k, p in learner.net.named_parameters()}
     for t, task in enumerate(prepared.unbatch()):
         x, y = torch.cat([task.support.x, task.query.x]), torch.cat([task.support.y, task.query.y])
         net = copy.deepcopy(learner.net)
-        optimizer = torch.optim.Adam(net.parameters(), 0.02, betas=(0.0, 0.999))
+        optimizer = torch.optim.Adam(net.parameters(), 0.02, betas=(momentum, 0.999))
         for rows in task.extra["rows"]:
             optimizer.zero_grad()
             loss = F.cross_entropy(net(x[rows]), y[rows])
@@ -102,3 +102,9 @@ def test_in_use_it_takes_test_steps_of_adam_on_the_whole_support_set(
 def test_nothing_to_do_is_an_error(options: dict[str, int]) -> None:
     with pytest.raises(UserError, match="steps and inner_batch must be at least 1"):
         Reptile(mlp(4), way=2, **options)
+
+
+@pytest.mark.parametrize(("momentum", "said"), [(1.0, "must be below 1"), (-0.1, "must be at least 0")])
+def test_momentum_is_a_share(momentum: float, said: str) -> None:
+    with pytest.raises(UserError, match=f"momentum {said}"):
+        Reptile(mlp(4), way=2, momentum=momentum)

@@ -24,6 +24,8 @@ MAKERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "adam": lambda p: make_optimizer("adam", p, 0.1),
     "adamw": lambda p: make_optimizer("adamw", p, 0.1),
     "sgd": lambda p: make_optimizer("sgd", p, 0.1),
+    "adam-hd": lambda p: make_optimizer("adam-hd", p, 0.1),
+    "sgd-hd": lambda p: make_optimizer("sgd-hd", p, 0.1),
     "momentum": lambda p: make_optimizer(lambda q: torch.optim.SGD(q, lr=0.1, momentum=0.9), p, 0.1),
     "amsgrad": lambda p: make_optimizer(lambda q: torch.optim.Adam(q, lr=0.1, amsgrad=True), p, 0.1),
     "rmsprop": lambda p: make_optimizer(lambda q: torch.optim.RMSprop(q, lr=0.1, centered=True), p, 0.1),

@@ -31,6 +31,9 @@ Outcome = Callable[[Path], dict[str, Any]]
         {"patience": 2, "outer_lr": 0.0, "iterations": 12},
         {"precision": "bf16", "learner": "maml", "settings": {"gradient": "flat", "steps": 5}},
         {"learner": "pretrain-centroid"},
+        {"optimizer": "adam-hd", "schedule": "linear"},
+        {"learner": "alpha-maml", "optimizer": "sgd-hd"},
+        {"learner": "maml++", "norm": "support", "settings": {"steps": 2}, "iterations": 12},
     ],
     ids=lambda c: next(iter(c)) + "-" + str(next(iter(c.values()))),
 )

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from quickstudy.errors import TaskError
-from quickstudy.tasks import Harmonics, Lines, Sinusoids
+from quickstudy.tasks import FiveModes, Harmonics, Lines, Sinusoids
 from quickstudy.tasks.regression import FunctionTasks
 from quickstudy.tasks.task import Task
 
-FAMILIES = [Sinusoids, Harmonics, Lines]
+FAMILIES = [Sinusoids, Harmonics, Lines, FiveModes]
 
 
 def points(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """All (x, y) of one task, float64."""
-    x = torch.cat([task.support.x, task.query.x]).double().numpy()[:, 0]
-    y = torch.cat([task.support.y, task.query.y]).double().numpy()[:, 0]
+    """All (x, y) of one task, or of each of a batch, float64."""
+    x = torch.cat([task.support.x, task.query.x], -2).double().numpy()[..., 0]
+    y = torch.cat([task.support.y, task.query.y], -2).double().numpy()[..., 0]
     return x, y
 
 
@@ -70,6 +72,52 @@ def test_harmonics_are_two_harmonics_of_one_frequency() -> None:
         assert np.abs(y).max() <= 2.0
         rates.append(w)
     assert max(rates) - min(rates) > 0.5
+
+
+def by_the_papers_code(kind: int, a: float, b: float, c: float, x: float) -> float:
+    """Each function of uniform numbers a, b, c; the ranges are those of the authors' data sets."""
+    if kind == 0:
+        return (0.1 + a * (5.0 - 0.1)) * math.sin(x - b * math.pi)
+    slope, intercept, centre = -3 + 6 * a, -3 + 6 * b, -3 + 6 * c
+    if kind == 2:
+        size = 0.02 + (0.15 - 0.02) * abs(a - 0.5) / 0.5
+        return math.copysign(size, a - 0.5) * (x - centre) ** 2 + intercept
+    return slope * {1: x, 3: abs(x - centre), 4: math.tanh(x - centre)}[kind] + intercept
+
+
+def test_five_kinds_of_functions() -> None:
+    u, x = np.random.default_rng(0).random((200, 4)), np.linspace(-5, 5, 7)
+    found = FiveModes().function(u, np.tile(x, (200, 1)))
+    for row, (kind, *numbers) in zip(found, u, strict=True):
+        wanted = [by_the_papers_code(int(kind / 0.2), *numbers, v) for v in x]
+        np.testing.assert_allclose(row, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_the_five_kinds_are_equally_often() -> None:
+    kinds = {
+        "sinusoid": lambda x: (np.sin(x), np.cos(x)),
+        "line": lambda x: (x, np.ones_like(x)),
+        "parabola or line": lambda x: (x**2, x, np.ones_like(x)),
+    }
+    tasks = [points(task) for task in FiveModes(shot=5, query=5, noise=0).batch(np.arange(500)).unbatch()]
+    for kind, features in kinds.items():
+        count = sum(residual(np.stack(features(x), 1), y) < 1e-4 for x, y in tasks)
+        assert abs(count - (200 if "or" in kind else 100)) < 35, kind  # 100 ± 9, 200 ± 11
+
+
+def test_noise_is_normal_and_independent_of_the_function() -> None:
+    still, noisy = (points(Lines(shot=20, query=20, noise=noise).batch(np.arange(200))) for noise in (0, 0.3))
+    assert np.array_equal(still[0], noisy[0])
+    away = (noisy[1] - still[1]).ravel() / 0.3
+    assert abs(away.mean()) < 0.05
+    assert abs(away.std() - 1) < 0.03
+    assert abs((np.abs(away) < 1).mean() - 0.683) < 0.02
+    assert abs((np.abs(away) < 2).mean() - 0.954) < 0.01
+    assert FiveModes().describe()["noise"] == 0.3
+    assert "noise" not in Lines().describe()
+    for noise in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(TaskError, match="noise must be at least 0 and finite"):
+            Lines(noise=noise)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

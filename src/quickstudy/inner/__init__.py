@@ -14,7 +14,7 @@ from quickstudy.inner.rules import Rule, adam, momentum, scheduled, sgd
 from quickstudy.inner.schedules import by_step, cosine, linear
 from quickstudy.inner.solve import METHODS, Method, solve
 from quickstudy.inner.truncated import first_order, truncated
-from quickstudy.inner.unrolled import unrolled
+from quickstudy.inner.unrolled import trajectory, unrolled
 
 __all__ = [
     "METHODS",
@@ -45,6 +45,7 @@ __all__ = [
     "scheduled",
     "sgd",
     "solve",
+    "trajectory",
     "truncated",
     "unrolled",
     "weight_decay",

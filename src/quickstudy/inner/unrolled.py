@@ -5,9 +5,13 @@ Memory grows with the steps, S graphs of one step each; nothing is computed twic
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor
 
 from quickstudy.inner.problem import InnerProblem, Solution, take_step
+from quickstudy.inner.rules import Params
 
 
 def unrolled(problem: InnerProblem, *, exact: int | None = None) -> Solution:
@@ -23,10 +27,24 @@ def unrolled(problem: InnerProblem, *, exact: int | None = None) -> Solution:
     >>> torch.autograd.grad(unrolled(half).params["w"], start["w"])
     (tensor(0.2500),)
     """
+    params, losses = problem.params, []
+    for loss, after in trajectory(problem, exact=exact):
+        params = after
+        losses.append(loss)
+    return Solution(params, tuple(losses))
+
+
+def trajectory(problem: InnerProblem, *, exact: int | None = None) -> Iterator[tuple[Tensor, Params]]:
+    """Take all steps, as `unrolled` does: of each the loss before it and the parameters after it.
+
+    >>> from quickstudy.inner.rules import sgd
+    >>> half = InnerProblem({"w": torch.tensor(4.0)}, lambda p, step: 0.5 * p["w"] ** 2, sgd(0.5), steps=2)
+    >>> [(loss.item(), params["w"].item()) for loss, params in trajectory(half)]
+    [(8.0, 2.0), (2.0, 1.0)]
+    """
     first = 0 if exact is None else problem.steps - exact
-    params, state, losses = problem.params, problem.rule.init(problem.params), []
+    params, state = problem.params, problem.rule.init(problem.params)
     for step in range(problem.steps):
         second_order = torch.is_grad_enabled() and step >= first
         loss, params, state = take_step(problem, params, state, step, second_order)
-        losses.append(loss)
-    return Solution(params, tuple(losses))
+        yield loss, params

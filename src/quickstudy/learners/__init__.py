@@ -1,10 +1,16 @@
 """The methods: one a file, its citation first; floors and controls are learners too."""
 
+from quickstudy.learners.alpha_maml import AlphaMAML
 from quickstudy.learners.anil import ANIL
 from quickstudy.learners.base import Learner, call
+from quickstudy.learners.boil import BOIL
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.fomaml import FOMAML
+from quickstudy.learners.imaml import IMAML
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.maml_pp import MAMLPlusPlus
+from quickstudy.learners.meta_sgd import MetaSGD
+from quickstudy.learners.mmaml import MMAML
 from quickstudy.learners.pixel_nn import PixelNN
 from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.pretrain import PretrainCentroid, PretrainFinetune
@@ -17,12 +23,18 @@ from quickstudy.learners.untrained import Untrained
 
 __all__ = [
     "ANIL",
+    "BOIL",
     "CONTROLS",
     "FOMAML",
+    "IMAML",
     "LEARNERS",
     "MAML",
+    "MMAML",
+    "AlphaMAML",
     "EmbeddingLearner",
     "Learner",
+    "MAMLPlusPlus",
+    "MetaSGD",
     "PixelNN",
     "Predictor",
     "PretrainCentroid",

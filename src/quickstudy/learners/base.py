@@ -30,10 +30,10 @@ from quickstudy.inner.rules import Params
 from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.native import kernels
 from quickstudy.nets.norm import BatchNorm, Moments, Statistics, normalised_by
-from quickstudy.tasks.task import Support, Task, as_input
+from quickstudy.tasks.task import Query, Support, Task, as_input
 
 TrainsOn = Literal["tasks", "batches", "nothing"]
-OptimizerName = Literal["adam", "adamw", "sgd"]
+OptimizerName = Literal["adam", "adamw", "sgd", "adam-hd", "sgd-hd"]
 ScheduleName = Literal["constant", "linear", "cosine", "halving"]
 
 
@@ -42,7 +42,7 @@ class Outer:
     """How a learner is usually meta-trained; every value can be overridden.
 
     Args:
-        optimizer: a torch optimiser's name: adam, adamw or sgd.
+        optimizer: a torch optimiser's name: adam, adamw or sgd; or adam-hd or sgd-hd, which adapt their rate.
         outer_lr: its rate.
         schedule: constant, linear (to zero), cosine (to zero) or halving (every fifth of the run).
         meta_batch: tasks a meta-step.
@@ -172,8 +172,11 @@ class Learner(nn.Module, ABC):
 
     def judge(self, task: Task) -> Outcome:
         """Adapt on the support set; loss and accuracy on the query set."""
-        predictor = self.learn(task.support)
-        output, y = predictor(task.query.x), task.query.y
+        return self.judged(self.learn(task.support), task.query)
+
+    def judged(self, predictor: Predictor, query: Query) -> Outcome:
+        """Loss and accuracy of a predictor on a query set."""
+        output, y = predictor(query.x), query.y
         loss = self.loss(output, y)
         metrics = {"loss": loss}
         if not y.is_floating_point():
@@ -275,10 +278,10 @@ class Learner(nn.Module, ABC):
         return Moments("batch", fused=not carry, step=step)
 
     def query_moments(self, support: Moments) -> Moments:
-        """The statistics for a call on queries, after the call on the support set."""
+        """The statistics for a call on queries, after the call on the support set, in the same inner step."""
         if self.statistics == "support":
-            return Moments("given", support.seen)
-        return replace(self.support_moments(), noting=False)
+            return Moments("given", support.seen, step=support.step)
+        return replace(self.support_moments(step=support.step), noting=False)
 
     def stats(self, support: Moments) -> dict[str, Tensor]:
         """The support set's moments by layer name, for the running averages; the mean of a layer's uses."""

@@ -79,50 +79,90 @@ class DescentLearner(Learner):
         """Features `[n, D]` of inputs `[n, …]`."""
         return embedded(self.embedding, weights, x, moments)
 
+    def way_back(self) -> MethodName | Method:
+        """How a meta-gradient goes back through the inner loop."""
+        return self.gradient or self.method
+
     def descend(self, support: Support) -> tuple[Params, Solution, Moments]:
         """The weights after the inner loop, its course, and the support set's moments under these weights."""
-        start, inner = self.start(support), self.inner_names()
-        params = {k: v for k, v in start.items() if k in inner}
-        fixed = {k: v for k, v in start.items() if k not in inner}
-        moments = self.support_moments()
-        seen: dict[BatchNorm, list[Pair]] = {}  # by each layer when the loop last used it
-        head_only = all(k.startswith("head.") for k in params)
-        once = head_only and not any(isinstance(m, PerStep) for m in self.embedding.modules())
-        features = self.embed(fixed, support.x, moments) if once else None
-
-        def loss(params: Params, step: int) -> Tensor:
-            weights = {**fixed, **params}
-            z = features
-            if z is None:
-                here = self.support_moments(kept=False, step=step)
-                z = self.embed(weights, support.x, here)
-                seen.update(here.seen)
-            return task_loss(headed(weights, z), support.y)
-
-        steps = self.steps if self.training or self.test_steps is None else self.test_steps
-        solution = solve(InnerProblem(params, loss, self.rule(params), steps), self.gradient or self.method)
-        weights = {**fixed, **solution.params}
-        if not once and self.norms() and (self.statistics == "support" or self.training):
-            # Only where queries are normalised by these moments is a graph of them of use.
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.statistics == "support"):
-                self.embed(weights, support.x, moments)
-            moments.seen = {**seen, **moments.seen}
-        return weights, solution, moments
+        loop = Descent(self, support)
+        solution = solve(loop.problem(), self.way_back())
+        return loop.weights(solution.params), solution, loop.moments(solution.params)
 
     def learn(self, support: Support) -> Predictor:
         weights, solution, moments = self.descend(support)
+        return self.predictor(support, weights, moments, solution.losses)
+
+    def predictor(
+        self, support: Support, weights: Params, moments: Moments, losses: tuple[Tensor, ...] = ()
+    ) -> Predictor:
+        """What these weights, and the support set's moments under them, make of queries."""
         net, for_query = self.embedding, self.query_moments(moments)
 
         def predict(x: Tensor) -> Tensor:
             return headed(weights, embedded(net, weights, x, for_query))
 
-        return Predictor(predict, support.way, self.transductive, solution.losses, moments)
+        return Predictor(predict, support.way, self.transductive, losses, moments)
 
     def candidates(self) -> list[dict[str, Any]]:
         """As it is and twice as long (at least five steps), each at the same, half and double the rate."""
         steps, lr = self.test_steps, self.inner_lr
         longer = max(5, 2 * (self.steps if steps is None else steps))
         return [{"test_steps": n, "inner_lr": r} for n in (steps, longer) for r in (lr, lr / 2, lr * 2)]
+
+
+class Descent:
+    """A task's inner loop: what moves, the support loss, and the support set's moments on the way.
+
+    Args:
+        learner: says where to start, which weights move and by which rule.
+        support: whose loss is descended.
+    """
+
+    def __init__(self, learner: DescentLearner, support: Support) -> None:
+        start, inner = learner.start(support), learner.inner_names()
+        self.learner, self.support = learner, support
+        self.params = {k: v for k, v in start.items() if k in inner}
+        self.fixed = {k: v for k, v in start.items() if k not in inner}
+        self.seen: dict[BatchNorm, list[Pair]] = {}  # by each layer when the loop last used it
+        head_only = all(k.startswith("head.") for k in self.params)
+        self.once = head_only and not any(isinstance(m, PerStep) for m in learner.embedding.modules())
+        self.shared = learner.support_moments()  # of the features, where they are the same in all steps
+        self.features = learner.embed(self.fixed, support.x, self.shared) if self.once else None
+
+    def weights(self, params: Params) -> Params:
+        """All weights of the net, with these for those that move."""
+        return {**self.fixed, **params}
+
+    def problem(self) -> InnerProblem:
+        """The inner problem, of as many steps as the learner takes in meta-training, or in use."""
+        learner = self.learner
+        steps = learner.steps if learner.training or learner.test_steps is None else learner.test_steps
+        return InnerProblem(self.params, self.loss, learner.rule(self.params), steps)
+
+    def loss(self, params: Params, step: int) -> Tensor:
+        """The support loss in an inner step."""
+        weights, z = self.weights(params), self.features
+        if z is None:
+            here = self.learner.support_moments(kept=False, step=step)
+            z = self.learner.embed(weights, self.support.x, here)
+            self.seen.update(here.seen)
+        return task_loss(headed(weights, z), self.support.y)
+
+    def moments(self, params: Params, step: int | None = None) -> Moments:
+        """The support set's moments under these parameters, in an inner step or after the last, for queries.
+
+        Those of layers that are only used in other steps are as these steps left them.
+        """
+        learner = self.learner
+        moments = self.shared if self.once else learner.support_moments(step=step)
+        for_query = learner.statistics == "support"
+        if not self.once and learner.norms() and (for_query or learner.training):
+            # Only where queries are normalised by these moments is a graph of them of use.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and for_query):
+                learner.embed(self.weights(params), self.support.x, moments)
+            moments.seen = {**self.seen, **moments.seen}
+        return moments
 
 
 class Net(nn.Module):

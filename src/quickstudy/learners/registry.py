@@ -10,10 +10,16 @@ from typing import Any
 from torch import nn
 
 from quickstudy.errors import UserError, unknown
+from quickstudy.learners.alpha_maml import AlphaMAML
 from quickstudy.learners.anil import ANIL
 from quickstudy.learners.base import Learner
+from quickstudy.learners.boil import BOIL
 from quickstudy.learners.fomaml import FOMAML
+from quickstudy.learners.imaml import IMAML
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.maml_pp import MAMLPlusPlus
+from quickstudy.learners.meta_sgd import MetaSGD
+from quickstudy.learners.mmaml import MMAML
 from quickstudy.learners.pixel_nn import PixelNN
 from quickstudy.learners.pretrain import PretrainCentroid, PretrainFinetune
 from quickstudy.learners.proto_maml import ProtoMAML
@@ -26,7 +32,13 @@ LEARNERS: dict[str, type[Learner]] = {
     "maml": MAML,
     "fomaml": FOMAML,
     "anil": ANIL,
+    "boil": BOIL,
     "reptile": Reptile,
+    "meta-sgd": MetaSGD,
+    "maml++": MAMLPlusPlus,
+    "alpha-maml": AlphaMAML,
+    "imaml": IMAML,
+    "mmaml": MMAML,
     "protonet": ProtoNet,
     "proto-maml": ProtoMAML,
 }

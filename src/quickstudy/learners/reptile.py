@@ -1,7 +1,7 @@
 """Reptile: Nichol, Achiam, Schulman 2018, arXiv 1803.02999.
 
-A task is learned by S steps of Adam (β₁ = 0) on mini-batches of all its examples, giving θ';
-the meta-gradient is θ − θ', whose step of size ε moves θ to θ + ε (θ' − θ).
+A task is learned by S steps of Adam on mini-batches of all its examples, giving θ';
+the meta-gradient is θ − θ', whose step of size ε moves θ to θ + ε (θ' − θ). Adam has no momentum, β₁ = 0.
 
 The authors' code (openai/supervised-reptile) differs in three things: its Adam keeps its second moments from
 task to task, its mini-batches go through the shuffled examples before one comes again, and in use it descends
@@ -36,6 +36,7 @@ class Reptile(HeadLearner):
         inner_lr: the inner Adam's rate.
         steps: inner steps in meta-training.
         inner_batch: examples a mini-batch in meta-training.
+        momentum: β₁ of the inner Adam, in use too; the paper's is 0.
         test_steps: inner steps, each on the whole support set, in use.
 
     Example:
@@ -56,16 +57,20 @@ class Reptile(HeadLearner):
         inner_lr: float = 1e-3,
         steps: int = 5,
         inner_batch: int = 10,
+        momentum: float = 0.0,
         test_steps: int | None = 50,
     ) -> None:
         super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, test_steps=test_steps)
         at_least_zero(whole=True, inner_batch=inner_batch)
         if steps < 1 or inner_batch < 1:
             raise UserError(f"steps and inner_batch must be at least 1, not {steps} and {inner_batch}")
-        self.inner_batch = inner_batch
+        at_least_zero(momentum=momentum)
+        if momentum >= 1:
+            raise UserError(f"momentum must be below 1, not {momentum}")
+        self.inner_batch, self.momentum = inner_batch, momentum
 
     def rule(self, params: Params) -> Rule:
-        return adam(self.inner_lr, b1=0.0)
+        return adam(self.inner_lr, b1=self.momentum)
 
     def prepare(self, batch: Task, generator: torch.Generator) -> Task:
         """Draw the mini-batches of the inner loop: row numbers `[T, S, B]` into support and query set.

@@ -8,12 +8,14 @@ from quickstudy.nets.mlp import mlp
 from quickstudy.nets.norm import BatchNorm, Moments, normalised_by
 from quickstudy.nets.per_step import PerStep, per_step
 from quickstudy.nets.resnet import resnet
+from quickstudy.nets.task_encoder import TaskEncoder
 
 __all__ = [
     "BatchNorm",
     "ConvBlock",
     "Moments",
     "PerStep",
+    "TaskEncoder",
     "conv4",
     "convert_batch_norm",
     "film_layers",

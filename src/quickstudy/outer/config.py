@@ -56,7 +56,7 @@ class TrainConfig:
         iterations: meta-steps.
         seed: of initial weights and all tasks.
         meta_batch: tasks a meta-step.
-        optimizer: the meta-optimiser.
+        optimizer: the meta-optimiser; adam-hd and sgd-hd adapt their rate as they go.
         outer_lr: the meta-optimiser's rate.
         schedule: of that rate; linear and cosine end at zero, halving halves it every fifth of the run.
         clip: largest norm of the meta-gradient; by default any.

@@ -3,7 +3,7 @@
 from quickstudy.tasks.augment import AUGMENTATIONS, Augmented, Distortion
 from quickstudy.tasks.long_tailed import LongTailed
 from quickstudy.tasks.mislabelled import Mislabelled
-from quickstudy.tasks.regression import Harmonics, Lines, Sinusoids
+from quickstudy.tasks.regression import FiveModes, Harmonics, Lines, Sinusoids
 from quickstudy.tasks.sampler import ClassTasks, FrozenTasks, tasks
 from quickstudy.tasks.supervised import SupervisedBatches
 from quickstudy.tasks.task import Query, Support, Task, TaskSource
@@ -13,6 +13,7 @@ __all__ = [
     "Augmented",
     "ClassTasks",
     "Distortion",
+    "FiveModes",
     "FrozenTasks",
     "Harmonics",
     "Lines",

@@ -1,4 +1,4 @@
-"""Families of one-dimensional functions as tasks: sinusoids, harmonics, lines."""
+"""Families of one-dimensional functions as tasks: sinusoids, harmonics, lines, and five kinds mixed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from quickstudy.errors import TaskError
-from quickstudy.tasks.chance import uniforms
+from quickstudy.tasks.chance import normals, uniforms
 from quickstudy.tasks.sizes import Range
 from quickstudy.tasks.task import Query, Support, Task
 
@@ -23,6 +23,7 @@ class FunctionTasks(ABC):
         query: query points.
         seed: which sequence of tasks.
         low, high: between which x lies.
+        noise: standard deviation of the normal noise on every y, in support and query set.
     """
 
     shot: int = 10
@@ -30,6 +31,7 @@ class FunctionTasks(ABC):
     seed: int = 0
     low: float = -5.0
     high: float = 5.0
+    noise: float = 0.0
     parameters = 2
 
     def __post_init__(self) -> None:
@@ -39,6 +41,8 @@ class FunctionTasks(ABC):
                 raise TaskError(f"{word} must be one number for functions, not a range")
         if not self.low < self.high:
             raise TaskError(f"x runs from {self.low} to {self.high}: the lower number goes first")
+        if not 0 <= self.noise < np.inf:
+            raise TaskError(f"noise must be at least 0 and finite, not {self.noise}")
 
     @abstractmethod
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -50,6 +54,8 @@ class FunctionTasks(ABC):
         points = uniforms(self.seed, 1, indices, self.shot + self.query)
         x = self.low + (self.high - self.low) * points
         y = self.function(uniforms(self.seed, 0, indices, self.parameters), x)
+        if self.noise:
+            y = y + self.noise * normals(self.seed, 2, indices, x.shape[1])
         xs, ys = (torch.from_numpy(v[..., None]).float() for v in (x, y))  # [T, n, 1]
         k = self.shot
         return Task(Support(xs[:, :k], ys[:, :k]), Query(xs[:, k:], ys[:, k:]))
@@ -59,15 +65,16 @@ class FunctionTasks(ABC):
         return next(self.batch(np.array([index])).unbatch())
 
     def describe(self) -> dict[str, object]:
-        """Family, shots, queries and seed, and where x lies if it is not as usual."""
-        told = {
+        """Family, shots, queries and seed, and where x lies and how noisy y is if it is not as usual."""
+        told: dict[str, object] = {
             "data": type(self).__name__.lower(),
             "shot": self.shot,
             "query": self.query,
             "seed": self.seed,
         }
-        usual = (FunctionTasks.low, FunctionTasks.high)
-        return told if (self.low, self.high) == usual else told | {"x": [self.low, self.high]}
+        if (self.low, self.high) != (FunctionTasks.low, FunctionTasks.high):
+            told["x"] = [self.low, self.high]
+        return told | ({"noise": self.noise} if self.noise else {})
 
 
 class Sinusoids(FunctionTasks):
@@ -113,3 +120,31 @@ class Lines(FunctionTasks):
 
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
         return (6 * u[:, :1] - 3) * x + (6 * u[:, 1:] - 3)
+
+
+@dataclass(frozen=True)
+class FiveModes(FunctionTasks):
+    """Sinusoids, lines, parabolas, absolute values and hyperbolic tangents, equally often, with noise.
+
+    As in the code of Vuorio et al. 2019, Multimodal MAML, 1910.13616: a in 0.1…5 and φ in 0…π for
+    a sin(x − φ), ±a in 0.02…0.15 for the parabola a (x − c)² + b, and else every number in −3…3.
+
+    >>> FiveModes(shot=5, query=5).batch(np.arange(4)).support.x.shape
+    torch.Size([4, 5, 1])
+    """
+
+    noise: float = 0.3
+    parameters = 4
+
+    def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
+        kind, v = (5 * u[:, :1]).astype(int), u[:, 1:2]
+        a, b, c = (6 * u[:, i : i + 1] - 3 for i in (1, 2, 3))
+        bend = np.sign(v - 0.5) * (0.02 + 0.13 * np.abs(2 * v - 1))
+        kinds = (
+            (0.1 + 4.9 * v) * np.sin(x - np.pi * u[:, 2:3]),
+            a * x + b,
+            bend * (x - c) ** 2 + b,
+            a * np.abs(x - c) + b,
+            a * np.tanh(x - c) + b,
+        )
+        return np.take_along_axis(np.stack(kinds), kind[None], 0)[0]

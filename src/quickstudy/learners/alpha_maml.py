@@ -1,0 +1,84 @@
+"""Alpha MAML: Behl, Baydin, Torr 2019, arXiv 1905.07435.
+
+MAML whose two rates, α inside and β outside, descend too while θ is learned. With dₜ the outer step,
+
+    h = ∂L'(θ'_S)/∂α,    log α ← log α − κ sign h,
+    log β ← log β + κ' cos(∇L'ₜ₊₁, dₜ).
+
+The authors take steps along the hypergradients themselves. Here both rules are multiplicative, as one of
+Baydin et al. 2018, arXiv 1703.04782, so that neither depends on the size of a rate or of a loss: a rate ten
+times too low or too high is always as far away. β is the outer optimiser's, adam-hd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.inner.rules import Params, Rule, sgd
+from quickstudy.inner.solve import MethodName
+from quickstudy.learners.base import Outer, at_least_zero
+from quickstudy.learners.descent import Which
+from quickstudy.learners.maml import MAML
+
+
+class AlphaMAML(MAML):
+    """Alpha MAML: MAML that finds its rates, from whatever they begin at.
+
+    Args:
+        inner_lr: the rate the inner loop's begins at.
+        hyper_lr: κ, how far its logarithm moves in a meta-step.
+
+    Example:
+        >>> from quickstudy.nets import mlp
+        >>> learner = AlphaMAML(mlp(2), way=5, inner_lr=0.1)
+        >>> learner.after_step({}, {"lift": torch.tensor(-2.0)}, progress=0.0)  # a higher rate was better
+        >>> learner.alpha.detach()
+        tensor(0.1030)
+    """
+
+    outer = Outer(optimizer="adam-hd", meta_batch=16, outer_lr=1e-3, train_query=5)
+    log_factor: Tensor
+
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        way: int,
+        inner_lr: float = 0.1,
+        steps: int = 1,
+        test_steps: int | None = None,
+        inner_params: Which = "all",
+        hyper_lr: float = 0.03,
+        gradient: MethodName | None = None,
+    ) -> None:
+        super().__init__(
+            body,
+            way=way,
+            inner_params=inner_params,
+            inner_lr=inner_lr,
+            steps=steps,
+            test_steps=test_steps,
+            gradient=gradient,
+        )
+        at_least_zero(hyper_lr=hyper_lr)
+        self.hyper_lr = hyper_lr
+        # Zero whenever a meta-step begins: it is there for its gradient, that of log α.
+        self.lift = nn.Parameter(torch.zeros(()))
+        self.register_buffer("log_factor", torch.zeros(()))
+
+    @property
+    def alpha(self) -> Tensor:
+        """The inner rate of now."""
+        return self.inner_lr * (self.log_factor + self.lift).exp()
+
+    def rule(self, params: Params) -> Rule:
+        return sgd(self.alpha)
+
+    def after_step(self, stats: Mapping[str, Tensor], gradient: Params, progress: float) -> None:
+        super().after_step(stats, gradient, progress)
+        with torch.no_grad():
+            self.lift.zero_()
+            self.log_factor -= self.hyper_lr * gradient["lift"].sign()

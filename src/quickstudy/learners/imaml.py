@@ -1,0 +1,65 @@
+"""Implicit MAML: Rajeswaran, Finn, Kakade, Levine 2019, iMAML, arXiv 1909.04630.
+
+ω = θ, an initialisation. A task is learned by descending its support loss within reach of θ,
+
+    θ* = argmin L(θ') + λ/2 ‖θ' − θ‖²,   outer loss = L'(θ*),
+
+and the meta-gradient is that of the minimum, (I + ∇²L(θ*)/λ)⁻¹ ∇L'(θ*), by conjugate gradients: it does not
+depend on the way there, of which nothing is kept. On Omniglot λ is 2, with 16 steps of each kind of 5
+conjugate gradients.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from quickstudy.errors import UserError
+from quickstudy.inner.implicit import conjugate_gradient, implicit
+from quickstudy.inner.solve import Method
+from quickstudy.learners.base import Outer, at_least_zero
+from quickstudy.learners.descent import HeadLearner, Which
+
+
+class IMAML(HeadLearner):
+    """iMAML: learn an initialisation near which tasks have their minima.
+
+    Args:
+        body: any module with a `features` attribute.
+        way: classes the head answers, or output dimensions of a regression.
+        inner_lr: the inner loop's rate.
+        steps: inner steps in meta-training.
+        strength: λ, how strongly the initialisation holds the weights, in use too.
+        cg_steps: conjugate gradients a meta-gradient.
+
+    Example:
+        >>> from quickstudy.nets import mlp
+        >>> learner, x, y = IMAML(mlp(2), way=2), torch.rand(4, 2), [0, 0, 1, 1]
+        >>> len(learner.adapt(x, y).losses)
+        16
+    """
+
+    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5)
+
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        way: int,
+        inner_lr: float = 0.1,
+        steps: int = 16,
+        test_steps: int | None = None,
+        inner_params: Which = "all",
+        strength: float = 2.0,
+        cg_steps: int = 5,
+    ) -> None:
+        super().__init__(
+            body, way=way, inner_params=inner_params, inner_lr=inner_lr, steps=steps, test_steps=test_steps
+        )
+        at_least_zero(strength=strength)
+        at_least_zero(whole=True, cg_steps=cg_steps)
+        if not strength or not cg_steps:
+            raise UserError(f"strength and cg_steps must be above 0, not {strength} and {cg_steps}")
+        self.strength, self.cg_steps = strength, cg_steps
+
+    def way_back(self) -> Method:
+        return implicit(self.strength, conjugate_gradient(self.cg_steps))

@@ -1,0 +1,76 @@
+"""Multimodal MAML: Vuorio, Sun, Hu, Lim 2018, arXiv 1812.07172, and 2019, arXiv 1910.13616.
+
+ω = (θ, an encoder h, its features φ). Tasks of many kinds have no one initialisation near all of them: what
+kind a task is of is read off its support set, and the initialisation modulated before the inner loop,
+
+    (γ, β) = h({φ(xᵢ), yᵢ}),   θ'₀ = θ with each layer's outputs (1 + γ) ⊙ z + β,   then as MAML.
+
+The authors read a regression's support set by a recurrent net; here it is a set, whose order does not matter.
+The inner loop moves the modulated weights, theirs those beneath the modulation.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.inner.rules import Params
+from quickstudy.inner.solve import MethodName
+from quickstudy.learners.base import call, one_hot, width
+from quickstudy.learners.descent import Which
+from quickstudy.learners.maml import MAML
+from quickstudy.nets.film import film_layers, filmed
+from quickstudy.nets.norm import Moments
+from quickstudy.nets.task_encoder import TaskEncoder
+from quickstudy.tasks.task import Support
+
+
+class MMAML(MAML):
+    """MMAML: MAML from an initialisation that a task encoder modulates (FiLM).
+
+    Args:
+        body: any module with a `features` attribute, and normalisation, linear layers or convolutions to
+            modulate; the encoder's features come of a copy, learned for itself.
+
+    Example:
+        >>> from quickstudy.nets import mlp
+        >>> learner, x = MMAML(mlp(1), way=1, inner_lr=0.01), torch.rand(10, 1)
+        >>> learner.adapt(x, x.square())(x).shape
+        torch.Size([10, 1])
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        way: int,
+        inner_lr: float = 0.4,
+        steps: int = 1,
+        test_steps: int | None = None,
+        inner_params: Which = "all",
+        gradient: MethodName | None = None,
+    ) -> None:
+        super().__init__(
+            body,
+            way=way,
+            inner_params=inner_params,
+            inner_lr=inner_lr,
+            steps=steps,
+            test_steps=test_steps,
+            gradient=gradient,
+        )
+        self.reader = copy.deepcopy(body)
+        self.encoder = TaskEncoder(width(body), way, outputs=2 * sum(film_layers(body).values()))
+
+    def start(self, support: Support) -> Params:
+        layers = {f"body.{name}": channels for name, channels in film_layers(self.net.body).items()}
+        return filmed(super().start(support), layers, self.film(support))
+
+    def film(self, support: Support) -> Tensor:
+        """γ and β of all layers `[2 · channels]` for this task."""
+        # Queries are never read: whatever normalises these, here it is the support set.
+        z = call(self.reader, self.weights(self.reader), support.x, Moments(fused=True, step=0))
+        y = one_hot(support, z.dtype)
+        return self.held(self.encoder)(z, F.pad(y, (0, self.way - y.shape[-1])))
