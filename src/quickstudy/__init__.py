@@ -21,8 +21,13 @@ from quickstudy.data import ClassDataset
 from quickstudy.evaluation import evaluate, floors
 from quickstudy.learners import (
     ANIL,
+    ANP,
+    CNP,
     FOMAML,
     MAML,
+    FiLM,
+    HyperNet,
+    InContext,
     Learner,
     PixelNN,
     Predictor,
@@ -39,7 +44,9 @@ from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.session import load_run, train
 from quickstudy.tasks import (
     ClassTasks,
+    Completion,
     FrozenTasks,
+    GaussianProcesses,
     Harmonics,
     Lines,
     Query,
@@ -53,12 +60,19 @@ from quickstudy.version import __version__
 
 __all__ = [
     "ANIL",
+    "ANP",
+    "CNP",
     "FOMAML",
     "MAML",
     "ClassDataset",
     "ClassTasks",
+    "Completion",
+    "FiLM",
     "FrozenTasks",
+    "GaussianProcesses",
     "Harmonics",
+    "HyperNet",
+    "InContext",
     "Learner",
     "Lines",
     "PixelNN",

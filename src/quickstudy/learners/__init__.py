@@ -1,9 +1,13 @@
 """The methods: one a file, its citation first; floors and controls are learners too."""
 
 from quickstudy.learners.anil import ANIL
+from quickstudy.learners.anp import ANP
 from quickstudy.learners.base import Learner, call
+from quickstudy.learners.cnp import CNP
 from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.learners.film import FiLM
 from quickstudy.learners.fomaml import FOMAML
+from quickstudy.learners.hypernet import HyperNet
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.pixel_nn import PixelNN
 from quickstudy.learners.predictor import Predictor
@@ -13,15 +17,21 @@ from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.registry import CONTROLS, LEARNERS, build, learner_class
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.transformer import InContext
 from quickstudy.learners.untrained import Untrained
 
 __all__ = [
     "ANIL",
+    "ANP",
+    "CNP",
     "CONTROLS",
     "FOMAML",
     "LEARNERS",
     "MAML",
     "EmbeddingLearner",
+    "FiLM",
+    "HyperNet",
+    "InContext",
     "Learner",
     "PixelNN",
     "Predictor",

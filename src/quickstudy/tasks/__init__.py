@@ -1,5 +1,7 @@
 """From data to tasks: the `Task` type, samplers over classes, regression families."""
 
+from quickstudy.tasks.completion import Completion
+from quickstudy.tasks.gaussian_process import GaussianProcesses
 from quickstudy.tasks.regression import Harmonics, Lines, Sinusoids
 from quickstudy.tasks.sampler import ClassTasks, FrozenTasks, tasks
 from quickstudy.tasks.supervised import SupervisedBatches
@@ -7,7 +9,9 @@ from quickstudy.tasks.task import Query, Support, Task, TaskSource
 
 __all__ = [
     "ClassTasks",
+    "Completion",
     "FrozenTasks",
+    "GaussianProcesses",
     "Harmonics",
     "Lines",
     "Query",

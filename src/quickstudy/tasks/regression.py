@@ -30,7 +30,6 @@ class FunctionTasks(ABC):
     seed: int = 0
     low: float = -5.0
     high: float = 5.0
-    parameters = 2
 
     def __post_init__(self) -> None:
         for word in ("shot", "query"):
@@ -39,6 +38,11 @@ class FunctionTasks(ABC):
                 raise TaskError(f"{word} must be one number for functions, not a range")
         if not self.low < self.high:
             raise TaskError(f"x runs from {self.low} to {self.high}: the lower number goes first")
+
+    @property
+    def parameters(self) -> int:
+        """How many uniform numbers a function is given by."""
+        return 2
 
     @abstractmethod
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -92,7 +96,9 @@ class Harmonics(FunctionTasks):
     torch.Size([4, 3, 1])
     """
 
-    parameters = 5
+    @property
+    def parameters(self) -> int:
+        return 5
 
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
         omega = 5 + 2 * u[:, :1]
