@@ -11,9 +11,9 @@ from quickstudy.tasks import Completion
 
 @pytest.fixture
 def pictures() -> ClassDataset:
-    """10 pictures of 2 channels, 3 rows and 4 columns, no two pixels alike."""
-    x = np.random.default_rng(0).permutation(240).reshape(10, 2, 3, 4).astype(np.uint8)
-    return ClassDataset.from_arrays(x, np.arange(10) % 2, name="pictures")
+    """8 pictures of 2 channels, 3 rows and 5 columns, no two pixels alike."""
+    x = np.random.default_rng(0).permutation(240).reshape(8, 2, 3, 5).astype(np.uint8)
+    return ClassDataset.from_arrays(x, np.arange(8) % 2, name="pictures")
 
 
 def test_each_place_has_its_pixels_value(pictures: ClassDataset) -> None:
@@ -21,7 +21,7 @@ def test_each_place_has_its_pixels_value(pictures: ClassDataset) -> None:
         task = Completion(pictures, shot=5, query=6, seed=1).task(i)
         owners = []
         for x, y in ((task.support.x, task.support.y), (task.query.x, task.query.y)):
-            rows, columns = ((x + 1) / 2 * torch.tensor([2, 3])).round().long().T
+            rows, columns = ((x + 1) / 2 * torch.tensor([2, 4])).round().long().T
             values = (y * 255).round().long()
             seen = zip(rows, columns, values, strict=True)
             owners.append([(pictures.x[:, :, r, c] == v).all(1) for r, c, v in seen])
@@ -33,17 +33,17 @@ def test_each_place_has_its_pixels_value(pictures: ClassDataset) -> None:
 
 def test_every_pixel_in_order_where_no_number_is_asked(pictures: ClassDataset) -> None:
     task = Completion(pictures, shot=4).task(0)
-    picture = (task.query.y * 255).round().to(torch.uint8).T.reshape(2, 3, 4)
+    picture = (task.query.y * 255).round().to(torch.uint8).T.reshape(2, 3, 5)
     assert (pictures.x == picture).flatten(1).all(1).sum() == 1
     assert task.query.x[0].tolist() == [-1, -1]
-    assert task.query.x[3].tolist() == [-1, 1]
+    assert task.query.x[4].tolist() == [-1, 1]
     assert task.query.x[-1].tolist() == [1, 1]
 
 
 def test_all_pictures_and_all_pixels_are_drawn(pictures: ClassDataset) -> None:
     batch = Completion(pictures, shot=2, query=None).batch(np.arange(200))
-    assert len(batch.query.y.unique(dim=0)) == 10
-    assert len(batch.support.x.flatten(0, 1).unique(dim=0)) == 12
+    assert len(batch.query.y.unique(dim=0)) == 8
+    assert len(batch.support.x.flatten(0, 1).unique(dim=0)) == 15
 
 
 def test_a_task_is_a_function_of_its_index_alone(pictures: ClassDataset) -> None:
@@ -55,8 +55,8 @@ def test_a_task_is_a_function_of_its_index_alone(pictures: ClassDataset) -> None
 
 
 def test_what_cannot_be_completed_is_told(pictures: ClassDataset) -> None:
-    with pytest.raises(TaskError, match="pictures: pictures of 3×4 have fewer than 13 pixels"):
-        Completion(pictures, shot=6, query=7)
+    with pytest.raises(TaskError, match="pictures: pictures of 3×5 have fewer than 16 pixels"):
+        Completion(pictures, shot=8, query=8)
     with pytest.raises(TaskError, match="shot must be at least 1"):
         Completion(pictures, shot=0)
     with pytest.raises(TaskError, match="query must be one number of pixels"):

@@ -31,7 +31,9 @@ def test_the_posterior_is_the_conditional_of_the_joint_distribution() -> None:
     means, stds = source.posterior(np.arange(4))
     for t, task in enumerate(source.batch(np.arange(4)).unbatch()):
         x = torch.cat([task.support.x, task.query.x])[:, 0].double()
-        k = 1.7**2 * torch.exp(-((x[:, None] - x) ** 2) / (2 * 0.4**2)) + 0.04 * torch.eye(7, dtype=torch.float64)
+        k = 1.7**2 * torch.exp(-((x[:, None] - x) ** 2) / (2 * 0.4**2)) + 0.04 * torch.eye(
+            7, dtype=torch.float64
+        )
         precision = torch.linalg.inv(k)
         mean = -(precision[-1, :-1] @ task.support.y[:, 0].double()) / precision[-1, -1]
         assert means[t].item() == pytest.approx(mean.item(), rel=1e-9)
