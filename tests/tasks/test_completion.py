@@ -68,4 +68,4 @@ def test_what_cannot_be_completed_is_told(pictures: ClassDataset) -> None:
 
 def test_describe(pictures: ClassDataset) -> None:
     told = Completion(pictures, shot=3).describe()
-    assert told == {"data": "pictures", "shot": 3, "query": "all pixels", "seed": 0}
+    assert told == {"data": "pictures", "shot": 3, "query": 15, "seed": 0}

@@ -4,6 +4,7 @@ to brightness, seen at a few pixels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,9 +82,9 @@ class Completion:
         return next(self.batch(np.array([index])).unbatch())
 
     def describe(self) -> dict[str, Any]:
-        """Data set, shot, query, seed."""
-        told = {"shot": self.shot, "query": self.query or "all pixels", "seed": self.seed}
-        return {"data": self.data.name, **told}
+        """Data set, shot, query and seed."""
+        query = self.query or math.prod(self.data.image_shape[1:])
+        return {"data": self.data.name, "shot": self.shot, "query": query, "seed": self.seed}
 
 
 def places(height: int, width: int) -> Tensor:
