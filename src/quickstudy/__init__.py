@@ -21,12 +21,17 @@ from quickstudy.data import ClassDataset
 from quickstudy.evaluation import evaluate, floors
 from quickstudy.learners import (
     ANIL,
+    ANP,
     BOIL,
+    CNP,
     FOMAML,
     IMAML,
     MAML,
     MMAML,
     AlphaMAML,
+    FiLM,
+    HyperNet,
+    InContext,
     Learner,
     MAMLPlusPlus,
     MetaSGD,
@@ -45,8 +50,10 @@ from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.session import load_run, train
 from quickstudy.tasks import (
     ClassTasks,
+    Completion,
     FiveModes,
     FrozenTasks,
+    GaussianProcesses,
     Harmonics,
     Lines,
     Query,
@@ -60,7 +67,9 @@ from quickstudy.version import __version__
 
 __all__ = [
     "ANIL",
+    "ANP",
     "BOIL",
+    "CNP",
     "FOMAML",
     "IMAML",
     "MAML",
@@ -68,9 +77,14 @@ __all__ = [
     "AlphaMAML",
     "ClassDataset",
     "ClassTasks",
+    "Completion",
+    "FiLM",
     "FiveModes",
     "FrozenTasks",
+    "GaussianProcesses",
     "Harmonics",
+    "HyperNet",
+    "InContext",
     "Learner",
     "Lines",
     "MAMLPlusPlus",

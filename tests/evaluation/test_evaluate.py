@@ -23,6 +23,7 @@ from quickstudy.learners import Learner, build
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.nets import conv4, mlp
 from quickstudy.tasks import ClassTasks, Task
+from quickstudy.tasks.gaussian_process import GaussianProcesses
 from quickstudy.tasks.regression import Sinusoids
 from quickstudy.tasks.sampler import FrozenTasks
 
@@ -125,6 +126,20 @@ def test_regression_has_a_squared_error_and_no_accuracy() -> None:
     assert (got.accuracy, got.precision, got.ece, got.confusion) == (None, None, None, {})
     assert str(got).startswith(f"mean squared error {got.loss:.4f} ± ")
     assert json.loads(json.dumps(got.json(), allow_nan=False))["accuracy"] is None
+
+
+def test_regression_with_uncertainty_has_a_likelihood_too() -> None:
+    source = GaussianProcesses(shot=5, query=7)
+    learner = build("cnp", mlp(1, (8,)), way=1, classes=0, settings={"hidden": 8})
+    nats, errors = [], []
+    for task in source.batch(np.arange(6)).unbatch():
+        mean, std = learner.adapt(task.support).gaussian(task.query.x)
+        nats.append(float(torch.distributions.Normal(mean, std).log_prob(task.query.y).mean()))
+        errors.append(float(((mean - task.query.y) ** 2).mean()))
+    got = evaluate(learner, source, 6)
+    assert got.json()["log_likelihood"] == pytest.approx(np.mean(nats), rel=1e-4)
+    assert got.loss == pytest.approx(np.mean(errors), rel=1e-4)
+    assert f"log-likelihood {np.mean(nats):.3f} nats a point (6 tasks" in str(got)
 
 
 def test_the_learner_is_left_as_it_was(blobs: ClassDataset) -> None:

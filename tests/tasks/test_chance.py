@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from quickstudy.tasks.chance import choose, uniforms
+from quickstudy.tasks.chance import choose, normals, uniforms
 
 
 @given(
@@ -77,3 +77,11 @@ def test_every_ordered_choice_is_equally_likely(n: int, k: int) -> None:
     for row in map(tuple, picks.tolist()):
         counts[row] += 1
     assert stats.chisquare(list(counts.values())).pvalue > 1e-4
+
+
+def test_normals_are_normal() -> None:
+    z = normals(uniforms(3, 0, np.arange(2000), 20))
+    assert z.shape == (2000, 10)
+    assert stats.kstest(z.ravel(), "norm").pvalue > 0.01
+    assert abs(np.corrcoef(z[:, :5].ravel(), z[:, 5:].ravel())[0, 1]) < 0.03
+    assert np.isfinite(normals(np.array([[0.0, 0.0], [1 - 2.0**-53, 0.5]]))).all()

@@ -83,6 +83,8 @@ class Evaluation:
         few = "" if self.tasks >= ENOUGH else f", fewer than the {ENOUGH} a published number needs"
         if self.accuracy is None:
             number = f"mean squared error {self.loss:.4f} ± {self.ci95:.4f}"
+            if "log_likelihood" in self.metrics:
+                number += f", log-likelihood {self.metrics['log_likelihood']:.3f} nats a point"
             return f"{number} ({self.tasks} tasks{few}, {self.shot}-shot, {self.query} queries)"
         number = f"{100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} %"
         kind = f"{count(self.way)}-way {count(self.shot)}-shot, {queries(self.query)} a class"

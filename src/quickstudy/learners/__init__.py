@@ -2,10 +2,14 @@
 
 from quickstudy.learners.alpha_maml import AlphaMAML
 from quickstudy.learners.anil import ANIL
+from quickstudy.learners.anp import ANP
 from quickstudy.learners.base import Learner, call
 from quickstudy.learners.boil import BOIL
+from quickstudy.learners.cnp import CNP
 from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.learners.film import FiLM
 from quickstudy.learners.fomaml import FOMAML
+from quickstudy.learners.hypernet import HyperNet
 from quickstudy.learners.imaml import IMAML
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.maml_pp import MAMLPlusPlus
@@ -19,11 +23,14 @@ from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.registry import CONTROLS, LEARNERS, build, learner_class
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.transformer import InContext
 from quickstudy.learners.untrained import Untrained
 
 __all__ = [
     "ANIL",
+    "ANP",
     "BOIL",
+    "CNP",
     "CONTROLS",
     "FOMAML",
     "IMAML",
@@ -32,6 +39,9 @@ __all__ = [
     "MMAML",
     "AlphaMAML",
     "EmbeddingLearner",
+    "FiLM",
+    "HyperNet",
+    "InContext",
     "Learner",
     "MAMLPlusPlus",
     "MetaSGD",

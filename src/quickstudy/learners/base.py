@@ -171,17 +171,29 @@ class Learner(nn.Module, ABC):
         return task_loss(output, y)
 
     def judge(self, task: Task) -> Outcome:
-        """Adapt on the support set; loss and accuracy on the query set."""
+        """Adapt on the support set; what the answers to the query set are worth."""
         return self.judged(self.learn(task.support), task.query)
 
     def judged(self, predictor: Predictor, query: Query) -> Outcome:
-        """Loss and accuracy of a predictor on a query set."""
-        output, y = predictor(query.x), query.y
+        """What a predictor's answers to a query set are worth, by `scored`."""
+        found = self.scored(predictor(query.x), query.y, predictor.spread)
+        return replace(found, stats=self.stats(predictor.moments))
+
+    def scored(self, output: Tensor, y: Tensor, spread: bool = False) -> Outcome:
+        """Loss and metrics of answers `[q, …]`: accuracy where they are to classes.
+
+        With `spread` they are means and log standard deviations: the loss is minus the log-likelihood, and
+        the metrics are the mean's squared error as "loss", and "log_likelihood", in nats a point.
+        """
+        if spread:
+            nats = log_likelihood(output, y)
+            error = F.mse_loss(output.chunk(2, -1)[0], y)
+            return Outcome(-nats, {"loss": error, "log_likelihood": nats}, outputs=output)
         loss = self.loss(output, y)
         metrics = {"loss": loss}
         if not y.is_floating_point():
             metrics["accuracy"] = (output.argmax(-1) == y).to(output.dtype).mean()
-        return Outcome(loss, metrics, self.stats(predictor.moments), output)
+        return Outcome(loss, metrics, outputs=output)
 
     def forward(self, task: Task) -> Outcome:
         """The outer objective of one task: by default what it is judged by."""
@@ -372,6 +384,20 @@ def task_loss(output: Tensor, y: Tensor) -> Tensor:
             )
         return F.mse_loss(output, y)
     return F.cross_entropy(output, y)
+
+
+def log_likelihood(output: Tensor, y: Tensor) -> Tensor:
+    """The mean log-density of targets `[q, D]` in nats a point, under normal distributions.
+
+    Args:
+        output: their means, then the logarithms of their standard deviations `[q, 2D]`.
+
+    >>> log_likelihood(torch.zeros(3, 2), torch.zeros(3, 1))  # -½ log 2π
+    tensor(-0.9189)
+    """
+    mean, log_std = output.chunk(2, -1)
+    distances = (y - mean) * torch.exp(-log_std)
+    return -(0.5 * distances.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1).mean()
 
 
 def at_least_zero(*, whole: bool = False, **options: float | None) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from quickstudy.inner.rules import Params
 from quickstudy.learners.base import Learner, call
 from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.norm import Moments
@@ -20,6 +22,9 @@ class EmbeddingLearner(Learner):
         body: the embedding: inputs `[n, …]` → features `[n, D]`.
     """
 
+    spread: ClassVar[bool] = False
+    """Whether it answers a regression by mean and log standard deviation."""
+
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = self.accept(body)
@@ -29,10 +34,14 @@ class EmbeddingLearner(Learner):
         """What this method makes of the support set's features `[n, D]`: query features `[q, D]` →
         logits `[q, N]`, or values."""
 
+    def body_weights(self, support: Support) -> Params:
+        """The weights the body embeds this task with, of its own or changed for the task."""
+        return self.weights(self.body)
+
     def embedded(self, support: Support) -> tuple[Tensor, Callable[[Tensor], Tensor], Moments]:
-        """The support set's features `[n, D]`, what embeds queries beside them, and the moments of both."""
+        """The support set's features `[n, D]`, the embedding of its queries, and the moments of both."""
         body, moments = self.body, self.support_moments()
-        weights = self.weights(body)
+        weights = self.body_weights(support)
         z = call(body, weights, support.x, moments)
         for_query = self.query_moments(moments)
         return z, lambda x: call(body, weights, x, for_query), moments
@@ -40,4 +49,7 @@ class EmbeddingLearner(Learner):
     def learn(self, support: Support) -> Predictor:
         z, embed, moments = self.embedded(support)
         answer = self.answers(z, support)
-        return Predictor(lambda x: answer(embed(x)), support.way, self.transductive, moments=moments)
+        spread = self.spread and support.way is None
+        return Predictor(
+            lambda x: answer(embed(x)), support.way, self.transductive, moments=moments, spread=spread
+        )

@@ -18,11 +18,13 @@ class Predictor:
     """What a learner made of a support set: a function of inputs that never changes; threads take turns.
 
     Args:
-        function: `[q, …]` inputs → `[q, way]` logits, or `[q, D]` values for regression.
+        function: `[q, …]` inputs → `[q, way]` logits, or for regression values `[q, D]`, or with `spread`
+            their mean and log standard deviation `[q, 2D]`.
         way: number of classes; None for regression.
         transductive: whether a prediction depends on the other inputs of the same call.
         losses: the support loss before each inner step, for learners that descend.
         moments: the support set's statistics, layer by layer.
+        spread: whether it answers a regression by a normal distribution: mean, then log standard deviation.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -30,6 +32,7 @@ class Predictor:
     transductive: bool = False
     losses: tuple[Tensor, ...] = ()
     moments: Moments = field(default_factory=Moments, repr=False)
+    spread: bool = False
 
     def __call__(self, x: object) -> Tensor:
         """Logits `[q, way]` (or values) of inputs `[q, …]`: tensor, array or list, of any type of number.
@@ -56,3 +59,19 @@ class Predictor:
             raise DataError("a regression has no class probabilities: call the predictor for its values")
         with torch.no_grad():
             return self(x).softmax(-1)
+
+    def gaussian(self, x: object) -> tuple[Tensor, Tensor]:
+        """The mean and the standard deviation `[q, D]` of the values at inputs `[q, …]`.
+
+        Raises:
+            DataError: it predicts classes, or values without saying how sure it is.
+
+        >>> mean, std = Predictor(lambda x: x, way=None, spread=True).gaussian([[3.0, 0.0]])
+        >>> mean.item(), std.item()
+        (3.0, 1.0)
+        """
+        if not self.spread:
+            raise DataError("this predictor has no standard deviations: cnp, anp and transformer give them")
+        with torch.no_grad():
+            mean, log_std = self(x).chunk(2, -1)
+            return mean, log_std.exp()

@@ -12,9 +12,13 @@ from torch import nn
 from quickstudy.errors import UserError, unknown
 from quickstudy.learners.alpha_maml import AlphaMAML
 from quickstudy.learners.anil import ANIL
+from quickstudy.learners.anp import ANP
 from quickstudy.learners.base import Learner
 from quickstudy.learners.boil import BOIL
+from quickstudy.learners.cnp import CNP
+from quickstudy.learners.film import FiLM
 from quickstudy.learners.fomaml import FOMAML
+from quickstudy.learners.hypernet import HyperNet
 from quickstudy.learners.imaml import IMAML
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.maml_pp import MAMLPlusPlus
@@ -26,6 +30,7 @@ from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.transformer import InContext
 from quickstudy.learners.untrained import Untrained
 
 LEARNERS: dict[str, type[Learner]] = {
@@ -41,6 +46,11 @@ LEARNERS: dict[str, type[Learner]] = {
     "mmaml": MMAML,
     "protonet": ProtoNet,
     "proto-maml": ProtoMAML,
+    "cnp": CNP,
+    "anp": ANP,
+    "hypernet": HyperNet,
+    "film": FiLM,
+    "transformer": InContext,
 }
 CONTROLS: dict[str, type[Learner]] = {
     "pixel-nn": PixelNN,

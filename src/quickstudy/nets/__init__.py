@@ -1,6 +1,7 @@
 """Bodies (input → features): plain torch modules, written for one task."""
 
 from quickstudy.nets.adapters import lora
+from quickstudy.nets.attention import Attention, TransformerBlock, attend
 from quickstudy.nets.conv import ConvBlock, conv4
 from quickstudy.nets.convert import convert_batch_norm
 from quickstudy.nets.film import film_layers, filmed
@@ -11,11 +12,14 @@ from quickstudy.nets.resnet import resnet
 from quickstudy.nets.task_encoder import TaskEncoder
 
 __all__ = [
+    "Attention",
     "BatchNorm",
     "ConvBlock",
     "Moments",
     "PerStep",
     "TaskEncoder",
+    "TransformerBlock",
+    "attend",
     "conv4",
     "convert_batch_norm",
     "film_layers",

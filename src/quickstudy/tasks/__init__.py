@@ -1,6 +1,8 @@
 """From data to tasks: the `Task` type, samplers over classes, regression families."""
 
 from quickstudy.tasks.augment import AUGMENTATIONS, Augmented, Distortion
+from quickstudy.tasks.completion import Completion
+from quickstudy.tasks.gaussian_process import GaussianProcesses
 from quickstudy.tasks.long_tailed import LongTailed
 from quickstudy.tasks.mislabelled import Mislabelled
 from quickstudy.tasks.regression import FiveModes, Harmonics, Lines, Sinusoids
@@ -12,9 +14,11 @@ __all__ = [
     "AUGMENTATIONS",
     "Augmented",
     "ClassTasks",
+    "Completion",
     "Distortion",
     "FiveModes",
     "FrozenTasks",
+    "GaussianProcesses",
     "Harmonics",
     "Lines",
     "LongTailed",

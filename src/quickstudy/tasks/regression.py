@@ -32,7 +32,6 @@ class FunctionTasks(ABC):
     low: float = -5.0
     high: float = 5.0
     noise: float = 0.0
-    parameters = 2
 
     def __post_init__(self) -> None:
         for word in ("shot", "query"):
@@ -43,6 +42,11 @@ class FunctionTasks(ABC):
             raise TaskError(f"x runs from {self.low} to {self.high}: the lower number goes first")
         if not 0 <= self.noise < np.inf:
             raise TaskError(f"noise must be at least 0 and finite, not {self.noise}")
+
+    @property
+    def parameters(self) -> int:
+        """How many uniform numbers a function is given by."""
+        return 2
 
     @abstractmethod
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -55,7 +59,7 @@ class FunctionTasks(ABC):
         x = self.low + (self.high - self.low) * points
         y = self.function(uniforms(self.seed, 0, indices, self.parameters), x)
         if self.noise:
-            y = y + self.noise * normals(self.seed, 2, indices, x.shape[1])
+            y = y + self.noise * normals(uniforms(self.seed, 2, indices, 2 * x.shape[1]))
         xs, ys = (torch.from_numpy(v[..., None]).float() for v in (x, y))  # [T, n, 1]
         k = self.shot
         return Task(Support(xs[:, :k], ys[:, :k]), Query(xs[:, k:], ys[:, k:]))
@@ -99,7 +103,9 @@ class Harmonics(FunctionTasks):
     torch.Size([4, 3, 1])
     """
 
-    parameters = 5
+    @property
+    def parameters(self) -> int:
+        return 5
 
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
         omega = 5 + 2 * u[:, :1]
@@ -134,7 +140,10 @@ class FiveModes(FunctionTasks):
     """
 
     noise: float = 0.3
-    parameters = 4
+
+    @property
+    def parameters(self) -> int:
+        return 4
 
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
         kind, v = (5 * u[:, :1]).astype(int), u[:, 1:2]

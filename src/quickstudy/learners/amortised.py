@@ -1,0 +1,74 @@
+"""What learners have in common whose inner learning is a forward pass: a net takes the support set's labels
+in and gives a query's answer out, both in columns: one a class, or one a value of a regression.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.errors import DataError, UserError
+from quickstudy.learners.base import at_least_zero, check_way, one_hot
+from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.nets.mlp import mlp
+from quickstudy.tasks.task import Support
+
+LEAST_STD = 0.01
+"""The smallest standard deviation: none is sure of a point it has not seen, and no likelihood runs away."""
+
+
+class AmortisedLearner(EmbeddingLearner):
+    """Learns a task by one forward pass of nets with so many columns; fewer ways leave some empty.
+
+    Args:
+        body: the embedding: inputs `[n, …]` → features `[n, D]`.
+        columns: classes, or values of a regression, that it answers at most.
+    """
+
+    spread = True
+
+    def __init__(self, body: nn.Module, columns: int) -> None:
+        super().__init__(body)
+        at_least_one(columns=columns)
+        self.columns = columns
+
+    def rows(self, support: Support, like: Tensor) -> Tensor:
+        """Labels as rows `[n, columns]`: of a class 1 in its column, of values each in its own, else 0."""
+        rows = one_hot(support, like.dtype)
+        if support.way is None and rows.shape[-1] > self.columns:
+            raise DataError(
+                f"targets of {rows.shape[-1]} values, but this learner predicts at most {self.columns}"
+            )
+        check_way(support.way, self.columns)
+        return F.pad(rows, (0, self.columns - rows.shape[-1]))
+
+    def read(self, raw: Tensor, support: Support) -> Tensor:
+        """The answer in what a net gives: of `[q, 2 · columns]` the logits `[q, N]`, or for targets `[n, D]`
+        mean and log standard deviation `[q, 2D]`."""
+        first, second = raw.chunk(2, -1)
+        if support.way is not None:
+            return first[:, : support.way]
+        values = support.y.shape[-1]
+        std = LEAST_STD + (1 - LEAST_STD) * F.softplus(second[:, :values])
+        return torch.cat([first[:, :values], std.log()], -1)
+
+
+def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers and a linear one: `[n, inputs]` → `[n, outputs]`.
+
+    >>> perceptron(3, 8, 2)(torch.zeros(5, 3)).shape
+    torch.Size([5, 2])
+    """
+    return nn.Sequential(mlp(inputs, (hidden, hidden)), nn.Linear(hidden, outputs))
+
+
+def at_least_one(**options: int) -> None:
+    """Refuse an option that is no whole number, or below 1.
+
+    >>> at_least_one(hidden=64)
+    """
+    at_least_zero(whole=True, **options)
+    for name, value in options.items():
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")

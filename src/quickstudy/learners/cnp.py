@@ -1,0 +1,60 @@
+"""Conditional neural processes: Garnelo et al. 2018, arXiv 1807.01613.
+
+Each example becomes a representation, the representations their mean, and the mean answers every query:
+
+    rᵢ = h(xᵢ, yᵢ),   r = 1/n Σ rᵢ,   answer = g(x, r):
+
+for values the mean and standard deviation of a normal distribution, trained by its log-likelihood. For
+classes a mean is taken within each, and r is these means side by side (section 4.3). Here h and g see x
+through the body, a class without examples has the mean 0, and the standard deviation is at least 0.01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.learners.amortised import AmortisedLearner, at_least_one, perceptron
+from quickstudy.learners.base import Outer, width
+from quickstudy.tasks.task import Support
+
+
+class CNP(AmortisedLearner):
+    """Conditional neural process: the mean of what examples say answers every query; any shot.
+
+    Args:
+        body: the embedding of inputs, pictures or points.
+        way: classes it answers at most, or values of a regression.
+        hidden: units of a layer of h and g, and numbers of a representation.
+
+    Example:
+        >>> from quickstudy.nets import mlp
+        >>> predictor = CNP(mlp(1), way=1).adapt([[0.0], [1.0]], [0.5, 1.5])
+        >>> mean, std = predictor.gaussian([[0.3], [0.4], [0.5]])
+        >>> mean.shape, bool((std > 0).all())
+        (torch.Size([3, 1]), True)
+    """
+
+    outer = Outer(meta_batch=16, outer_lr=1e-3, schedule="cosine", train_query=5)
+
+    def __init__(self, body: nn.Module, *, way: int, hidden: int = 128) -> None:
+        super().__init__(body, way)
+        at_least_one(hidden=hidden)
+        self.way, self.hidden = way, hidden
+        self.encoder = perceptron(width(body) + way, hidden, hidden)
+        self.decoder = perceptron(width(body) + way * hidden, hidden, 2 * way)
+
+    def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
+        y = self.rows(support, z)  # [n, W]
+        representations = self.held(self.encoder)(torch.cat([z, y], -1))  # [n, R]
+        member = torch.ones_like(y) if support.way is None else y
+        r = (member / member.sum(0).clamp(min=1)).T @ representations  # [W, R]
+        decode = self.held(self.decoder)
+
+        def answer(q: Tensor) -> Tensor:
+            same = r.flatten().expand(len(q), -1)  # [q, W·R]
+            return self.read(decode(torch.cat([q, same], -1)), support)
+
+        return answer
