@@ -12,6 +12,8 @@ from quickstudy.nets import BatchNorm
 
 Make = Callable[..., Learner]
 ALL = [*LEARNERS, *CONTROLS]
+SEQUENTIAL = ["mann", "lstm", "snail"]
+"""Those that read the support set in its order."""
 DESCENDING = ["maml", "fomaml", "anil", "reptile", "proto-maml", "scratch", "pretrain-finetune"]
 
 

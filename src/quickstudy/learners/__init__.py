@@ -4,7 +4,9 @@ from quickstudy.learners.anil import ANIL
 from quickstudy.learners.base import Learner, call
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.fomaml import FOMAML
+from quickstudy.learners.lstm import LSTMLearner
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.mann import MANN
 from quickstudy.learners.pixel_nn import PixelNN
 from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.pretrain import PretrainCentroid, PretrainFinetune
@@ -13,6 +15,7 @@ from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.registry import CONTROLS, LEARNERS, build, learner_class
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.snail import SNAIL
 from quickstudy.learners.untrained import Untrained
 
 __all__ = [
@@ -21,7 +24,10 @@ __all__ = [
     "FOMAML",
     "LEARNERS",
     "MAML",
+    "MANN",
+    "SNAIL",
     "EmbeddingLearner",
+    "LSTMLearner",
     "Learner",
     "PixelNN",
     "Predictor",

@@ -13,13 +13,16 @@ from quickstudy.errors import UserError, unknown
 from quickstudy.learners.anil import ANIL
 from quickstudy.learners.base import Learner
 from quickstudy.learners.fomaml import FOMAML
+from quickstudy.learners.lstm import LSTMLearner
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.mann import MANN
 from quickstudy.learners.pixel_nn import PixelNN
 from quickstudy.learners.pretrain import PretrainCentroid, PretrainFinetune
 from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.snail import SNAIL
 from quickstudy.learners.untrained import Untrained
 
 LEARNERS: dict[str, type[Learner]] = {
@@ -29,6 +32,9 @@ LEARNERS: dict[str, type[Learner]] = {
     "reptile": Reptile,
     "protonet": ProtoNet,
     "proto-maml": ProtoMAML,
+    "mann": MANN,
+    "lstm": LSTMLearner,
+    "snail": SNAIL,
 }
 CONTROLS: dict[str, type[Learner]] = {
     "pixel-nn": PixelNN,
