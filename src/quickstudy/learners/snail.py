@@ -46,16 +46,16 @@ class SNAIL(EmbeddingLearner):
         if min(way, filters, reach) < 1:
             raise UserError(f"way, filters and reach must be at least 1, not {(way, filters, reach)}")
         self.way, self.filters, self.reach = way, filters, reach
-        self.net = CausalNet(width(body) + way, filters, reach, way)
+        self.layers = CausalNet(width(body) + way, filters, reach, way)
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         check_way(support.way, self.way)
         y = one_hot(support, z.dtype)  # [n, N], or targets
-        past, net = torch.cat([z, F.pad(y, (0, self.way - y.shape[1]))], -1), self.held(self.net)
+        past, layers = torch.cat([z, F.pad(y, (0, self.way - y.shape[1]))], -1), self.held(self.layers)
 
         def answer(q: Tensor) -> Tensor:
             unlabelled = F.pad(q, (0, self.way))  # [q, D + way]
-            return net(past, unlabelled)[:, : y.shape[1]]
+            return layers(past, unlabelled)[:, : y.shape[1]]
 
         return answer
 

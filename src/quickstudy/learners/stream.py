@@ -41,6 +41,7 @@ class StreamLearner(EmbeddingLearner):
     """
 
     outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=9, strategy="vmap")
+    cell: Any
 
     def __init__(
         self, body: nn.Module, *, way: int, cell: Callable[[int], nn.Module], labels: Labels = "one-hot"
@@ -53,7 +54,7 @@ class StreamLearner(EmbeddingLearner):
         self.way, self.labels = way, labels
         self.letters, outputs = (way, way) if labels == "one-hot" else (LETTERS, LETTERS**2)
         inputs = width(body) + outputs
-        self.cell: Any = cell(inputs)
+        self.cell = cell(inputs)
         given_out, *_ = self.cell.start(torch.zeros(inputs))
         self.head = nn.Linear(len(given_out), outputs)
 
