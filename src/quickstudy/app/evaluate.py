@@ -15,14 +15,16 @@ from rich.markup import escape
 
 from quickstudy.app.console import announce
 from quickstudy.app.options import parse
-from quickstudy.app.pictures import draw_curve, draw_evaluation
+from quickstudy.app.pictures import draw_curve, draw_evaluation, draw_presentations
 from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation.evaluate import Evaluation, count, evaluate, evaluate_modes, normalising
 from quickstudy.evaluation.floors import floors, floors_table
+from quickstudy.evaluation.presentations import Presentations, by_presentation
 from quickstudy.evaluation.scores import hardest
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
 from quickstudy.learners import Learner
+from quickstudy.learners.stream import StreamLearner
 from quickstudy.outer.distributed import world
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_run, load_splits, with_steps_taken
@@ -40,6 +42,8 @@ Examples:
 The net computes in float32, also that of a run with --precision bf16."""
 
 
+PRESENTATIONS = 10
+"""Of each class in a stream, where there are as many examples."""
 SEARCH = 50
 """Meta-validation tasks for each setting tried, the learner's as the controls'."""
 
@@ -116,6 +120,7 @@ def main(args: Sequence[str]) -> int:
         say(f"chosen on meta-validation: {words or 'nothing: this learner has no such settings'}")
     results = measured(given, learner, source, run)
     result = results[0]
+    shown = presentations(given, learner, source, run)
     if not world().leads:
         return 0
     report: dict[str, Any] = {
@@ -128,13 +133,17 @@ def main(args: Sequence[str]) -> int:
     }
     if given.modes:
         report["modes"] = [r.json() for r in results]
+    if shown:
+        report["presentations"] = shown.json()
     kept = keep(run, stem(given, result), report, result)  # before a word: pipes may break
     if kept:
-        draw(run, kept, result, learner, source)
+        draw(run, kept, result, shown, learner, source)
     if not run.finished:
         announce(f"{run.path} has not come to its end: this is its best so far (train --resume goes on)")
     for r in results:
         say(escape(f"{config.learner} on {source.data.name} ({given.split} classes): {r}"))
+    if shown:
+        say(f"by presentation of a class in a stream, before its label is told: {shown}")
     for i, (name, right, other) in enumerate(hardest(result.confusion)):
         title = "" if i else "hardest classes:"
         say(escape(f"{title:16} {100 * right:3.0f} %  {name}, most often taken for {other}"))
@@ -170,6 +179,19 @@ def measured(given: Evaluate, learner: Learner, source: ClassTasks, run: RunFold
     return [evaluate(learner, source, given.tasks, statistics=statistics, strategy=strategy, progress=True)]
 
 
+def presentations(
+    given: Evaluate, learner: Learner, source: ClassTasks, run: RunFolder
+) -> Presentations | None:
+    """Accuracy by presentation, up to the tenth, of a learner that reads a stream; None for others."""
+    if not isinstance(learner, StreamLearner):
+        return None
+    again = min(PRESENTATIONS, int(source.data.counts.min())) - 1
+    streams = replace(source, shot=1, query=again)
+    strategy = run.config.get("strategy")
+    with normalising(learner, given.statistics):
+        return by_presentation(learner, streams, given.tasks, strategy=strategy, progress=True)
+
+
 def stem(given: Evaluate, result: Evaluation) -> str:
     """The name of an evaluation's files: what was measured, and what about it was not as usual."""
     parts = [given.split, f"{count(result.way)}way", f"{count(result.shot)}shot", result.statistics or ""]
@@ -193,10 +215,19 @@ def keep(run: RunFolder, name: str, report: dict[str, Any], result: Evaluation) 
     return path
 
 
-def draw(run: RunFolder, kept: Path, result: Evaluation, learner: Learner, source: ClassTasks) -> None:
+def draw(
+    run: RunFolder,
+    kept: Path,
+    result: Evaluation,
+    shown: Presentations | None,
+    learner: Learner,
+    source: ClassTasks,
+) -> None:
     """Pictures beside the report: the evaluation's, and how training went."""
     try:
         draw_evaluation(result, learner, source, kept.with_suffix(""))
+        if shown:
+            draw_presentations(shown, source, kept.with_suffix(""))
         draw_curve(run)
     except (OSError, RunError) as error:
         announce(f"no pictures: {error}")

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from quickstudy.evaluation.evaluate import Evaluation, normalising
-from quickstudy.evaluation.plots import confusion_matrix, reliability, task_picture, training_curve
+from quickstudy.evaluation.plots import (
+    confusion_matrix,
+    presentation_curve,
+    reliability,
+    task_picture,
+    training_curve,
+)
+from quickstudy.evaluation.presentations import Presentations
 from quickstudy.learners import Learner
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.tasks import ClassTasks
@@ -48,3 +55,11 @@ def draw_evaluation(result: Evaluation, learner: Learner, source: ClassTasks, st
             task_picture(task, learner.adapt(task.support), named("task"), names=names)
         drawn.append(named("task"))
     return drawn
+
+
+def draw_presentations(measured: Presentations, source: ClassTasks, stem: Path) -> Path:
+    """Draw accuracy by presentation, as `stem` with that word."""
+    path = stem.with_name(f"{stem.name}-presentations.png")
+    way = source.way if isinstance(source.way, int) else source.way[0]
+    presentation_curve(measured, path, 1 / way)
+    return path

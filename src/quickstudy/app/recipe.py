@@ -33,6 +33,8 @@ SHOWN = (
     "statistics",
     "accuracy",
     "mse",
+    "length",
+    "wrong_bits",
     "ci95",
     "paper",
     "target",

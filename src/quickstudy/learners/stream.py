@@ -25,6 +25,7 @@ from quickstudy.inner.outcome import Outcome
 from quickstudy.learners.base import Outer, call, check_way, width
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.labels import LETTERS, STRINGS, Labels, apart, log_likelihoods, strings
+from quickstudy.nets.norm import Moments
 from quickstudy.tasks.task import Support, Task
 
 
@@ -109,30 +110,32 @@ class StreamLearner(EmbeddingLearner):
             drawn["strings"] = torch.rand(tasks, STRINGS, generator=generator).topk(support.way).indices
         return replace(batch, extra={**batch.extra, **{k: v.to(support.x.device) for k, v in drawn.items()}})
 
-    def forward(self, task: Task) -> Outcome:
-        """One stream of all examples: the mean loss of its steps, and accuracy also by presentation."""
-        support, query, moments = task.support, task.query, self.support_moments()
-        weights, for_query = self.weights(self.body), self.query_moments
-        z = torch.cat(
-            [
-                call(self.body, weights, support.x, moments),
-                call(self.body, weights, query.x, for_query(moments)),
-            ]
-        )
-        y = torch.cat([support.y, query.y])
-        order = task.extra["order"][: len(y)].argsort()  # of a smaller task, whose padding is out
+    def stream(self, task: Task) -> tuple[Tensor, Tensor, Moments]:
+        """All examples as one stream: what is said at each step `[n, N]`, the labels `[n]`, and the support
+        set's moments."""
+        body, moments = self.body, self.support_moments()
+        weights = self.weights(body)
+        z = call(body, weights, task.support.x, moments)
+        q = call(body, weights, task.query.x, self.query_moments(moments))
+        z, y = torch.cat([z, q]), torch.cat([task.support.y, task.query.y])
+        order = task.extra["order"][: len(y)].argsort()  # a smaller task's examples come before its padding
         z, y = z[order], y[order]
-        codes = self.codes(support, task.extra.get("strings"))
+        codes = self.codes(task.support, task.extra.get("strings"))
         late = one_late(y if codes is None else codes[y])
         given_out, _ = self.read(self.cell, torch.cat([z, late[:-1]], -1))
-        said = self.said(self.head(given_out), codes)
-        if codes is None:
-            loss, metrics = self.loss(said, y), {}
-        else:
-            loss = -said.gather(1, y[:, None]).mean()
-            right = (said.argmax(-1) == y).to(said.dtype)
-            metrics = {"accuracy": right.mean(), **by_presentation(right, y, len(codes))}
-        return Outcome(loss, {"loss": loss, **metrics}, self.stats(moments))
+        return self.said(self.head(given_out), codes), y, moments
+
+    def forward(self, task: Task) -> Outcome:
+        """The mean loss over a stream; accuracy also at the first and second presentation of a class."""
+        said, y, moments = self.stream(task)
+        if task.support.way is None:
+            loss = self.loss(said, y)
+            return Outcome(loss, {"loss": loss}, self.stats(moments))
+        loss = -said.gather(1, y[:, None]).mean()
+        right = (said.argmax(-1) == y).to(said.dtype)
+        first, second = by_presentation(right, y, task.support.way, 2).unbind()
+        metrics = {"loss": loss, "accuracy": right.mean(), "accuracy_1": first, "accuracy_2": second}
+        return Outcome(loss, metrics, self.stats(moments))
 
 
 def one_late(told: Tensor) -> Tensor:
@@ -140,19 +143,18 @@ def one_late(told: Tensor) -> Tensor:
     return F.pad(told, (0, 0, 1, 0))
 
 
-def by_presentation(right: Tensor, y: Tensor, way: int) -> dict[str, Tensor]:
-    """The accuracy at the k-th presentation of a class, `accuracy_k`, as far as some class surely has one.
+def by_presentation(right: Tensor, y: Tensor, way: int, most: int) -> Tensor:
+    """The accuracy at the first presentation of a class, the second, … `[most]`; NaN where there is none.
 
     Args:
         right: 1 where an example of the stream was answered right, else 0 `[n]`.
         y: its labels `[n]`.
-        way: number of classes N; k runs from 1 to n / N.
+        way: number of classes.
+        most: of how many presentations.
 
-    >>> found = by_presentation(torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.tensor([1, 1, 0, 0]), way=2)
-    >>> {k: float(v) for k, v in found.items()}
-    {'accuracy_1': 0.5, 'accuracy_2': 0.5}
+    >>> by_presentation(torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.tensor([1, 1, 0, 0]), way=2, most=2)
+    tensor([0.5000, 0.5000])
     """
     so_far = F.one_hot(y, way).cumsum(0).gather(1, y[:, None])  # [n, 1]
-    at = (so_far == torch.arange(1, len(y) // way + 1, device=y.device)).to(right.dtype)  # [n, n / N]
-    accuracy = right @ at / at.sum(0)
-    return {f"accuracy_{k}": value for k, value in enumerate(accuracy.unbind(), 1)}
+    at = (so_far == torch.arange(1, most + 1, device=y.device)).to(right.dtype)  # [n, most]
+    return right @ at / at.sum(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quickstudy.errors import unknown
 from quickstudy.outer.config import TrainConfig
+from quickstudy.recipes.copy import CopyRecipe
 from quickstudy.recipes.recipe import Experiment, Measure, Recipe
 from quickstudy.recipes.sinusoid import SinusoidRecipe
 
@@ -97,6 +98,7 @@ RECIPES: dict[str, Experiment] = {
         seeds=(0, 1, 2),
     ),
     "sinusoid-maml": SinusoidRecipe(),
+    "ntm-copy": CopyRecipe(),
 }
 
 
