@@ -196,3 +196,15 @@ def test_floors_are_measured_beside_it_and_kept(tmp_path, capsys, monkeypatch):
     assert main(["evaluate", str(tmp_path), "--tasks", "4", "--floors"]) == 0  # now from what is kept
     table = capsys.readouterr().out
     assert all(name in table for name in [*names, "protonet"])
+
+
+def test_who_reads_a_stream_is_also_measured_by_presentation(tmp_path, capsys):
+    out = tmp_path / "a"
+    words = "train --data digits --learner lstm --way 3 --channels 4 --hidden 8 --iterations 2 --meta-batch 2"
+    assert main([*words.split(), "--validation-tasks", "4", "--threads", "1", "--out", str(out)]) == 0
+    found = evaluate(capsys, out, "--tasks", 4)["presentations"]
+    assert len(found["accuracy"]) == len(found["ci95"]) == 10
+    assert found["tasks"] == 4
+    assert (out / "evaluations" / "test-3way-1shot-support-4tasks-presentations.png").exists()
+    assert main(["evaluate", str(out), "--tasks", "4"]) == 0
+    assert "by presentation of a class in a stream, before its label is told: 1st" in capsys.readouterr().out

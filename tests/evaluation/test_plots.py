@@ -19,10 +19,12 @@ from quickstudy.evaluation.plots import (
     RED,
     confusion_matrix,
     most_confused,
+    presentation_curve,
     reliability,
     task_picture,
     training_curve,
 )
+from quickstudy.evaluation.presentations import Presentations
 from quickstudy.evaluation.scores import calibration
 from quickstudy.learners import build
 from quickstudy.nets import conv4
@@ -165,3 +167,8 @@ def test_the_most_confused_classes_come_first() -> None:
     counts = {"a": {"a": 90, "b": 2}, "b": {"b": 5, "c": 7}, "d": {"d": 1}, "e": {"a": 3}}
     assert most_confused(counts, 10) == ["b", "c", "e", "a", "d"]
     assert most_confused(counts, 2) == ["b", "c"]
+
+
+def test_accuracy_by_presentation(path: Path) -> None:
+    presentation_curve(Presentations((0.3, 0.8, 0.9), (0.02, 0.02, 0.01), tasks=50), path, chance=0.2)
+    assert amount(path, BLUE) > 200

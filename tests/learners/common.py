@@ -17,6 +17,8 @@ DESCENDING = [
     *("maml", "fomaml", "anil", "boil", "reptile", "meta-sgd", "maml++", "alpha-maml", "imaml", "mmaml"),
     *("proto-maml", "scratch", "pretrain-finetune"),
 ]
+SEQUENTIAL = ["mann", "lstm", "snail"]
+"""Those that read the support set in its order."""
 
 
 def few_steps(name: str, make: Make, norm: str = "support", **options: Any) -> Learner:

@@ -17,14 +17,13 @@ from quickstudy.app.console import announce
 from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve, draw_evaluation
 from quickstudy.errors import RunError, UserError
-from quickstudy.evaluation.by_step import Course, by_step
 from quickstudy.evaluation.evaluate import Evaluation, count, evaluate, evaluate_modes, normalising
 from quickstudy.evaluation.floors import floors, floors_table
+from quickstudy.evaluation.particulars import Particulars, particulars
 from quickstudy.evaluation.scores import hardest
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
 from quickstudy.learners import Learner
-from quickstudy.learners.descent import DescentLearner
 from quickstudy.outer.distributed import world
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_run, load_splits, with_steps_taken
@@ -44,8 +43,6 @@ The net computes in float32, also that of a run with --precision bf16."""
 
 SEARCH = 50
 """Meta-validation tasks for each setting tried, the learner's as the controls'."""
-COURSE = 40
-"""Tasks on which accuracy is measured after each number of inner steps."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +116,15 @@ def main(args: Sequence[str]) -> int:
         words = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in chosen.items())
         say(f"chosen on meta-validation: {words or 'nothing: this learner has no such settings'}")
     results = measured(given, learner, source, run)
-    result, course = results[0], None
-    if isinstance(learner, DescentLearner):
-        with normalising(learner, given.statistics):
-            tasks, strategy = min(given.tasks, COURSE), run.config.get("strategy")
-            course = by_step(learner, source, tasks, strategy=strategy, progress=True)
+    result = results[0]
+    besides = particulars(
+        learner,
+        source,
+        given.tasks,
+        statistics=given.statistics,
+        strategy=run.config.get("strategy"),
+        progress=True,
+    )
     if not world().leads:
         return 0
     report: dict[str, Any] = {
@@ -133,19 +134,19 @@ def main(args: Sequence[str]) -> int:
         "chosen": chosen,
         "run": str(given.run),
         "finished": run.finished,
+        **besides.json(),
     }
     if given.modes:
         report["modes"] = [r.json() for r in results]
-    if course is not None:
-        kind = "loss" if result.accuracy is None else "accuracy"
-        report["by_step"] = {count: round(found.mean(kind), 4) for count, found in course.items()}
     kept = keep(run, stem(given, result), report, result)  # before a word: pipes may break
     if kept:
-        draw(run, kept, result, learner, source, course)
+        draw(run, kept, result, besides, learner, source)
     if not run.finished:
         announce(f"{run.path} has not come to its end: this is its best so far (train --resume goes on)")
     for r in results:
         say(escape(f"{config.learner} on {source.data.name} ({given.split} classes): {r}"))
+    if besides.presentations is not None:
+        say(f"by presentation of a class: {besides.presentations}")
     for i, (name, right, other) in enumerate(hardest(result.confusion)):
         title = "" if i else "hardest classes:"
         say(escape(f"{title:16} {100 * right:3.0f} %  {name}, most often taken for {other}"))
@@ -208,13 +209,13 @@ def draw(
     run: RunFolder,
     kept: Path,
     result: Evaluation,
+    besides: Particulars,
     learner: Learner,
     source: ClassTasks,
-    course: Course | None,
 ) -> None:
-    """Pictures beside the report: the evaluation's, its `course` by inner step, and how training went."""
+    """Pictures beside the report: the evaluation's, and how training went."""
     try:
-        draw_evaluation(result, learner, source, kept.with_suffix(""), course)
+        draw_evaluation(result, besides, learner, source, kept.with_suffix(""))
         draw_curve(run)
     except (OSError, RunError) as error:
         announce(f"no pictures: {error}")

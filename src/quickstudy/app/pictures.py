@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quickstudy.evaluation.by_step import Course, steps_picture
+from quickstudy.evaluation.by_step import steps_picture
 from quickstudy.evaluation.embedding_map import map_picture, mapped
 from quickstudy.evaluation.evaluate import Evaluation, normalising
-from quickstudy.evaluation.plots import confusion_matrix, reliability, task_picture, training_curve
+from quickstudy.evaluation.particulars import Particulars
+from quickstudy.evaluation.plots import (
+    confusion_matrix,
+    presentation_curve,
+    reliability,
+    task_picture,
+    training_curve,
+)
 from quickstudy.learners import EmbeddingLearner, Learner
 from quickstudy.learners.descent import DescentLearner
 from quickstudy.outer.run_folder import RunFolder
@@ -28,12 +35,13 @@ def draw_curve(run: RunFolder) -> Path | None:
 
 
 def draw_evaluation(
-    result: Evaluation, learner: Learner, source: ClassTasks, stem: Path, course: Course | None = None
+    result: Evaluation, besides: Particulars, learner: Learner, source: ClassTasks, stem: Path
 ) -> list[Path]:
     """Draw calibration, confusions, one task with its predictions, and what its kind of learner does with it:
-    a map of its embedding, or its `course` by inner step; each as `stem` with what it shows.
+    a map of its embedding, accuracy by inner step or by presentation; each as `stem` with what it shows.
 
-    >>> draw_evaluation(result, learner, source, Path("runs/a/evaluations/test-5way-1shot"))  # doctest: +SKIP
+    >>> stem = Path("runs/a/evaluations/test-5way-1shot")
+    >>> draw_evaluation(result, Particulars(), learner, source, stem)  # doctest: +SKIP
     [PosixPath('runs/a/evaluations/test-5way-1shot-calibration.png'), …]
     """
 
@@ -58,7 +66,11 @@ def draw_evaluation(
         with normalising(learner, result.statistics):
             map_picture(mapped(learner, task), task, named("map"), names)
         drawn.append(named("map"))
-    if isinstance(learner, DescentLearner) and course:
-        steps_picture(course, learner.steps, named("steps"))
+    if isinstance(learner, DescentLearner) and besides.course is not None:
+        steps_picture(besides.course, learner.steps, named("steps"))
         drawn.append(named("steps"))
+    if besides.presentations is not None:
+        way = source.way if isinstance(source.way, int) else source.way[0]
+        presentation_curve(besides.presentations, named("presentations"), 1 / way)
+        drawn.append(named("presentations"))
     return drawn

@@ -37,6 +37,8 @@ SHOWN = (
     "statistics",
     "accuracy",
     "mse",
+    "length",
+    "wrong_bits",
     "ci95",
     "paper",
     "target",

@@ -2,11 +2,14 @@
 
 from quickstudy.evaluation.evaluate import Evaluation, evaluate, evaluate_modes
 from quickstudy.evaluation.floors import Floor, floors, floors_table
+from quickstudy.evaluation.presentations import Presentations, by_presentation
 from quickstudy.evaluation.search import choose_settings
 
 __all__ = [
     "Evaluation",
     "Floor",
+    "Presentations",
+    "by_presentation",
     "choose_settings",
     "evaluate",
     "evaluate_modes",

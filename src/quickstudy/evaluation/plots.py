@@ -15,6 +15,7 @@ from torch import Tensor
 
 from quickstudy.data.polarity import polarity
 from quickstudy.errors import UserError
+from quickstudy.evaluation.presentations import Presentations
 from quickstudy.evaluation.scores import Calibration, Confusion
 from quickstudy.evaluation.style import BLUE, GREEN, GREY, INK, PALE, PERCENT, RED, axes_in, figure_of, save
 from quickstudy.learners.base import Predictor
@@ -184,6 +185,30 @@ def reliability(measured: Calibration, path: str | Path) -> None:
     below.set(xlim=(0, 1))
     below.yaxis.set_major_locator(MaxNLocator(3, prune="lower"))
     below.yaxis.set_major_formatter(PERCENT)
+    save(figure, path)
+
+
+def presentation_curve(measured: Presentations, path: str | Path, chance: float) -> None:
+    """Accuracy by presentation of a class in a stream, with its 95 % band and the level of chance.
+
+    Args:
+        measured: what `by_presentation` returned.
+        path: the PNG to write.
+        chance: the accuracy of guessing.
+    """
+    accuracy, width = np.array(measured.accuracy), np.array(measured.ci95)
+    x = np.arange(1, len(accuracy) + 1)
+    figure = figure_of(5.0, 3.5)
+    axes = axes_in(
+        figure, title=f"{measured.tasks} streams", xlabel="presentation of a class", ylabel="accuracy"
+    )
+    axes.axhline(chance, color=GREY, linestyle="--", linewidth=1, label="chance")
+    axes.plot(x, accuracy, "o-", color=BLUE, markersize=5, linewidth=1.7, label="said before the label")
+    axes.fill_between(x, accuracy - width, accuracy + width, color=BLUE, alpha=0.16, linewidth=0)
+    axes.set(ylim=(0, 1.02), xlim=(0.5, len(x) + 0.5))
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    axes.legend(frameon=False, fontsize=9, loc="lower right", labelcolor=INK)
     save(figure, path)
 
 

@@ -11,8 +11,10 @@ from quickstudy.learners.film import FiLM
 from quickstudy.learners.fomaml import FOMAML
 from quickstudy.learners.hypernet import HyperNet
 from quickstudy.learners.imaml import IMAML
+from quickstudy.learners.lstm import LSTMLearner
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.maml_pp import MAMLPlusPlus
+from quickstudy.learners.mann import MANN
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.mmaml import MMAML
 from quickstudy.learners.pixel_nn import PixelNN
@@ -23,6 +25,7 @@ from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.registry import CONTROLS, LEARNERS, build, learner_class
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.snail import SNAIL
 from quickstudy.learners.transformer import InContext
 from quickstudy.learners.untrained import Untrained
 
@@ -36,12 +39,15 @@ __all__ = [
     "IMAML",
     "LEARNERS",
     "MAML",
+    "MANN",
     "MMAML",
+    "SNAIL",
     "AlphaMAML",
     "EmbeddingLearner",
     "FiLM",
     "HyperNet",
     "InContext",
+    "LSTMLearner",
     "Learner",
     "MAMLPlusPlus",
     "MetaSGD",

@@ -275,7 +275,7 @@ class Learner(nn.Module, ABC):
             return tensors
         return {k: v.detach().clone() for k, v in tensors.items()}
 
-    def held(self, net: nn.Module) -> Callable[..., Tensor]:
+    def held(self, net: nn.Module) -> Callable[..., Any]:
         """The net as a function with the weights of now: for heads, and what else does not normalise."""
         weights = self.weights(net)
         return lambda *inputs: torch.func.functional_call(net, weights, inputs)

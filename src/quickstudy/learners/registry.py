@@ -20,8 +20,10 @@ from quickstudy.learners.film import FiLM
 from quickstudy.learners.fomaml import FOMAML
 from quickstudy.learners.hypernet import HyperNet
 from quickstudy.learners.imaml import IMAML
+from quickstudy.learners.lstm import LSTMLearner
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.maml_pp import MAMLPlusPlus
+from quickstudy.learners.mann import MANN
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.mmaml import MMAML
 from quickstudy.learners.pixel_nn import PixelNN
@@ -30,6 +32,7 @@ from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.snail import SNAIL
 from quickstudy.learners.transformer import InContext
 from quickstudy.learners.untrained import Untrained
 
@@ -51,6 +54,9 @@ LEARNERS: dict[str, type[Learner]] = {
     "hypernet": HyperNet,
     "film": FiLM,
     "transformer": InContext,
+    "mann": MANN,
+    "lstm": LSTMLearner,
+    "snail": SNAIL,
 }
 CONTROLS: dict[str, type[Learner]] = {
     "pixel-nn": PixelNN,

@@ -65,10 +65,10 @@ class TrainConfig:
         validate_every: meta-steps between validations; by default a twentieth of the run, from 50 to 500.
         validation_tasks: meta-validation tasks a validation.
         patience: stop after this many validations without a better one; by default never.
-        body: the net that looks at an example.
+        body: the net that looks at an example; flatten is none, and hands on its numbers.
         channels: filters a block of conv4 (and the first of resnet), or hidden units of mlp.
         norm: whose statistics normalise a query: support, batch (transductive), running; or group, layer,
-            none. By default support, for an mlp none.
+            none. By default support, for mlp and flatten none.
         size: pictures are brought to this height and width.
         split: which classes are meta-train, meta-validation, meta-test; by default the data set's own.
         split_seed: of a random split.
@@ -102,7 +102,7 @@ class TrainConfig:
     validate_every: int | None = None
     validation_tasks: int = 200
     patience: int | None = None
-    body: Literal["conv4", "resnet", "mlp"] = "conv4"
+    body: Literal["conv4", "resnet", "mlp", "flatten"] = "conv4"
     channels: int = 64
     norm: Norm | None = None
     size: int = 28
@@ -121,7 +121,7 @@ class TrainConfig:
         self.check_kinds()
         kind = learner_class(self.learner)
         usual = {k: v for k, v in asdict(kind.outer).items() if k in USUAL}
-        usual["norm"] = "none" if self.body == "mlp" else "support"
+        usual["norm"] = "none" if self.body in ("mlp", "flatten") else "support"
         for name, value in usual.items():  # what is used is what is kept with the run
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -261,8 +261,8 @@ class TrainConfig:
 
     def make_body(self, image_shape: tuple[int, ...]) -> Any:
         """The net."""
-        if self.body == "mlp":
-            hidden = (self.channels, self.channels)
+        if self.body in ("mlp", "flatten"):
+            hidden = (self.channels, self.channels) if self.body == "mlp" else ()
             return nets.mlp(math.prod(image_shape), hidden, norm=self.norm or "none")
         if len(image_shape) != 3:
             raise UserError(f"examples of shape {image_shape} are not pictures: use --body mlp")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from quickstudy.nets import native
 from quickstudy.outer.device import suited
 from quickstudy.outer.distributed import world
 from quickstudy.tasks.task import Task, TaskSource
+
+L = TypeVar("L", bound=Learner)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +52,10 @@ class Measurement:
 
 
 def collect(
-    learner: Learner,
+    learner: L,
     source: TaskSource,
     n_tasks: int,
-    function: Callable[[Learner, Task], dict[str, Tensor]],
+    function: Callable[[L, Task], dict[str, Tensor]],
     take: Callable[[Task, dict[str, Tensor]], None],
     *,
     strategy: Strategy | None = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from quickstudy.data import Splits
-from quickstudy.errors import UserError
+from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation.evaluate import Evaluation, evaluate, normalising
 from quickstudy.evaluation.floors import Floor, floors
 from quickstudy.evaluation.search import choose_settings
@@ -169,6 +169,18 @@ def measured(
         progress=True,
     )
     return result, chosen
+
+
+def run_at(path: Path, config: dict[str, Any]) -> RunFolder:
+    """The run folder of a recipe at this place, begun with these options, now or before.
+
+    Raises:
+        RunError: it holds another run.
+    """
+    run = RunFolder.open(path) if (path / "config.json").exists() else RunFolder.create(path, config)
+    if {k: run.config.get(k) for k in config} != config:
+        raise RunError(f"{path} holds another run: remove it, or choose another folder with --runs")
+    return run
 
 
 def provenance(setting: Setting) -> dict[str, Any]:

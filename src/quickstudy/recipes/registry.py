@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quickstudy.errors import unknown
 from quickstudy.outer.config import TrainConfig
+from quickstudy.recipes.copy import CopyRecipe
 from quickstudy.recipes.learners import LearnersRecipe, parts
 from quickstudy.recipes.real_use import RealUseRecipe
 from quickstudy.recipes.recipe import Experiment, Measure, Recipe
@@ -101,6 +102,7 @@ RECIPES: dict[str, Experiment] = {
     "sinusoid-maml": SinusoidRecipe(),
     "learners": LearnersRecipe(parts()),
     "real-use": RealUseRecipe(tuple(part for part in parts() if part.data == "omniglot")),
+    "ntm-copy": CopyRecipe(),
 }
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from quickstudy.errors import RunError
 from quickstudy.learners import MAML
 from quickstudy.nets import mlp
-from quickstudy.outer import RunFolder, measure, meta_train
+from quickstudy.outer import measure, meta_train
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.seeds import seeded
 from quickstudy.outer.session import threads
-from quickstudy.recipes.recipe import Setting, provenance
+from quickstudy.recipes.recipe import Setting, provenance, run_at
 from quickstudy.tasks import Sinusoids
 
 HIDDEN, INNER_LR, OUTER_LR, META_BATCH = (40, 40), 0.01, 1e-3, 25
@@ -56,9 +55,7 @@ class SinusoidRecipe:
             learner = sinusoid_maml(steps, self.seed)
             path = setting.runs / f"sinusoid-{name}"
             config = {"data": "sinusoid", "learner": name, "iterations": self.iterations, "seed": self.seed}
-            run = RunFolder.open(path) if (path / "config.json").exists() else RunFolder.create(path, config)
-            if {k: run.config.get(k) for k in config} != config:
-                raise RunError(f"{path} holds another run: remove it, or choose another folder with --runs")
+            run = run_at(path, config)
             with run.claimed():
                 history = meta_train(
                     learner,

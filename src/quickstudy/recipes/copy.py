@@ -1,0 +1,159 @@
+"""The copy task of neural Turing machines (Graves, Wayne, Danihelka 2014, arXiv 1410.5401, section 4.1).
+
+A machine is shown a sequence of up to 20 random vectors of 8 bits, then a mark, and says the sequence again
+with nothing more to look at. One that has learned how to copy can also copy sequences of twice the length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.inner.outcome import Outcome
+from quickstudy.learners.base import Learner, Outer
+from quickstudy.learners.predictor import Predictor
+from quickstudy.nets import LSTMCell, NTMCell
+from quickstudy.outer import measure, meta_train
+from quickstudy.outer.progress import Bar
+from quickstudy.outer.seeds import seeded
+from quickstudy.outer.session import threads
+from quickstudy.recipes.recipe import Setting, provenance, run_at
+from quickstudy.tasks.copy import CopyTasks
+from quickstudy.tasks.task import Support, Task
+
+LENGTH, BITS = 20, 8
+META_BATCH, OUTER_LR, CLIP = 32, 1e-3, 1.0
+CELLS: dict[str, Callable[[int], nn.Module]] = {
+    "ntm": lambda inputs: NTMCell(inputs, hidden=100, rows=128, width=20),
+    "lstm": lambda inputs: LSTMCell(inputs, 256),
+}
+
+
+class Copier(Learner):
+    """Shown a sequence, it says it again: a recurrent net reads the support set, its state is the predictor.
+
+    Args:
+        cell: the net, for inputs of `bits` and two marks (of a beginning, and of an end).
+        bits: of each element of the sequence.
+    """
+
+    cell: Any
+    outer = Outer(meta_batch=32, outer_lr=1e-3, strategy="vmap")
+
+    def __init__(self, cell: nn.Module, bits: int = BITS) -> None:
+        super().__init__()
+        self.cell = cell
+        given_out, *_ = self.cell.start(torch.zeros(bits + 2))
+        self.head = nn.Linear(len(given_out), bits)
+
+    def learn(self, support: Support) -> Predictor:
+        cell, head = self.held(self.cell), self.held(self.head)
+        begin, end = torch.eye(support.x.shape[1] + 2, dtype=support.x.dtype, device=support.x.device)[-2:]
+        state = cell(begin, self.cell.start(begin))
+        for x in F.pad(support.x, (0, 2)):
+            state = cell(x, state)
+        state = cell(end, state)
+
+        def say(blank: Tensor) -> Tensor:
+            """As many elements as there are blanks `[L, …]`: logits of their bits `[L, bits]`."""
+            now, said = state, []
+            for _ in range(len(blank)):
+                now = cell(torch.zeros_like(end), now)
+                said.append(head(now[0]))
+            return torch.stack(said)
+
+        return Predictor(say, None)
+
+    def judge(self, task: Task) -> Outcome:
+        """The mean cross-entropy of a bit, and how many bits of the sequence are wrong."""
+        said, y = self.learn(task.support)(task.query.x), task.query.y
+        loss = F.binary_cross_entropy_with_logits(said, y)
+        wrong = ((said > 0) != (y > 0.5)).to(y.dtype).sum()
+        return Outcome(loss, {"loss": loss, "wrong_bits": wrong})
+
+
+def copier(name: str, seed: int = 0) -> Copier:
+    """A net of `CELLS`; initial weights are a function of the seed.
+
+    >>> copier("lstm").learn(Support(torch.ones(5, 8), torch.ones(5, 8)))(torch.zeros(5, 1)).shape
+    torch.Size([5, 8])
+    """
+    with seeded(seed):
+        return Copier(CELLS[name](BITS + 2))
+
+
+@dataclass(frozen=True)
+class CopyRecipe:
+    """A neural Turing machine and an LSTM, each measured at the longest trained length and at twice that.
+
+    Args:
+        iterations: meta-steps of each.
+        seed: of initial weights and tasks.
+    """
+
+    title: str = (
+        "copying 1 to 20 vectors of 8 bits, neural Turing machine with an LSTM controller; LSTM beside it"
+    )
+    source: str = "Graves et al. 2014, arXiv 1410.5401, section 4.1 (plotted only)"
+    iterations: int = 6000
+    seed: int = 0
+
+    def run(self, setting: Setting) -> dict[str, Any]:
+        """Train both, measure both; wrong bits a sequence with intervals."""
+        rows, seconds = [], 0.0
+        training = CopyTasks((1, LENGTH), BITS, META_BATCH, seed=3 * self.seed)
+        validation = CopyTasks(LENGTH, BITS, seed=3 * self.seed + 1)
+        n_tasks = setting.tasks or 1000
+        with threads(1):
+            for name in CELLS:
+                learner = copier(name, self.seed)
+                told = {"data": "copy", "learner": name, "iterations": self.iterations, "seed": self.seed}
+                run = run_at(setting.runs / f"{setting.name}-{name}", told)
+                with run.claimed():
+                    history = meta_train(
+                        learner,
+                        training,
+                        validation=validation,
+                        iterations=self.iterations,
+                        meta_batch=META_BATCH,
+                        outer_lr=OUTER_LR,
+                        clip=CLIP,
+                        validation_tasks=100,
+                        run=run,
+                        progress=Bar(f"copying, {name}"),
+                    )
+                seconds += history.seconds
+                for length in (LENGTH, 2 * LENGTH):
+                    test = CopyTasks(length, BITS, seed=3 * self.seed + 2)
+                    measured = measure(learner, test, n_tasks)
+                    rows.append(
+                        {
+                            "learner": name,
+                            "length": length,
+                            "wrong_bits": measured.mean("wrong_bits"),
+                            "ci95": measured.ci95("wrong_bits"),
+                            "target": 0.1 if (name, length) == ("ntm", LENGTH) else None,
+                            "tasks": n_tasks,
+                        }
+                    )
+        return {
+            **provenance(setting),
+            "title": self.title,
+            "published": self.source,
+            "seeds": [self.seed],
+            "training_seconds": round(seconds, 1),
+            "config": {
+                "iterations": self.iterations,
+                "meta_batch": META_BATCH,
+                "outer_lr": OUTER_LR,
+                "clip": CLIP,
+                "length": [1, LENGTH],
+                "bits": BITS,
+            },
+            "results": rows,
+        }
