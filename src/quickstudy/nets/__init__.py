@@ -4,6 +4,7 @@ from quickstudy.nets.adapters import lora
 from quickstudy.nets.conv import ConvBlock, conv4
 from quickstudy.nets.convert import convert_batch_norm
 from quickstudy.nets.film import film_layers, filmed
+from quickstudy.nets.lstm import LSTMCell
 from quickstudy.nets.mlp import mlp
 from quickstudy.nets.norm import BatchNorm, Moments, normalised_by
 from quickstudy.nets.per_step import PerStep, per_step
@@ -12,6 +13,7 @@ from quickstudy.nets.resnet import resnet
 __all__ = [
     "BatchNorm",
     "ConvBlock",
+    "LSTMCell",
     "Moments",
     "PerStep",
     "conv4",
