@@ -5,14 +5,19 @@ from quickstudy.learners.base import Learner, call
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.fomaml import FOMAML
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.matching import MatchingNet
 from quickstudy.learners.pixel_nn import PixelNN
 from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.pretrain import PretrainCentroid, PretrainFinetune
 from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.protonet import ProtoNet
+from quickstudy.learners.r2d2 import R2D2
 from quickstudy.learners.registry import CONTROLS, LEARNERS, build, learner_class
+from quickstudy.learners.relation import RelationNet
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.semi_protonet import SemiProtoNet
+from quickstudy.learners.siamese import Siamese
 from quickstudy.learners.untrained import Untrained
 
 __all__ = [
@@ -21,16 +26,21 @@ __all__ = [
     "FOMAML",
     "LEARNERS",
     "MAML",
+    "R2D2",
     "EmbeddingLearner",
     "Learner",
+    "MatchingNet",
     "PixelNN",
     "Predictor",
     "PretrainCentroid",
     "PretrainFinetune",
     "ProtoMAML",
     "ProtoNet",
+    "RelationNet",
     "Reptile",
     "Scratch",
+    "SemiProtoNet",
+    "Siamese",
     "Untrained",
     "build",
     "call",

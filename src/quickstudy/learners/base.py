@@ -82,6 +82,10 @@ class Learner(nn.Module, ABC):
     outer: ClassVar[Outer] = Outer()
     needs_every_class: ClassVar[bool] = False
     """Whether a class without support examples cannot be answered, as where it has no prototype."""
+    compares_maps: ClassVar[bool] = False
+    """Whether it looks at feature maps, so that a body had better leave some (`conv4(halvings=2)`)."""
+    uses_unlabelled: ClassVar[bool] = False
+    """Whether it learns from a support set's unlabelled examples too."""
     statistics: Statistics | None = None
 
     def __init__(self) -> None:

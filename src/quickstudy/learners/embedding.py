@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -26,13 +27,16 @@ class EmbeddingLearner(Learner):
     @abstractmethod
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         """What this method makes of the support set's features `[n, D]`: query features `[q, D]` →
-        logits `[q, N]`, or values."""
+        logits `[q, N]`, or values. A learner that `uses_unlabelled` finds their features `[u, D]` in
+        `support.unlabelled`."""
 
     def learn(self, support: Support) -> Predictor:
         body, moments = self.body, self.support_moments()
         weights = self.weights(body)
-        answer = self.answers(call(body, weights, support.x, moments), support)
-        for_query = self.query_moments(moments)
+        z, for_query = call(body, weights, support.x, moments), self.query_moments(moments)
+        if self.uses_unlabelled and support.unlabelled is not None:
+            support = replace(support, unlabelled=call(body, weights, support.unlabelled, for_query))
+        answer = self.answers(z, support)
 
         def predict(x: Tensor) -> Tensor:
             return answer(call(body, weights, x, for_query))

@@ -14,12 +14,17 @@ from quickstudy.learners.anil import ANIL
 from quickstudy.learners.base import Learner
 from quickstudy.learners.fomaml import FOMAML
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.matching import MatchingNet
 from quickstudy.learners.pixel_nn import PixelNN
 from quickstudy.learners.pretrain import PretrainCentroid, PretrainFinetune
 from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.protonet import ProtoNet
+from quickstudy.learners.r2d2 import R2D2
+from quickstudy.learners.relation import RelationNet
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.semi_protonet import SemiProtoNet
+from quickstudy.learners.siamese import Siamese
 from quickstudy.learners.untrained import Untrained
 
 LEARNERS: dict[str, type[Learner]] = {
@@ -29,6 +34,11 @@ LEARNERS: dict[str, type[Learner]] = {
     "reptile": Reptile,
     "protonet": ProtoNet,
     "proto-maml": ProtoMAML,
+    "matching": MatchingNet,
+    "siamese": Siamese,
+    "relation": RelationNet,
+    "semi-protonet": SemiProtoNet,
+    "r2d2": R2D2,
 }
 CONTROLS: dict[str, type[Learner]] = {
     "pixel-nn": PixelNN,

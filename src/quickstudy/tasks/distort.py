@@ -1,0 +1,48 @@
+"""Random affine distortions of pictures, with the ranges of Koch, Zemel, Salakhutdinov 2015, section 3.2."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ANGLE = math.radians(10)
+SHEAR = 0.3
+SCALE = 0.2
+SHIFT = 2 / 52.5
+"""2 of 105 pixels, in halves of a picture's side."""
+
+
+def affine(*shape: int, generator: torch.Generator) -> Tensor:
+    """Random distortions `[*shape, 2, 3]`, each a rotation, a shear, a scaling and a translation, drawn
+    uniformly and each component of them left out half of the time.
+
+    >>> affine(3, 2, generator=torch.Generator()).shape
+    torch.Size([3, 2, 2, 3])
+    """
+    drawn = 2 * torch.rand(7, *shape, generator=generator) - 1
+    drawn *= torch.rand(7, *shape, generator=generator) < 0.5
+    angle, shears, scales, shifts = ANGLE * drawn[0], SHEAR * drawn[1:3], 1 + SCALE * drawn[3:5], drawn[5:]
+    turn = matrix([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+    one = torch.ones_like(angle)
+    shear = matrix([[one, shears[0]], [shears[1], one]])
+    scale = torch.diag_embed(scales.movedim(0, -1))
+    return torch.cat([turn @ shear @ scale, SHIFT * shifts.movedim(0, -1)[..., None]], -1)
+
+
+def matrix(rows: list[list[Tensor]]) -> Tensor:
+    """Numbers of any shape as 2×2 matrices of that shape."""
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def distorted(x: Tensor, by: Tensor) -> Tensor:
+    """Pictures `[n, C, H, W]`, each distorted by one of `[n, 2, 3]`; beyond the edge they go on as at it.
+
+    >>> x = torch.rand(1, 1, 4, 4)
+    >>> torch.allclose(distorted(x, torch.eye(2, 3)[None]), x, atol=1e-6)
+    True
+    """
+    grid = F.affine_grid(by.to(x.dtype), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
