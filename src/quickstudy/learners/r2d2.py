@@ -6,7 +6,8 @@ column of ones among them, and its labels Y `[n, N]` in rows of 0 and 1, the hea
     W = argmin ‖XW − Y‖² + λ‖W‖² = (XᵀX + λI)⁻¹XᵀY = Xᵀ(XXᵀ + λI)⁻¹Y,
 
 the last by Woodbury's identity a system of n equations instead of D, and a query's logits are α f(x)W. The
-meta-gradient goes through the solution. (The paper also shifts all logits alike, which changes no probability.)
+meta-gradient goes through the solution. The paper also shifts all logits alike, which changes no
+probability.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
 
     rₙ = σ(g(cₙ, f(x))),   outer loss = Σₙ (rₙ − [y = n])²,
 
-where cₙ is what a class's support maps come to; the paper adds them up, here it is their mean, so that a module
-trained on one shot meets maps of the same size at five. A query's logits are g's, before σ.
+where cₙ is the mean of a class's support maps. (The paper adds them up; with their mean, a module trained on
+one shot meets maps of the same scale at five.) A query's logits are g's outputs, before σ.
 
 g normalises too. The published numbers normalise a query by the pairs of all queries in the call, which tells
-of their classes; that is the mode `batch`. In the mode `support` g's statistics are those of the support set's
-own pairs, each example with each class, and in the mode `running` their averages.
+of their classes: the mode `batch`. In the mode `support` g's statistics are those of the support set's own
+pairs, each example with each class, and in the mode `running` their averages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RelationNet(Learner):
     """Relation networks: a learned comparison of feature maps; any way, any shot.
 
     Args:
-        body: the embedding, with a `features` attribute and, where features are maps, `map_shape` `(C, H, W)`.
+        body: the embedding, with a `features` attribute; where these are maps, `map_shape` is `(C, H, W)`.
 
     Example:
         >>> from quickstudy.nets import conv4

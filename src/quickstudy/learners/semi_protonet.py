@@ -10,8 +10,8 @@ where an unlabelled example belongs to a class by
     soft         wⱼₙ = softmaxₙ(−dⱼₙ);
     distractor   the same with one more cluster for what is of no class here, at 0 and of a learned radius r,
                  whose logit is −‖f(x̃ⱼ)‖² / r² − log r;
-    masked       softmaxₙ(−dⱼₙ) · σ(γₙ (βₙ − dⱼₙ / meanⱼ dⱼₙ)), the threshold βₙ and the slope γₙ by an MLP from
-                 how the distances of all unlabelled examples to the prototype are distributed.
+    masked       softmaxₙ(−dⱼₙ) · σ(γₙ (βₙ − dⱼₙ / meanⱼ dⱼₙ)), the threshold βₙ and the slope γₙ by an MLP
+                 from how the distances of all unlabelled examples to the prototype are distributed.
 """
 
 from __future__ import annotations

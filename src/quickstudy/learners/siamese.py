@@ -80,7 +80,7 @@ class Siamese(EmbeddingLearner):
         return replace(outcome, metrics={**outcome.metrics, "verification": told(outcome.outputs, same)})
 
     def prepare(self, batch: Task, generator: torch.Generator) -> Task:
-        """Draw the pairs, rows `[T, P, 2]` of support and query set, and their distortions `[T, P, 2, 2, 3]`."""
+        """Draw pairs, as rows `[T, P, 2]` of support and query set, and distortions `[T, P, 2, 2, 3]`."""
         support, query = batch.support, batch.query
         y = torch.cat([support.y, query.y], 1)  # [T, m]
         there = torch.cat([present(part.y, part.mask) for part in (support, query)], 1)

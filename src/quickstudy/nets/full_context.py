@@ -1,7 +1,7 @@
 """Embeddings that see the whole support set: Vinyals et al. 2016, arXiv 1606.04080, appendix A.
 
-A support example's embedding g adds what an LSTM makes of all of them, read forwards and backwards, to its own
-features z:
+A support example's embedding g adds what an LSTM makes of all of them, read forwards and backwards, to its
+own features z:
 
     gᵢ = h→ᵢ + h←ᵢ + zᵢ.
 

@@ -44,5 +44,9 @@ def distorted(x: Tensor, by: Tensor) -> Tensor:
     >>> torch.allclose(distorted(x, torch.eye(2, 3)[None]), x, atol=1e-6)
     True
     """
-    grid = F.affine_grid(by.to(x.dtype), list(x.shape), align_corners=False)
+    down, right = ((2 * torch.arange(n).to(x) + 1) / n - 1 for n in x.shape[-2:])  # pixels, from -1 to 1
+    across, along = torch.meshgrid(right, down, indexing="xy")  # [H, W] each
+    places = torch.stack([across, along, torch.ones_like(along)], -1)  # [H, W, 3]
+    # vmap has no rule for torch's own affine_grid.
+    grid = places @ by.to(x.dtype).mT[:, None]  # [n, H, W, 2]
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
