@@ -40,7 +40,8 @@ class Siamese(EmbeddingLearner):
         body: the embedding, with a `features` attribute.
         head: the score of a pair, by weighted L1 distance or by cosine.
         pairs: pairs that a task's examples are made into in meta-training, half of them of one class.
-        distort: whether pictures are turned, sheared, scaled and moved a little in meta-training.
+        distortion: how far pictures are turned, sheared, scaled and moved in meta-training, as a part of the
+            paper's ranges; 0 leaves them as they are.
 
     Example:
         >>> from quickstudy.nets import mlp
@@ -52,15 +53,18 @@ class Siamese(EmbeddingLearner):
     needs_every_class = True
     outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
 
-    def __init__(self, body: nn.Module, *, head: Head = "l1", pairs: int = 128, distort: bool = True) -> None:
+    def __init__(
+        self, body: nn.Module, *, head: Head = "l1", pairs: int = 128, distortion: float = 1.0
+    ) -> None:
         super().__init__(body)
         if head not in get_args(Head):
             raise unknown("head", head, get_args(Head))
         at_least_zero(whole=True, pairs=pairs)
+        at_least_zero(distortion=distortion)
         if pairs < 2:
             raise UserError(f"pairs must be at least 2, an equal and a different one, not {pairs}")
         self.head: Head = head
-        self.pairs, self.distort = pairs, distort
+        self.pairs, self.distortion = pairs, distortion
         self.score = nn.Linear(width(body) if head == "l1" else 1, 1)
 
     def compared(self, a: Tensor, b: Tensor) -> Tensor:
@@ -91,8 +95,9 @@ class Siamese(EmbeddingLearner):
         others = torch.arange(y.shape[1], device=y.device) != first[..., None]
         second = drawn(there[:, None] & others & (alike == equal), u[..., 1])
         extra = {"pairs": torch.stack([first, second], -1)}
-        if self.distort and support.x.ndim == 5:
-            extra["affine"] = affine(len(y), self.pairs, 2, generator=generator).to(support.x)
+        if self.distortion and support.x.ndim == 5:
+            by = affine(len(y), self.pairs, 2, generator=generator, strength=self.distortion)
+            extra["affine"] = by.to(support.x)
         return replace(batch, extra={**batch.extra, **extra})
 
     def forward(self, task: Task) -> Outcome:

@@ -121,6 +121,8 @@ def told(
     note = f" ({train.note})" if train.note else ""
     if isinstance(tasks, ClassTasks):
         how = f"meta-training on {tasks.way}-way {tasks.shot}-shot tasks, queries a class: {tasks.query}"
+        how += f", unlabelled: {tasks.unlabelled}" if tasks.unlabelled else ""
+        how += f" and of {tasks.distractors} classes besides" if tasks.distractors else ""
     else:
         how = "pretraining on ordinary batches of all classes"
     normalised = f"; queries normalised by {learner.statistics} statistics" if learner.norms() else ""

@@ -15,14 +15,18 @@ SHIFT = 2 / 52.5
 """2 of 105 pixels, in halves of a picture's side."""
 
 
-def affine(*shape: int, generator: torch.Generator) -> Tensor:
-    """Random distortions `[*shape, 2, 3]`, each a rotation, a shear, a scaling and a translation, drawn
-    uniformly and each component of them left out half of the time.
+def affine(*shape: int, generator: torch.Generator, strength: float = 1.0) -> Tensor:
+    """Random distortions `[*shape, 2, 3]`: rotation by up to 10 degrees, shears by up to 0.3, scales from 0.8
+    to 1.2 and shifts by up to 2 of 105 pixels, each drawn uniformly and left out half of the time.
+
+    Args:
+        generator: where chance comes from.
+        strength: what part of these ranges is used.
 
     >>> affine(3, 2, generator=torch.Generator()).shape
     torch.Size([3, 2, 2, 3])
     """
-    drawn = 2 * torch.rand(7, *shape, generator=generator) - 1
+    drawn = strength * (2 * torch.rand(7, *shape, generator=generator) - 1)
     drawn *= torch.rand(7, *shape, generator=generator) < 0.5
     angle, shears, scales, shifts = ANGLE * drawn[0], SHEAR * drawn[1:3], 1 + SCALE * drawn[3:5], drawn[5:]
     turn = matrix([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
