@@ -49,7 +49,7 @@ class SemiProtoNet(EmbeddingLearner):
         >>> support = Support(torch.tensor([[0.0], [4.0]]), torch.tensor([0, 1]), 2)
         >>> learner = SemiProtoNet(mlp(1, ()), refinement="soft")
         >>> unlabelled = torch.tensor([[9.0], [9.0], [9.0]])
-        >>> [p([[4.2]]).argmax().item() for p in (learner.adapt(support), learner.adapt(
+        >>> [p([[3.5]]).argmax().item() for p in (learner.adapt(support), learner.adapt(
         ...     Support(support.x, support.y, 2, unlabelled=unlabelled)))]
         [1, 0]
     """
