@@ -100,6 +100,20 @@ def test_features_is_the_width_that_comes_out(size: int, blocks: int, colours: i
     assert net(torch.zeros(2, colours, size, size)).shape == (2, net.features)
 
 
+@pytest.mark.parametrize("norm", ["support", "layer"])
+def test_the_first_blocks_halve_and_the_others_leave_the_map(norm: str) -> None:
+    net, x = conv4(4, size=16, norm=norm, halvings=2), torch.rand(3, 1, 16, 16)
+    z = x
+    for i, block in enumerate(list(net)[:4]):
+        z = F.relu(block.norm(block.conv(z)))
+        z = F.max_pool2d(z, 2) if i < 2 else z
+    assert net.map_shape == tuple(z.shape[1:]) == (4, 4, 4)
+    torch.testing.assert_close(net(x).unflatten(1, net.map_shape), z, rtol=1e-5, atol=1e-6)
+    for halvings in (-1, 5):
+        with pytest.raises(UserError, match=f"halvings must be from 0 to 4, .* not {halvings}"):
+            conv4(4, halvings=halvings)
+
+
 def test_64_channels_have_the_papers_number_of_parameters() -> None:
     wanted = (9 * 1 + 1 + 2) * 64 + 3 * (9 * 64 + 1 + 2) * 64
     assert sum(p.numel() for p in conv4(64).parameters()) == wanted

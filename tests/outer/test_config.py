@@ -80,6 +80,24 @@ def test_tasks_follow_the_options(quick: Quick) -> None:
     assert isinstance(quick(learner="pretrain-centroid").training_tasks(splits.train), SupervisedBatches)
 
 
+def test_unlabelled_examples_are_in_training_and_in_the_problem_labels_are_rare_in_training(
+    quick: Quick,
+) -> None:
+    config = quick(learner="semi-protonet", way=2, unlabelled=1, distractors=1, labelled=0.5, query=2)
+    splits = config.splits()
+    training, problem = config.training_tasks(splits.train), config.problem(splits.test, unlabelled=2)
+    assert isinstance(training, ClassTasks)
+    assert (training.unlabelled, training.distractors, training.labelled) == (1, 1, 0.5)
+    assert training.way == len(splits.train) - 1
+    fewest = int(splits.train.counts.min())
+    assert training.query == min(5, fewest // 2 - 1)
+    assert (problem.unlabelled, problem.distractors, problem.labelled) == (2, 1, 1.0)
+    with pytest.raises(
+        UserError, match=r"pretrain-centroid is trained on all labels, not on --labelled 0\.5"
+    ):
+        replace(config, learner="pretrain-centroid", settings={}).training_tasks(splits.train)
+
+
 def test_training_ways_are_never_more_than_the_classes(quick: Quick) -> None:
     config = quick(learner="protonet", train_way=None)
     training = config.training_tasks(config.splits().train)

@@ -30,12 +30,13 @@ def sources(draw: st.DrawFn) -> ClassTasks:
     unlabelled = draw(st.integers(0, 2)) if isinstance(way, int) else 0
     distractors = draw(st.integers(0, 2)) if unlabelled else 0
     top = [v if isinstance(v, int) else v[1] for v in (way, shot, query)]
-    need = top[1] + top[2] + unlabelled
+    labelled = draw(st.sampled_from([1.0, 0.5]))
+    need = max(2 * (top[1] + top[2]), 2 * unlabelled) if labelled < 1 else top[1] + top[2] + unlabelled
     classes = draw(st.integers(top[0] + distractors, top[0] + distractors + 3))
     counts = draw(st.lists(st.integers(need, need + 5), min_size=classes, max_size=classes))
     return ClassTasks(
         numbered(counts), way, shot, query, seed=draw(st.integers(0, 2**40)), ragged=draw(st.booleans()),
-        unlabelled=unlabelled, distractors=distractors, frequency=draw(st.booleans()),
+        unlabelled=unlabelled, distractors=distractors, labelled=labelled, frequency=draw(st.booleans()),
     )  # fmt: skip
 
 
@@ -67,6 +68,12 @@ def test_a_task_is_what_it_should_be(source: ClassTasks, first: int) -> None:
         assert len(set(shots)) == 1 or source.ragged
         assert all(within(q, source.query) for q in queries)
         assert len(set(queries)) == 1
+
+        # Where not all have labels, the first half of a class has.
+        place = torch.arange(len(owner)) - source.data.offsets[owner]
+        first = place < (source.data.counts * source.labelled).floor()[owner]
+        assert first[rows(support.x) + rows(query.x)].all()
+        assert source.labelled == 1 or not first[spare].any()
 
         assert len(spare) == source.unlabelled * (support.way + source.distractors)
         strangers = set(owner[spare].tolist()) - set(task.classes.tolist())
@@ -203,6 +210,13 @@ def test_default_query_is_fifteen_or_what_is_left() -> None:
         ({"shot": 1, "query": 4}, "class '2' has 4 examples, too few for 1 shot . 4 queries"),
         ({"unlabelled": 2, "query": 2}, "class '2' has 4 examples, .* 2 unlabelled"),
         ({"way": (2, 4), "unlabelled": 1}, "one number of ways"),
+        ({"labelled": 0.0}, r"labelled must be a share above 0 and at most 1, not 0\.0"),
+        ({"labelled": 1.5}, r"labelled must be a share above 0 and at most 1, not 1\.5"),
+        ({"labelled": 0.25}, r"class '0' has 1 example at labelled=0\.25, too few for 1 shot . 1 query"),
+        (
+            {"labelled": 0.5, "query": 1, "unlabelled": 3},
+            r"class '2' has 2 examples at labelled=0\.5, .* 3 unl",
+        ),
         ({"support_from": ("country", [1])}, "no attribute 'country' .it has: drawer"),
         ({"support_from": ("drawer", [0]), "query_from": ("drawer", [0, 1])}, "share 15 examples"),
         ({"support_from": ("drawer", [0]), "query_from": ("drawer", [7])}, "class '0' has 0 examples"),

@@ -55,6 +55,8 @@ class Evaluate:
         way: classes a task; by default the run's.
         shot: support examples a class; by default the run's.
         query: query examples a class; by default the run's.
+        unlabelled: further examples of each class, given without labels; by default the run's.
+        distractors: classes that appear among these only; by default the run's.
         tasks: how many tasks; at least 600 for a number to publish.
         seed: which tasks.
         statistics: normalise by support, running or batch statistics instead of the run's own way.
@@ -73,6 +75,8 @@ class Evaluate:
     way: int | None = None
     shot: int | None = None
     query: int | None = None
+    unlabelled: int | None = None
+    distractors: int | None = None
     tasks: int = 1000
     seed: int = 2
     statistics: Literal["support", "running", "batch"] | None = None
@@ -105,8 +109,8 @@ def main(args: Sequence[str]) -> int:
     if given.data:
         config = replace(config, data=given.data)
     splits = load_splits(config, run)
-    asked = {"way": given.way, "shot": given.shot, "query": given.query}
-    changes = {k: v for k, v in asked.items() if v is not None}
+    names = ("way", "shot", "query", "unlabelled", "distractors")
+    changes = {k: v for k in names if (v := getattr(given, k)) is not None}
     source = config.problem(getattr(splits, given.split), seed=given.seed, **changes)
     chosen: dict[str, Any] = {}
     if given.search:
@@ -187,7 +191,7 @@ def stem(given: Evaluate, result: Evaluation) -> str:
     parts = [given.split, f"{count(result.way)}way", f"{count(result.shot)}shot", result.statistics or ""]
     parts += [name for name in ("modes", "floors") if getattr(given, name)]
     parts += ["searched"] * given.search
-    for name in ("query", "tasks", "seed"):
+    for name in ("query", "unlabelled", "distractors", "tasks", "seed"):
         value = getattr(given, name)
         parts += [f"{value}{name}"] if value != getattr(Evaluate, name) else []
     return "-".join(part.replace(" ", "-") for part in parts if part)

@@ -20,8 +20,9 @@ from quickstudy.data import polarity, read_image
 from quickstudy.data.folder import class_folders, ignored
 from quickstudy.data.images import SUFFIXES
 from quickstudy.data.polarity import Polarity
-from quickstudy.errors import DataError
+from quickstudy.errors import DataError, UserError
 from quickstudy.outer.session import load_run
+from quickstudy.tasks import Support
 
 EXAMPLES = """Classify pictures of new classes, given a few labelled examples of each.
 
@@ -31,6 +32,7 @@ The support folder holds one folder a class, its name being the label:
 Examples:
   quickstudy predict runs/a --support my/classes --query new1.png new2.png
   quickstudy predict runs/a --support my/classes --query my/new --json      a folder of pictures
+  quickstudy predict … --unlabelled my/more             pictures to learn from that have no labels
   quickstudy predict … --polarity dark-on-light                             ink on shaded paper
 
 The net computes in float32, also that of a run with --precision bf16."""
@@ -48,6 +50,7 @@ class Predict:
         run: the run folder.
         support: a folder with one folder of pictures a class.
         query: picture files, or folders of them.
+        unlabelled: pictures to learn from without their labels, for learners that can.
         polarity: what the given pictures are, where that cannot be seen from the examples.
         json: print one JSON object on standard output.
         device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
@@ -56,6 +59,7 @@ class Predict:
     run: tyro.conf.Positional[Path]
     support: Path
     query: tuple[Path, ...]
+    unlabelled: tuple[Path, ...] = ()
     polarity: Polarity | None = None
     json: bool = False
     device: str | None = None
@@ -120,7 +124,9 @@ def main(args: Sequence[str]) -> int:
     given = parse(Predict, args, "predict", EXAMPLES)
     say = Console(stderr=True, highlight=False, soft_wrap=True).print
     classes = support_files(given.support)
-    learner, _, run = load_run(given.run, device=given.device)
+    learner, config, run = load_run(given.run, device=given.device)
+    if given.unlabelled and not learner.uses_unlabelled:
+        raise UserError(f"{config.learner} learns from labelled examples only: leave --unlabelled away")
     if not run.finished:
         say(escape(f"{run.path} has not come to its end: this is its best so far (train --resume goes on)"))
     facts = run.config["pictures"]
@@ -133,19 +139,25 @@ def main(args: Sequence[str]) -> int:
     queries = [f for path in given.query for f in pictures_in(path)]
     if not queries:
         raise DataError("--query names no pictures to classify")
-    x, q = read_all(files, shape), read_all(queries, shape)
+    unlabelled = [f for path in given.unlabelled for f in pictures_in(path)]
+    asked = [*queries, *unlabelled]
+    x, q = read_all(files, shape), read_all(asked, shape)
     odd = [] if given.polarity else others(q, x)
     x, q, done = as_trained(x, q, facts["polarity"], given.polarity)
+    q, u = np.split(q, [len(queries)])
     counts = sorted({len(v) for v in classes.values()})
     shots = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    say(f"{len(names)} classes, {shots} examples each; {len(queries)} to classify")
+    beside = f", {len(u)} unlabelled" if len(u) else ""
+    say(f"{len(names)} classes, {shots} examples each{beside}; {len(queries)} to classify")
     kind = "colour" if shape[0] == 3 else "grey"
     say(f"pictures brought to {shape[1]}×{shape[2]} {kind}{done}")
     for i in odd:
-        say(escape(f"careful: {queries[i]} is of another polarity than the examples, and may be misread"))
+        say(escape(f"careful: {asked[i]} is of another polarity than the examples, and may be misread"))
     if learner.transductive:
         say("transductive: a prediction depends on the other pictures of the same call")
-    predictor = learner.adapt(torch.from_numpy(x), labels)
+    predictor = learner.adapt(
+        Support(torch.from_numpy(x), labels, unlabelled=torch.from_numpy(u) if len(u) else None)
+    )
     at_once = len(q) if predictor.transductive else AT_ONCE
     p = torch.cat(
         [predictor.probabilities(part).cpu() for part in torch.from_numpy(q).split(at_once)]

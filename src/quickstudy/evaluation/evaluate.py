@@ -95,6 +95,7 @@ class Evaluation:
                 *rest,
                 f"calibration error {self.ece:.3f}",
             ]
+        rest += [f"{name} {value:.3f}" for name, value in self.metrics.items()]
         return f"{number} ({self.tasks} tasks{few}, {kind}, {self.mode}); {', '.join(rest)}"
 
 

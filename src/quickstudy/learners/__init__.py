@@ -15,6 +15,7 @@ from quickstudy.learners.lstm import LSTMLearner
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.maml_pp import MAMLPlusPlus
 from quickstudy.learners.mann import MANN
+from quickstudy.learners.matching import MatchingNet
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.mmaml import MMAML
 from quickstudy.learners.pixel_nn import PixelNN
@@ -22,9 +23,13 @@ from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.pretrain import PretrainCentroid, PretrainFinetune
 from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.protonet import ProtoNet
+from quickstudy.learners.r2d2 import R2D2
 from quickstudy.learners.registry import CONTROLS, LEARNERS, build, learner_class
+from quickstudy.learners.relation import RelationNet
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.semi_protonet import SemiProtoNet
+from quickstudy.learners.siamese import Siamese
 from quickstudy.learners.snail import SNAIL
 from quickstudy.learners.transformer import InContext
 from quickstudy.learners.untrained import Untrained
@@ -41,6 +46,7 @@ __all__ = [
     "MAML",
     "MANN",
     "MMAML",
+    "R2D2",
     "SNAIL",
     "AlphaMAML",
     "EmbeddingLearner",
@@ -50,6 +56,7 @@ __all__ = [
     "LSTMLearner",
     "Learner",
     "MAMLPlusPlus",
+    "MatchingNet",
     "MetaSGD",
     "PixelNN",
     "Predictor",
@@ -57,8 +64,11 @@ __all__ = [
     "PretrainFinetune",
     "ProtoMAML",
     "ProtoNet",
+    "RelationNet",
     "Reptile",
     "Scratch",
+    "SemiProtoNet",
+    "Siamese",
     "Untrained",
     "build",
     "call",

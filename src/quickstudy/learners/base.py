@@ -82,6 +82,10 @@ class Learner(nn.Module, ABC):
     outer: ClassVar[Outer] = Outer()
     needs_every_class: ClassVar[bool] = False
     """Whether a class without support examples cannot be answered, as where it has no prototype."""
+    compares_maps: ClassVar[bool] = False
+    """Whether it looks at feature maps, so that a body had better leave some (`conv4(halvings=2)`)."""
+    uses_unlabelled: ClassVar[bool] = False
+    """Whether it learns from a support set's unlabelled examples too."""
     statistics: Statistics | None = None
 
     def __init__(self) -> None:
@@ -336,7 +340,21 @@ def checked(support: Support, every_class: bool = False) -> Support:
         raise DataError(f"support set: {shown}, but it states {way} ways")
     if every_class and way is not None and found.way is not None and found.way < way:
         raise DataError(f"support set: class {found.way} has no example (it states {way} ways)")
-    return replace(found, way=way, unlabelled=support.unlabelled)
+    return replace(found, way=way, unlabelled=more(support.unlabelled, found.x))
+
+
+def more(unlabelled: object, x: Tensor) -> Tensor | None:
+    """Unlabelled examples beside labelled ones `[n, …]`; None where there are none."""
+    if unlabelled is None:
+        return None
+    found = as_input(unlabelled, x.dtype, what="unlabelled examples")
+    if found.shape[1:] != x.shape[1:]:
+        raise DataError(
+            f"unlabelled examples of shape {tuple(found.shape)} beside labelled ones of {tuple(x.shape)}"
+        )
+    if not torch.isfinite(found).all():
+        raise DataError("unlabelled examples: one holds NaN or infinity")
+    return found if len(found) else None
 
 
 def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Support:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -32,7 +33,8 @@ class EmbeddingLearner(Learner):
     @abstractmethod
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         """What this method makes of the support set's features `[n, D]`: query features `[q, D]` →
-        logits `[q, N]`, or values."""
+        logits `[q, N]`, or values. A learner that `uses_unlabelled` finds their features `[u, D]` in
+        `support.unlabelled`."""
 
     def body_weights(self, support: Support) -> Params:
         """The weights the body embeds this task with, of its own or changed for the task."""
@@ -48,6 +50,8 @@ class EmbeddingLearner(Learner):
 
     def learn(self, support: Support) -> Predictor:
         z, embed, moments = self.embedded(support)
+        if self.uses_unlabelled and support.unlabelled is not None:
+            support = replace(support, unlabelled=embed(support.unlabelled))
         answer = self.answers(z, support)
         spread = self.spread and support.way is None
         return Predictor(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quickstudy.learners.base import Learner, at_least_zero
 from quickstudy.learners.predictor import Predictor
-from quickstudy.learners.protonet import squared_distances
+from quickstudy.learners.similarity import squared_distances
 from quickstudy.tasks.task import Support
 
 

@@ -9,28 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.learners.base import Outer
 from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.learners.similarity import Distance, similarity
 from quickstudy.tasks.task import Support
 
 
 def prototypes(z: Tensor, y: Tensor, way: int) -> Tensor:
-    """The mean embedding of each class: `[n, D]` with labels `[n]` → `[way, D]`."""
+    """The mean embedding of each class: `[n, D]` with labels `[n]` → `[way, D]`.
+
+    >>> prototypes(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]), 2)
+    tensor([[1.],
+            [5.]])
+    """
     member = F.one_hot(y, way).to(z.dtype)  # [n, N]
     return member.T @ z / member.sum(0)[:, None]
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """‖aᵢ − bⱼ‖²: `[q, D]` and `[N, D]` → `[q, N]`.
-
-    >>> squared_distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0]]))
-    tensor([[25.,  1.]])
-    """
-    centre = b.mean(0).detach()  # which no distance depends on; far from 0 the squares would cancel badly
-    a, b = a - centre, b - centre
-    return a.square().sum(-1)[:, None] - 2 * a @ b.T + b.square().sum(-1)
 
 
 class ProtoNet(EmbeddingLearner):
@@ -38,6 +33,8 @@ class ProtoNet(EmbeddingLearner):
 
     Args:
         body: the embedding.
+        distance: between a query and the prototypes: euclidean, its square as in the paper, or cosine.
+        temperature: what similarities are divided by; by default 1, of cosines 0.1.
 
     Example:
         >>> from quickstudy.nets import conv4
@@ -47,6 +44,14 @@ class ProtoNet(EmbeddingLearner):
     needs_every_class = True
     outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
 
+    def __init__(
+        self, body: nn.Module, *, distance: Distance = "euclidean", temperature: float | None = None
+    ) -> None:
+        super().__init__(body)
+        similarity(distance, temperature)  # there is such a one
+        self.distance: Distance = distance
+        self.temperature = temperature
+
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
-        c = prototypes(z, support.y, support.ways)  # [N, D]
-        return lambda q: -squared_distances(q, c)
+        alike, c = similarity(self.distance, self.temperature), prototypes(z, support.y, support.ways)
+        return lambda q: alike(q, c)

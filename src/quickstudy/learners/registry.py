@@ -24,14 +24,19 @@ from quickstudy.learners.lstm import LSTMLearner
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.maml_pp import MAMLPlusPlus
 from quickstudy.learners.mann import MANN
+from quickstudy.learners.matching import MatchingNet
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.mmaml import MMAML
 from quickstudy.learners.pixel_nn import PixelNN
 from quickstudy.learners.pretrain import PretrainCentroid, PretrainFinetune
 from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.protonet import ProtoNet
+from quickstudy.learners.r2d2 import R2D2
+from quickstudy.learners.relation import RelationNet
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
+from quickstudy.learners.semi_protonet import SemiProtoNet
+from quickstudy.learners.siamese import Siamese
 from quickstudy.learners.snail import SNAIL
 from quickstudy.learners.transformer import InContext
 from quickstudy.learners.untrained import Untrained
@@ -49,14 +54,19 @@ LEARNERS: dict[str, type[Learner]] = {
     "mmaml": MMAML,
     "protonet": ProtoNet,
     "proto-maml": ProtoMAML,
+    "matching": MatchingNet,
+    "siamese": Siamese,
+    "relation": RelationNet,
+    "semi-protonet": SemiProtoNet,
+    "mann": MANN,
+    "lstm": LSTMLearner,
+    "snail": SNAIL,
     "cnp": CNP,
     "anp": ANP,
     "hypernet": HyperNet,
     "film": FiLM,
     "transformer": InContext,
-    "mann": MANN,
-    "lstm": LSTMLearner,
-    "snail": SNAIL,
+    "r2d2": R2D2,
 }
 CONTROLS: dict[str, type[Learner]] = {
     "pixel-nn": PixelNN,

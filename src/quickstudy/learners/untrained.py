@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from quickstudy.learners.protonet import ProtoNet
 
 
@@ -13,3 +15,6 @@ class Untrained(ProtoNet):
     """
 
     trains_on = "nothing"
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__(body)

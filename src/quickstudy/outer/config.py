@@ -22,6 +22,7 @@ from quickstudy.outer.device import find_device
 from quickstudy.outer.seeds import seeded
 from quickstudy.tasks import Augmented, ClassTasks, SupervisedBatches, TaskSource
 from quickstudy.tasks.augment import AugmentName
+from quickstudy.tasks.rows import Rows
 
 USUAL = ("optimizer", "outer_lr", "schedule", "meta_batch")
 """The options that a learner has usual values for."""
@@ -33,7 +34,7 @@ LEAST: dict[str, float] = {
     **dict.fromkeys(("shot", "query", "train_shot", "train_query", "samples_per_class"), 1),
     **dict.fromkeys(("meta_batch", "validate_every", "validation_tasks", "patience"), 1),
     **dict.fromkeys(("channels", "size", "threads"), 1),
-    **dict.fromkeys(("iterations", "outer_lr", "split_seed"), 0),
+    **dict.fromkeys(("iterations", "outer_lr", "split_seed", "unlabelled", "distractors"), 0),
 }
 """The smallest value of each numeric option that has one."""
 LARGEST = 1024
@@ -53,6 +54,10 @@ class TrainConfig:
         train_way: classes of a meta-training task.
         train_shot: support examples a class in meta-training; by default --shot.
         train_query: query examples a class in meta-training.
+        unlabelled: further examples of each class, given without labels, for learners that use them.
+        distractors: classes that appear among these only.
+        labelled: the share of a meta-training class's examples that have labels; the others are for
+            --unlabelled.
         iterations: meta-steps.
         seed: of initial weights and all tasks.
         meta_batch: tasks a meta-step.
@@ -91,6 +96,9 @@ class TrainConfig:
     train_way: int | None = None
     train_shot: int | None = None
     train_query: int | None = None
+    unlabelled: int = 0
+    distractors: int = 0
+    labelled: float = 1.0
     iterations: int = 3000
     seed: int = 0
     meta_batch: int | None = None
@@ -232,20 +240,33 @@ class TrainConfig:
         """What the learner is meta-trained on, as it is in the data."""
         kind = learner_class(self.learner)
         if kind.trains_on == "batches":
+            if self.labelled < 1:
+                raise UserError(f"{self.learner} is trained on all labels, not on --labelled {self.labelled}")
             return SupervisedBatches(data, seed=self.seed)
-        way = self.train_way or min(kind.outer.train_way or self.way, len(data))
+        way = self.train_way or min(kind.outer.train_way or self.way, len(data) - self.distractors)
         if "way" in self.takes() and way > self.way:
             raise TaskError(f"{self.learner} has a head for {self.way} ways and cannot train on {way}")
-        fewest = int(data.counts.min())
-        shot = self.train_shot or self.shot
-        query = self.train_query or (
-            min(kind.outer.train_query, max(1, fewest - shot)) if kind.outer.train_query else None
+        shot, query = self.train_shot or self.shot, self.train_query
+        if query is None and kind.outer.train_query:  # as many of these as there are
+            apart = self.labelled < 1  # then unlabelled examples are not taken from the same ones
+            fewest = Rows.of(data).parted(self.labelled)[0].counts.min()
+            left = int(fewest) - shot - (0 if apart else self.unlabelled)
+            query = min(kind.outer.train_query, max(1, left))
+        return ClassTasks(
+            data,
+            way,
+            shot,
+            query,
+            seed=self.seed,
+            unlabelled=self.unlabelled,
+            distractors=self.distractors,
+            labelled=self.labelled,
         )
-        return ClassTasks(data, way, shot, query, seed=self.seed)
 
     def problem(self, data: ClassDataset, *, seed: int = 1, **changes: Any) -> ClassTasks:
         """The tasks to solve, on other classes: validation and evaluation."""
-        options = {"way": self.way, "shot": self.shot, "query": self.query, **changes}
+        names = ("way", "shot", "query", "unlabelled", "distractors")
+        options = {name: getattr(self, name) for name in names} | changes
         return ClassTasks(data, seed=seed, **options)
 
     def takes(self) -> set[str]:
@@ -270,7 +291,8 @@ class TrainConfig:
         if self.body == "resnet":
             widths = [self.channels * 2**i for i in range(4)]
             return nets.resnet(widths, in_channels=channels, norm=norm)
-        return nets.conv4(self.channels, in_channels=channels, size=size, norm=norm)
+        halvings = 2 if learner_class(self.learner).compares_maps else None
+        return nets.conv4(self.channels, in_channels=channels, size=size, norm=norm, halvings=halvings)
 
 
 def check_folder(data_dir: str | Path | None) -> None:

@@ -122,6 +122,8 @@ def told(
     trained = tasks.describe()
     if "way" in trained:
         how = "meta-training on {way}-way {shot}-shot tasks, queries a class: {query}".format(**trained)
+        how += f", unlabelled: {trained['unlabelled']}" if "unlabelled" in trained else ""
+        how += f" and of {trained['distractors']} classes besides" if "distractors" in trained else ""
     else:
         how = "pretraining on ordinary batches of all classes"
     how += f"; pictures distorted: {trained['augment']}" if "augment" in trained else ""

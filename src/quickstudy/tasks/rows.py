@@ -64,6 +64,13 @@ class Rows(NamedTuple):
         kept_before = np.concatenate([[0], keep.cumsum()])  # of each row
         return Rows(np.flatnonzero(keep), kept_before[data.offsets.numpy()])
 
+    def parted(self, share: float) -> tuple[Rows, Rows]:
+        """This share of each class's rows, rounded down, the first ones; and the others."""
+        place = np.arange(len(self.rows)) - np.repeat(self.offsets[:-1], self.counts)  # within its class
+        keep = place + 1 <= np.repeat(self.counts * share + 1e-9, self.counts)
+        kept_before = np.concatenate([[0], keep.cumsum()])[self.offsets]
+        return Rows(self.rows[keep], kept_before), Rows(self.rows[~keep], self.offsets - kept_before)
+
     @property
     def counts(self) -> np.ndarray:
         """Rows of each class."""

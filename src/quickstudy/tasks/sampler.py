@@ -34,6 +34,8 @@ class ClassTasks:
         ragged: draw the shots for each class separately instead of one number for the task.
         unlabelled: further examples of each class, given without labels.
         distractors: further classes that appear only among the unlabelled examples.
+        labelled: the share of each class's examples that have labels, the first ones: support and query
+            examples are taken from these, unlabelled ones from the others.
         frequency: draw classes in proportion to their number of examples instead of uniformly.
         support_from: (attribute, values): take support examples only where the attribute has such a value.
         query_from: the same for the query set: another environment than the support set's. Where only one
@@ -57,10 +59,11 @@ class ClassTasks:
     ragged: bool = False
     unlabelled: int = 0
     distractors: int = 0
+    labelled: float = 1.0
     frequency: bool = False
     support_from: Environment | None = None
     query_from: Environment | None = None
-    _tables: tuple[Rows, Rows] = field(init=False, repr=False)
+    _tables: tuple[Rows, Rows, Rows] = field(init=False, repr=False)
     _sizes: Sizes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,11 +74,18 @@ class ClassTasks:
         if separate:  # of one alone the other is the rest
             support = Rows.of(self.data, self.support_from or self.query_from, others=not self.support_from)
             queries = Rows.of(self.data, self.query_from or self.support_from, others=not self.query_from)
+        spare = support
+        if not 0 < self.labelled <= 1:
+            raise TaskError(f"labelled must be a share above 0 and at most 1, not {self.labelled}")
+        if self.labelled < 1:
+            labelled, spare = support.parted(self.labelled)
+            support, queries = labelled, queries if separate else labelled
         way, shot = Range.of("way", self.way, 2), Range.of("shot", self.shot, 1)
         unlabelled = Range.single("unlabelled", self.unlabelled)
         query: Count | None = self.query
         if query is None:
-            left = int(queries.counts.min()) - (0 if separate else shot.high + unlabelled)
+            taken = shot.high + (unlabelled if spare is support else 0)
+            left = int(queries.counts.min()) - (0 if separate else taken)
             query = max(1, min(15, left))
         sizes = Sizes(way, shot, Range.of("query", query, 1))
         resolved = {
@@ -87,7 +97,7 @@ class ClassTasks:
             "query_from": plain(self.query_from),
             "distractors": Range.single("distractors", self.distractors),
             "seed": operator.index(self.seed),
-            "_tables": (support, queries),
+            "_tables": (support, queries, spare),
             "_sizes": sizes,
         }
         for name, value in resolved.items():
@@ -106,18 +116,19 @@ class ClassTasks:
             raise TaskError(
                 f"{name} has {classes} classes here: {way.high} ways{extra} are more than there are"
             )
-        support, queries = self._tables
-        wants = [(support, shot + self.unlabelled + (0 if separate else query))]
-        wants += [(queries, query)] if separate else []
+        support, queries, spare = self._tables
+        joint = (0 if separate else query) + (self.unlabelled if spare is support else 0)
+        wants = [(support, shot + joint), (queries, query), (spare, self.unlabelled)]
         for table, need in wants:
             worst = int(table.counts.argmin())
             if table.counts[worst] < need:
                 count = int(table.counts[worst])
                 what = f"{shot} shot{'s' * (shot > 1)} + {query} quer{'ies' if query > 1 else 'y'}"
                 what += f" + {self.unlabelled} unlabelled" if self.unlabelled else ""
+                share = f" at labelled={self.labelled}" if self.labelled < 1 else ""
                 raise TaskError(
-                    f"{name}: class {self.data.names[worst]!r} has {count} example{'s' * (count != 1)}, "
-                    f"too few for {what}"
+                    f"{name}: class {self.data.names[worst]!r} has {count} example{'s' * (count != 1)}"
+                    f"{share}, too few for {what}"
                 )
         overlap = np.intersect1d(support.rows, queries.rows)
         if separate and len(overlap):
@@ -144,21 +155,22 @@ class ClassTasks:
         (_, ways), (_, shot), (_, query) = self._sizes
         n = ways + self.distractors
         classes = self._classes(indices, n)  # [T, N + D]
-        support_rows, query_rows = self._tables
+        support_rows, query_rows, spare_rows = self._tables
         u = self.unlabelled
-        if support_rows is query_rows:
-            k = shot + query + u
-            chance = uniforms(self.seed, 1, indices, n * 2 * k).reshape(t, n, 2 * k)
-            picks = choose(chance, support_rows.counts[classes], k)
-            rows = support_rows.take(classes, picks)  # [T, N + D, k]
-            support, queries, spare = np.split(rows, [shot, shot + query], axis=-1)
-        else:
-            k = shot + u
-            chance = uniforms(self.seed, 1, indices, n * 2 * k).reshape(t, n, 2 * k)
-            rows = support_rows.take(classes, choose(chance, support_rows.counts[classes], k))
-            support, spare = np.split(rows, [shot], axis=-1)
-            chance = uniforms(self.seed, 2, indices, n * 2 * query).reshape(t, n, 2 * query)
-            queries = query_rows.take(classes, choose(chance, query_rows.counts[classes], query))
+
+        def some(table: Rows, k: int, stream: int) -> np.ndarray:  # [T, N + D, k]
+            chance = uniforms(self.seed, stream, indices, n * 2 * k).reshape(t, n, 2 * k)
+            return table.take(classes, choose(chance, table.counts[classes], k))
+
+        # What is taken from one table is taken at once, so that no example is taken twice.
+        joint_query = query if query_rows is support_rows else 0
+        joint_spare = u if spare_rows is support_rows else 0
+        rows = some(support_rows, shot + joint_query + joint_spare, 1)
+        support, queries, spare = np.split(rows, [shot, shot + joint_query], axis=-1)
+        if query_rows is not support_rows:
+            queries = some(query_rows, query, 2)
+        if spare_rows is not support_rows:
+            spare = some(spare_rows, u, 8)
         support, queries = support[:, :ways].copy(), queries[:, :ways].copy()
         self._blank(indices, support, queries)
         labels = np.arange(ways)

@@ -1,0 +1,82 @@
+"""Relation networks: Sung, Yang, Zhang, Xiang, Torr, Hospedales 2018, arXiv 1711.06025.
+
+ω is an embedding f, whose outputs are feature maps, and a relation module g that compares two of them:
+
+    rₙ = σ(g(cₙ, f(x))),   outer loss = Σₙ (rₙ − [y = n])²,
+
+where cₙ is the mean of a class's support maps. (The paper adds them up; with their mean, a module trained on
+one shot meets maps of the same scale at five.) A query's logits are g's outputs, before σ.
+
+g normalises too. The published numbers normalise a query by the pairs of all queries in the call, which tells
+of their classes: the mode `batch`. In the mode `support` g's statistics are those of the support set's own
+pairs, each example with each class, and in the mode `running` their averages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.inner.outcome import Outcome
+from quickstudy.learners.base import Learner, Outer, call, width
+from quickstudy.learners.predictor import Predictor
+from quickstudy.learners.protonet import prototypes
+from quickstudy.nets.norm import Moments
+from quickstudy.nets.relation import Relation, pairs
+from quickstudy.tasks.task import Support, Task
+
+
+class RelationNet(Learner):
+    """Relation networks: a learned comparison of feature maps; any way, any shot.
+
+    Args:
+        body: the embedding, with a `features` attribute; where these are maps, `map_shape` is `(C, H, W)`.
+
+    Example:
+        >>> from quickstudy.nets import conv4
+        >>> learner, x = RelationNet(conv4(8, halvings=2)), torch.rand(4, 1, 28, 28)
+        >>> learner.adapt(x, [0, 0, 1, 1])(x).shape
+        torch.Size([4, 2])
+    """
+
+    needs_every_class = True
+    compares_maps = True
+    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=10, train_query=5)
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = self.accept(body)
+        self.map_shape: tuple[int, int, int] = getattr(body, "map_shape", None) or (width(body), 1, 1)
+        norm = getattr(body, "norm", None)
+        self.relation = Relation(
+            self.map_shape, norm if isinstance(norm, str) else "support" if self.norms() else "none"
+        )
+
+    def learn(self, support: Support) -> Predictor:
+        body, relation, shape = self.body, self.relation, self.map_shape
+        embed, compare = self.weights(body), self.weights(relation)
+        way, moments = support.ways, self.support_moments()
+        z = call(body, embed, support.x, moments)  # [n, D]
+        c = prototypes(z, support.y, way).unflatten(1, shape)  # [N, C, H, W]
+
+        def related(z: Tensor, moments: Moments) -> Tensor:
+            scores = call(relation, compare, pairs(z.unflatten(1, shape), c), moments)
+            return scores.reshape(len(z), way)  # [q, N]
+
+        related(z, moments)  # for the statistics of pairs
+        for_query = self.query_moments(moments)
+
+        def predict(x: Tensor) -> Tensor:
+            return related(call(body, embed, x, for_query), for_query)
+
+        return Predictor(predict, way, self.transductive, moments=moments)
+
+    def forward(self, task: Task) -> Outcome:
+        """Judged as any learner, trained by the squared error of the relation scores."""
+        outcome = self.judge(task)
+        assert outcome.outputs is not None
+        scores = outcome.outputs.sigmoid()  # [q, N]
+        wanted = F.one_hot(task.query.y, task.support.ways).to(scores.dtype)
+        return replace(outcome, loss=F.mse_loss(scores, wanted))

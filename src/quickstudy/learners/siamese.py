@@ -1,0 +1,142 @@
+"""Siamese networks for one-shot recognition: Koch, Zemel, Salakhutdinov 2015.
+
+ω is an embedding f, the same for both pictures of a pair, and the weights of a score, the log-odds that both
+are of one class:
+
+    s(x, x') = Σ_d α_d |f(x)_d − f(x')_d| + b   (weighted L1), or   α cos(f(x), f(x')) + b,
+
+trained by the cross-entropy of σ(s) on pairs of equal and of different classes, each picture distorted on its
+own. A query is of the class it most likely makes a pair with: its logits are the log-odds themselves, with
+several support examples a class their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.errors import UserError, unknown
+from quickstudy.inner.outcome import Outcome
+from quickstudy.learners.base import Outer, at_least_zero, call, width
+from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.tasks.distort import affine, distorted
+from quickstudy.tasks.task import Support, Task
+
+Head = Literal["l1", "cosine"]
+
+
+class Siamese(EmbeddingLearner):
+    """Siamese networks: do two pictures show the same class? Any way, any shot.
+
+    Beside the accuracy, `verification` is how often pairs of a query and a class are told right, equal and
+    different ones counting alike.
+
+    Args:
+        body: the embedding, with a `features` attribute.
+        head: the score of a pair, by weighted L1 distance or by cosine.
+        pairs: pairs that a task's examples are made into in meta-training, half of them of one class.
+        distortion: how far pictures are turned, sheared, scaled and moved in meta-training, as a part of the
+            paper's ranges; 0 leaves them as they are.
+
+    Example:
+        >>> from quickstudy.nets import mlp
+        >>> x = torch.rand(6, 3)
+        >>> Siamese(mlp(3)).adapt(x, [0, 1, 2, 0, 1, 2])(x).shape
+        torch.Size([6, 3])
+    """
+
+    needs_every_class = True
+    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
+
+    def __init__(
+        self, body: nn.Module, *, head: Head = "l1", pairs: int = 128, distortion: float = 1.0
+    ) -> None:
+        super().__init__(body)
+        if head not in get_args(Head):
+            raise unknown("head", head, get_args(Head))
+        at_least_zero(whole=True, pairs=pairs)
+        at_least_zero(distortion=distortion)
+        if pairs < 2:
+            raise UserError(f"pairs must be at least 2, an equal and a different one, not {pairs}")
+        self.head: Head = head
+        self.pairs, self.distortion = pairs, distortion
+        self.score = nn.Linear(width(body) if head == "l1" else 1, 1)
+
+    def compared(self, a: Tensor, b: Tensor) -> Tensor:
+        """What the score weighs, of features `[…, D]` and `[…, D]`: `[…, D]`, or their cosine `[…, 1]`."""
+        return (a - b).abs() if self.head == "l1" else F.cosine_similarity(a, b, dim=-1)[..., None]
+
+    def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
+        score, compared = self.held(self.score), self.compared
+        member = F.one_hot(support.y, support.ways).to(z.dtype)  # [n, N]
+        share = member / member.sum(0)
+        return lambda q: score(compared(q[:, None], z)).squeeze(-1) @ share  # [q, n] to [q, N]
+
+    def judge(self, task: Task) -> Outcome:
+        outcome = super().judge(task)
+        assert outcome.outputs is not None
+        same = F.one_hot(task.query.y, task.support.ways).bool()  # [q, N]
+        return replace(outcome, metrics={**outcome.metrics, "verification": told(outcome.outputs, same)})
+
+    def prepare(self, batch: Task, generator: torch.Generator) -> Task:
+        """Draw pairs, as rows `[T, P, 2]` of support and query set, and distortions `[T, P, 2, 2, 3]`."""
+        support, query = batch.support, batch.query
+        y = torch.cat([support.y, query.y], 1)  # [T, m]
+        there = torch.cat([present(part.y, part.mask) for part in (support, query)], 1)
+        u = torch.rand(len(y), self.pairs, 2, generator=generator).to(y.device)
+        first = drawn(there[:, None].expand(-1, self.pairs, -1), u[..., 0])  # [T, P]
+        alike = y[:, None] == y.gather(1, first)[..., None]  # [T, P, m]
+        equal = (torch.arange(self.pairs, device=y.device) % 2 == 0)[:, None]
+        others = torch.arange(y.shape[1], device=y.device) != first[..., None]
+        second = drawn(there[:, None] & others & (alike == equal), u[..., 1])
+        extra = {"pairs": torch.stack([first, second], -1)}
+        if self.distortion and support.x.ndim == 5:
+            by = affine(len(y), self.pairs, 2, generator=generator, strength=self.distortion)
+            extra["affine"] = by.to(support.x)
+        return replace(batch, extra={**batch.extra, **extra})
+
+    def forward(self, task: Task) -> Outcome:
+        """The cross-entropy of the pairs that `prepare` drew, normalised as queries are."""
+        x, y = torch.cat([task.support.x, task.query.x]), torch.cat([task.support.y, task.query.y])
+        a, b = task.extra["pairs"].unbind(-1)
+        pictures = x[torch.cat([a, b])]  # [2 P, …]
+        if "affine" in task.extra:
+            pictures = distorted(pictures, task.extra["affine"].transpose(0, 1).flatten(0, 1))
+        body, moments = self.body, self.support_moments()
+        weights = self.weights(body)
+        call(body, weights, task.support.x, moments)
+        z = call(body, weights, pictures, self.query_moments(moments))
+        scores = self.score(self.compared(*z.chunk(2))).squeeze(-1)  # [P]
+        same = y[a] == y[b]
+        loss = F.binary_cross_entropy_with_logits(scores, same.to(scores.dtype))
+        return Outcome(loss, {"loss": loss, "verification": told(scores, same)}, self.stats(moments))
+
+
+def told(scores: Tensor, same: Tensor) -> Tensor:
+    """The share of log-odds that are right, of equal and of different pairs separately, and then the mean.
+
+    >>> told(torch.tensor([1.0, -1.0, -1.0, -2.0]), torch.tensor([True, True, False, False]))
+    tensor(0.7500)
+    """
+    right = ((scores > 0) == same).to(scores.dtype)
+    return torch.stack([(right * kind).sum() / kind.sum().clamp(min=1) for kind in (same, ~same)]).mean()
+
+
+def present(y: Tensor, mask: Tensor | None) -> Tensor:
+    """Which rows are no padding."""
+    return torch.ones_like(y, dtype=torch.bool) if mask is None else mask
+
+
+def drawn(among: Tensor, u: Tensor) -> Tensor:
+    """One of the rows that are True in `[…, m]`, by a number `[…]` from 0 to 1; row 0 where none is.
+
+    >>> drawn(torch.tensor([False, True, False, True]), torch.tensor(0.6))
+    tensor(3)
+    """
+    place = (u * among.sum(-1)).long()  # which of them
+    return (among.cumsum(-1) > place[..., None]).long().argmax(-1)
