@@ -36,7 +36,7 @@ from quickstudy.version import __version__
 
 PRETRAINING_BATCH = SupervisedBatches.size
 SIZES = ("way", "shot", "query")
-MATTERS = ("body", "channels", "norm", "seed", *SIZES, "validate_every", "validation_tasks")
+MATTERS = ("body", "channels", "norm", "seed", "augment", *SIZES, "validate_every", "validation_tasks")
 """The options of a run that its floors depend on, beside the data."""
 
 
@@ -160,7 +160,7 @@ def measure_control(
 
 def equal_pictures(config: TrainConfig, splits: Splits) -> int:
     """The steps of pretraining in which it sees as many pictures as the run's learner in meta-training."""
-    source = config.training_tasks(splits.train)
+    source = config.plain_tasks(splits.train)
     pictures = PRETRAINING_BATCH
     if isinstance(source, ClassTasks):
         pictures = most(source.way) * (most(source.shot) + most(source.query or 0))

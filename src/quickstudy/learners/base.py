@@ -30,6 +30,7 @@ from quickstudy.inner.rules import Params
 from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.native import kernels
 from quickstudy.nets.norm import BatchNorm, Moments, Statistics, normalised_by
+from quickstudy.tasks.augment import AugmentName
 from quickstudy.tasks.task import Query, Support, Task, as_input
 
 TrainsOn = Literal["tasks", "batches", "nothing"]
@@ -49,6 +50,7 @@ class Outer:
         train_way: classes of a meta-training task; None trains on the way to be solved.
         train_query: query examples a class in meta-training; None is the default number.
         strategy: how tasks are mapped: loop, threads, vmap, compile, or auto, the fastest of them by a rule.
+        augment: how pictures of meta-training are distorted, a name of `tasks.AUGMENTATIONS`, or none.
     """
 
     optimizer: OptimizerName = "adam"
@@ -58,6 +60,7 @@ class Outer:
     train_way: int | None = None
     train_query: int | None = None
     strategy: Strategy = "auto"
+    augment: AugmentName = "none"
 
 
 class _Turn:

@@ -81,6 +81,7 @@ class TrainConfig:
             quickdraw and glyphs.
         augment: how the pictures of meta-training are distorted, each time anew: none; affine, turned and
             shifted a little; drawing, also mirrored, bent and by another pen. For few examples a class.
+            By default as the learner's paper does, mostly none.
         rotations: turned pictures as further classes; by default on Omniglot's character splits only.
         strategy: how tasks are mapped on this machine.
         threads: processor threads; by default torch's choice.
@@ -117,7 +118,7 @@ class TrainConfig:
     split: str | None = None
     split_seed: int = 0
     samples_per_class: int | None = None
-    augment: AugmentName = "none"
+    augment: AugmentName | None = None
     rotations: bool | None = None
     strategy: Strategy | None = None
     threads: int | None = None
@@ -128,7 +129,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self.check_kinds()
         kind = learner_class(self.learner)
-        usual = {k: v for k, v in asdict(kind.outer).items() if k in USUAL}
+        usual = {k: v for k, v in asdict(kind.outer).items() if k in (*USUAL, "augment")}
         usual["norm"] = "none" if self.body in ("mlp", "flatten") else "support"
         for name, value in usual.items():  # what is used is what is kept with the run
             if getattr(self, name) is None:
@@ -234,7 +235,8 @@ class TrainConfig:
     def training_tasks(self, data: ClassDataset) -> TaskSource:
         """What the learner is meta-trained on."""
         tasks = self.plain_tasks(data)
-        return tasks if self.augment == "none" else Augmented(tasks, self.augment, self.seed)
+        how = self.augment or "none"
+        return tasks if how == "none" else Augmented(tasks, how, self.seed)
 
     def plain_tasks(self, data: ClassDataset) -> TaskSource:
         """What the learner is meta-trained on, as it is in the data."""
