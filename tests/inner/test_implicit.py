@@ -85,10 +85,23 @@ def test_a_learner_by_both_strategies(blobs: ClassDataset) -> None:
         torch.testing.assert_close(ours[k], theirs[k], rtol=1e-8, atol=1e-10)
 
 
+def test_damping_is_for_the_way_back_alone() -> None:
+    """Of ½ a w² the minimum stays λ w₀ / (a + λ), its derivative becomes (λ + δ) / (a + λ + δ)."""
+    for a in (3.0, -2.0):  # here undamped H + λI is not definite
+        w = torch.tensor([2.0], requires_grad=True)
+        problem = InnerProblem({"w": w}, lambda p, s, a=a: a / 2 * p["w"].square().sum(), sgd(0.1), 3)
+        plain, damped = (solve(problem, implicit(1.0, damping=d)).params["w"] for d in (0.0, 4.0))
+        assert torch.equal(plain, damped)
+        (found,) = torch.autograd.grad(damped, w)
+        torch.testing.assert_close(found, torch.tensor([5 / (a + 5)]), rtol=1e-12, atol=1e-12)
+
+
 def test_a_strength_holds() -> None:
     for strength in (0.0, -1.0, float("nan")):
         with pytest.raises(UserError, match="strength must be above 0"):
             implicit(strength)
+    with pytest.raises(UserError, match="damping must be at least 0"):
+        implicit(1.0, damping=-1.0)
     w = torch.ones(2, requires_grad=True)
     problem = InnerProblem({"w": w}, lambda p, s: p["w"].square().sum(), sgd(1e-4), 300)
     near, far = (solve(problem, implicit(strength)).params["w"] for strength in (1000.0, 0.01))

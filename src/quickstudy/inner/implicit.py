@@ -37,15 +37,19 @@ Product = Callable[[Vector], Vector]
 Solver = Callable[[Product, Vector], Vector]
 
 
-def implicit(strength: float = 1.0, solver: Solver | None = None) -> Callable[[InnerProblem], Solution]:
+def implicit(
+    strength: float = 1.0, solver: Solver | None = None, damping: float = 0.0
+) -> Callable[[InnerProblem], Solution]:
     """A method whose meta-gradient is that of the minimum of the proximal objective.
 
     Args:
         strength: λ, how strongly the start holds the parameters.
         solver: how q is found: by default `conjugate_gradient(5)`; or `neumann(iterations, rate)`.
+        damping: added to λ on the way back. Where the descent ended short of a minimum H + λI need not be
+            definite, and without it neither solver means anything; much of it leads to first order.
 
     Raises:
-        UserError: a strength that is not above 0.
+        UserError: a strength that is not above 0, or a damping below.
 
     Example:
         >>> from quickstudy.inner.rules import sgd
@@ -56,10 +60,13 @@ def implicit(strength: float = 1.0, solver: Solver | None = None) -> Callable[[I
     """
     if not strength > 0:
         raise UserError(f"the strength must be above 0, not {strength}")
-    return partial(_implicit, strength=strength, solver=solver or conjugate_gradient(5))
+    if not damping >= 0:
+        raise UserError(f"damping must be at least 0, not {damping}")
+    solver = solver or conjugate_gradient(5)
+    return partial(_implicit, strength=strength, solver=solver, damping=damping)
 
 
-def _implicit(problem: InnerProblem, *, strength: float, solver: Solver) -> Solution:
+def _implicit(problem: InnerProblem, *, strength: float, solver: Solver, damping: float) -> Solution:
     used: dict[int, Tensor] = {}
     seen = watched(problem, used)
 
@@ -72,7 +79,7 @@ def _implicit(problem: InnerProblem, *, strength: float, solver: Solver) -> Solu
     if not torch.is_grad_enabled() or not problem.steps:
         return end
     minimum = list(end.params.values())
-    back = partial(from_minimum, problem, used, strength, solver)
+    back = partial(from_minimum, problem, used, strength + damping, solver)
     found = attached(back, [*problem.params.values(), *used.values()], minimum, minimum)
     return Solution(dict(zip(end.params, found, strict=True)), end.losses)
 

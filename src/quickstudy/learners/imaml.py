@@ -5,8 +5,8 @@
     θ* = argmin L(θ') + λ/2 ‖θ' − θ‖²,   outer loss = L'(θ*),
 
 and the meta-gradient is that of the minimum, (I + ∇²L(θ*)/λ)⁻¹ ∇L'(θ*), by conjugate gradients: it does not
-depend on the way there, of which nothing is kept. On Omniglot λ is 2, with 16 steps of each kind of 5
-conjugate gradients.
+depend on the way there, of which nothing is kept. The defaults are the authors' for 5-way Omniglot. Their 16
+steps stop short of a minimum; their code makes up for it by a λ of 24, not 2, in the conjugate gradients.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class IMAML(HeadLearner):
         steps: inner steps in meta-training.
         strength: λ, how strongly the initialisation holds the weights, in use too.
         cg_steps: conjugate gradients a meta-gradient.
+        damping: what is added to λ in these.
 
     Example:
         >>> from quickstudy.nets import mlp
@@ -51,15 +52,16 @@ class IMAML(HeadLearner):
         inner_params: Which = "all",
         strength: float = 2.0,
         cg_steps: int = 5,
+        damping: float = 22.0,
     ) -> None:
         super().__init__(
             body, way=way, inner_params=inner_params, inner_lr=inner_lr, steps=steps, test_steps=test_steps
         )
-        at_least_zero(strength=strength)
+        at_least_zero(strength=strength, damping=damping)
         at_least_zero(whole=True, cg_steps=cg_steps)
         if not strength or not cg_steps:
             raise UserError(f"strength and cg_steps must be above 0, not {strength} and {cg_steps}")
-        self.strength, self.cg_steps = strength, cg_steps
+        self.strength, self.cg_steps, self.damping = strength, cg_steps, damping
 
     def way_back(self) -> Method:
-        return implicit(self.strength, conjugate_gradient(self.cg_steps))
+        return implicit(self.strength, conjugate_gradient(self.cg_steps), self.damping)
