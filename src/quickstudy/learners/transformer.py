@@ -8,7 +8,9 @@ token is the answer:
 
 where ℓ says that the label is not known. The support set attends to itself, without positions; a query
 attends to the support set and to itself, never to another query. In meta-training a task's classes take
-random ones of the labels, so that every label is learned, whatever the way.
+random ones of the labels, so that every label is learned, whatever the way. The net begins as a soft nearest
+neighbour (see `Attention`; the head begins as L transposed), which spares it the long plateau that in-context
+learners otherwise begin with.
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ class InContext(AmortisedLearner):
         self.token = nn.Linear(width(body) + max_way + 1, hidden)
         self.blocks = nn.ModuleList(TransformerBlock(hidden, heads) for _ in range(depth))
         self.head = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * max_way))
+        with torch.no_grad():  # a label is read as it is written
+            self.head[-1].weight[:max_way] = self.token.weight[:, -max_way - 1 : -1].T
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         token, head = self.held(self.token), self.held(self.head)

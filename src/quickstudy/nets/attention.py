@@ -47,11 +47,14 @@ def attend(
 class Attention(nn.Module):
     """Multi-head attention: several attentions side by side, each between learned projections.
 
+    It begins as a soft look-up: keys and queries are projected alike, so that like attends to like, and what a
+    value told comes out as it went in.
+
     Args:
-        width: of what comes out, and of all heads together.
+        width: of all heads together.
         heads: how many; a divisor of `width`.
         inputs: width of what asks and of what is asked; by default `width`.
-        values: width of what is told; by default `inputs`.
+        values: width of what is told, and of what comes out; by default `inputs`.
 
     Raises:
         UserError: heads of unequal width.
@@ -67,14 +70,20 @@ class Attention(nn.Module):
         if width % heads:
             raise UserError(f"{heads} heads cannot share {width} numbers: choose a divisor")
         inputs = inputs or width
+        values = values or inputs
         self.heads = heads
         self.query = nn.Linear(inputs, width, bias=False)
         self.key = nn.Linear(inputs, width, bias=False)
-        self.value = nn.Linear(values or inputs, width, bias=False)
-        self.out = nn.Linear(width, width)
+        self.value = nn.Linear(values, width, bias=False)
+        self.out = nn.Linear(width, values)
+        with torch.no_grad():
+            nn.init.orthogonal_(self.key.weight)
+            self.query.weight.copy_(self.key.weight)
+            nn.init.orthogonal_(self.value.weight)
+            self.out.weight.copy_(self.value.weight.T)
 
     def forward(self, x: Tensor, context: Tensor, told: Tensor | None = None, itself: bool = False) -> Tensor:
-        """What `x` `[q, inputs]` finds in a context `[n, inputs]`: `[q, width]`.
+        """What `x` `[q, inputs]` finds in a context `[n, inputs]`: `[q, values]`.
 
         Args:
             told: the context's values `[n, values]`; by default the context itself.
