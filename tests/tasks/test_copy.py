@@ -43,7 +43,7 @@ def test_every_length_is_drawn_and_each_for_a_group() -> None:
 
 def test_lengths_grow() -> None:
     source = CopyTasks((1, 20), group=4, growing=4 * 200)
-    assert set(lengths(source, range(10))) == {1}
+    assert max(lengths(source, range(10))) <= 2
     half, after = lengths(source, range(95, 105)), lengths(source, range(200, 400))
     assert 5 < max(half) <= 10
     assert max(after) == 20
