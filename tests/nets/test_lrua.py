@@ -36,19 +36,20 @@ def test_steps_by_hand() -> None:
             steer = cell.steer(h).numpy().reshape(heads, width + 2)
             key = np.tanh(steer[:, :width])
             strength, gate = 1 + np.log1p(np.exp(steer[:, -2])), 1 / (1 + np.exp(-steer[:, -1]))
+            last = reading.copy()
+            for i in range(heads):
+                lengths = np.sqrt((key[i] @ key[i] + 1e-6) * ((memory**2).sum(1) + 1e-6))
+                odds = np.exp(strength[i] * (memory @ key[i]) / lengths)
+                reading[i] = odds / odds.sum()
+                read[i] = reading[i] @ memory
             unused = np.argsort(usage)[:heads]
-            writing = np.stack([gate[i] * reading[i] for i in range(heads)])
+            writing = np.stack([gate[i] * last[i] for i in range(heads)])
             for i in range(heads):
                 writing[i, unused[i]] += 1 - gate[i]
             memory[unused] = 0
             for i in range(heads):
                 for row in range(rows):
                     memory[row] += writing[i, row] * key[i]
-            for i in range(heads):
-                lengths = np.sqrt((key[i] @ key[i] + 1e-6) * ((memory**2).sum(1) + 1e-6))
-                odds = np.exp(strength[i] * (memory @ key[i]) / lengths)
-                reading[i] = odds / odds.sum()
-                read[i] = reading[i] @ memory
             usage = FADING * usage + reading.sum(0) + writing.sum(0)
             np.testing.assert_allclose(state[3].numpy(), memory, rtol=1e-8, atol=1e-10)
             np.testing.assert_allclose(state[5].numpy(), usage, rtol=1e-8)

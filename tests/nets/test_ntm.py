@@ -68,7 +68,7 @@ def test_three_steps_by_hand() -> None:
         for p in cell.parameters():
             p.normal_()
         state = cell.start(x[0])
-        _, h, c, memory, weights = (v.numpy().copy() for v in state)
+        _, memory, weights, h, c = (v.numpy().copy() for v in state)
         assert weights.tolist() == [[1, 0, 0, 0, 0, 0]] * 2
         read = np.zeros(4)
         for t in range(3):
@@ -96,7 +96,7 @@ def test_three_steps_by_hand() -> None:
                 memory[i] = memory[i] * (1 - weights[1, i] * sigmoid(erase)) + weights[1, i] * np.tanh(add)
             read = weights[0] @ memory
             np.testing.assert_allclose(state[0].numpy(), np.concatenate([h, read]), rtol=1e-8, atol=1e-10)
-            np.testing.assert_allclose(state[3].numpy(), memory, rtol=1e-8, atol=1e-10)
+            np.testing.assert_allclose(state[1].numpy(), memory, rtol=1e-8, atol=1e-10)
 
 
 def test_streams_side_by_side_do_not_meet() -> None:

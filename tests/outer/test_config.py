@@ -180,3 +180,11 @@ def test_the_names_of_optimisers_and_schedules_are_all_there() -> None:
 
 def test_the_outer_options_are_those_of_meta_train() -> None:
     assert set(TrainConfig().outer()) == set(OUTER) <= set(inspect.signature(meta_train).parameters)
+
+
+def test_a_body_that_only_flattens() -> None:
+    config = TrainConfig(data="digits", learner="mann", body="flatten", size=20)
+    body = config.make_body((1, 20, 20))
+    x = torch.rand(3, 1, 20, 20)
+    assert torch.equal(body(x), x.flatten(1))
+    assert (body.features, config.norm, list(body.parameters())) == (400, "none", [])

@@ -1,15 +1,16 @@
 """A memory with least-recently-used access: Santoro et al. 2016, arXiv 1605.06065, section 3.2.
 
-A head writes its key k to the row it last read or to one that has been of little use, and reads by content:
+A head reads rows that are like its key k, and writes k to the row it last read or to one of little use:
 
-    wʷ = σ(α) wʳₜ₋₁ + (1 − σ(α)) wˡᵘₜ₋₁,   M(i) = Mₜ₋₁(i) + wʷ(i) k,   r = Σᵢ wʳ(i) M(i),
+    r = Σᵢ wʳ(i) Mₜ₋₁(i),   M(i) = Mₜ₋₁(i) + wʷ(i) k,   wʷ = σ(α) wʳₜ₋₁ + (1 − σ(α)) wˡᵘₜ₋₁,
 
-where wʳ are the weights by content of the key. Usage fades, and wˡᵘ marks the n least used rows, which are
-emptied before they are written to, one for each of n heads:
+where wʳ are weights by content. Usage fades, and wˡᵘ marks the n least used rows, which are emptied before
+they are written to, one for each of n heads:
 
     wᵘ = γ wᵘₜ₋₁ + wʳ + wʷ.
 
-The strength β of content addressing, of which the paper does not speak, is as in a neural Turing machine.
+The paper leaves two things open. Here a head reads before it writes, else it finds its own key first; and
+content has a strength β, as in a neural Turing machine, that begins high enough to tell rows apart.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from quickstudy.nets.ntm import EMPTY, State
 
 FADING = 0.95
 """γ, how much of a row's usage remains a step later."""
+
+STRONG = 4.0
+"""What strengths are at first."""
 
 
 def least_used(usage: Tensor, heads: int) -> Tensor:
@@ -59,7 +63,9 @@ class LRUACell(nn.Module):
         self.hidden, self.rows, self.width, self.heads = hidden, rows, width, heads
         self.outputs = hidden + heads * width
         self.controller = LSTMCell(inputs + heads * width, hidden)
-        self.steer = nn.Linear(hidden, heads * (width + 2))
+        self.steer = nn.Linear(hidden, heads * (width + 2))  # of each head a key, β and α
+        with torch.no_grad():
+            self.steer.bias.view(heads, -1)[:, width] = STRONG
 
     def start(self, x: Tensor) -> State:
         """The state before the first of inputs like `x` `[…, D]`: an empty memory, none of it used."""
@@ -76,11 +82,12 @@ class LRUACell(nn.Module):
         out, h, c, memory, reading, usage = state
         h, c = self.controller(torch.cat([x, out[..., self.hidden :]], -1), (h, c))
         key, strength, gate = self.steer(h).unflatten(-1, (self.heads, -1)).split([self.width, 1, 1], -1)
-        key, gate = key.tanh(), gate.sigmoid()
+        key, gate, last = key.tanh(), gate.sigmoid(), reading
+        reading = by_content(memory, key, 1 + F.softplus(strength[..., 0]))  # […, n, R]
+        found = read(memory, reading)
         unused = least_used(usage, self.heads)  # […, n, R]
-        writing = gate * reading + (1 - gate) * unused
+        writing = gate * last + (1 - gate) * unused
         memory = added(erased(memory, unused, torch.ones_like(key)), writing, key)
-        reading = by_content(memory, key, 1 + F.softplus(strength[..., 0]))
         usage = FADING * usage + (reading + writing).sum(-2)
-        out = torch.cat([h, read(memory, reading).flatten(-2)], -1)
+        out = torch.cat([h, found.flatten(-2)], -1)
         return out, h, c, memory, reading, usage

@@ -9,6 +9,9 @@ with a gate g, a distribution s over shifts and a sharpening γ ≥ 1, all of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,8 +43,7 @@ def sharpened(weights: Tensor, power: Tensor) -> Tensor:
     >>> sharpened(torch.tensor([0.2, 0.8]), torch.tensor(2.0))
     tensor([0.0588, 0.9412])
     """
-    sharp = (weights + 1e-12) ** power[..., None]
-    return sharp / sharp.sum(-1, keepdim=True)
+    return (power[..., None] * (weights + 1e-12).log()).softmax(-1)
 
 
 def located(weights: Tensor, content: Tensor, gate: Tensor, shift: Tensor, power: Tensor) -> Tensor:
@@ -58,8 +60,34 @@ def located(weights: Tensor, content: Tensor, gate: Tensor, shift: Tensor, power
     return sharpened(shifted(mixed, shift), power)
 
 
+class FeedForward(nn.Module):
+    """A controller without a state of its own: what it knows of before, the memory knows.
+
+    Args:
+        inputs: D.
+        hidden: H, units.
+
+    >>> cell, x = FeedForward(3, 4), torch.randn(2, 3)
+    >>> (h,) = cell(x, cell.start(x))
+    >>> h.shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.from_input = nn.Linear(inputs, hidden)
+
+    def start(self, x: Tensor) -> State:
+        """The state before the first of inputs like `x` `[…, D]`: zeros, which nothing looks at."""
+        return (x.new_zeros(*x.shape[:-1], self.hidden),)
+
+    def forward(self, x: Tensor, state: State) -> State:
+        return (self.from_input(x).tanh(),)
+
+
 class NTMCell(nn.Module):
-    """One step of a neural Turing machine with an LSTM controller, a read head and a write head.
+    """One step of a neural Turing machine with a read head and a write head.
 
     A state begins with what the step gives out: the controller's output and what was read, `[…, H + W]`.
 
@@ -68,17 +96,28 @@ class NTMCell(nn.Module):
         hidden: H, units of the controller.
         rows: R, of the memory.
         width: W, of a row.
+        controller: which kind of net steers the heads, `LSTMCell` or `FeedForward`.
 
     >>> cell, x = NTMCell(3, hidden=10, rows=8, width=4), torch.randn(2, 3)
     >>> cell(x, cell.start(x))[0].shape
     torch.Size([2, 14])
     """
 
-    def __init__(self, inputs: int, *, hidden: int = 100, rows: int = 128, width: int = 20) -> None:
+    controller: Any
+
+    def __init__(
+        self,
+        inputs: int,
+        *,
+        hidden: int = 100,
+        rows: int = 128,
+        width: int = 20,
+        controller: Callable[[int, int], nn.Module] = LSTMCell,
+    ) -> None:
         super().__init__()
         self.hidden, self.rows, self.width = hidden, rows, width
         self.outputs = hidden + width
-        self.controller = LSTMCell(inputs + width, hidden)
+        self.controller = controller(inputs + width, hidden)
         # For each of two heads: a key, strength, gate, shift, power; then what the second erases and adds.
         self.parts = [2 * width, 2, 2, 2 * len(SHIFTS), 2, width, width]
         self.steer = nn.Linear(hidden, sum(self.parts))
@@ -86,14 +125,14 @@ class NTMCell(nn.Module):
     def start(self, x: Tensor) -> State:
         """The state before the first of inputs like `x` `[…, D]`: an empty memory, both heads at row 0."""
         around = x.shape[:-1]
-        h, c = self.controller.start(x)
         memory = x.new_full((*around, self.rows, self.width), EMPTY)
         at_first = F.one_hot(torch.zeros(2, dtype=torch.long, device=x.device), self.rows).to(x.dtype)
-        return x.new_zeros(*around, self.outputs), h, c, memory, at_first.expand(*around, 2, self.rows)
+        out, weights = x.new_zeros(*around, self.outputs), at_first.expand(*around, 2, self.rows)
+        return out, memory, weights, *self.controller.start(x)
 
     def forward(self, x: Tensor, state: State) -> State:
-        out, h, c, memory, weights = state
-        h, c = self.controller(torch.cat([x, out[..., self.hidden :]], -1), (h, c))
+        out, memory, weights, *steering = state
+        h, *steering = self.controller(torch.cat([x, out[..., self.hidden :]], -1), tuple(steering))
         key, strength, gate, shift, power, erase, add = self.steer(h).split(self.parts, -1)
         content = by_content(memory, key.unflatten(-1, (2, self.width)).tanh(), F.softplus(strength))
         weights = located(
@@ -107,4 +146,4 @@ class NTMCell(nn.Module):
         memory = erased(memory, writing, erase.sigmoid()[..., None, :])
         memory = added(memory, writing, add.tanh()[..., None, :])
         out = torch.cat([h, read(memory, reading).flatten(-2)], -1)
-        return out, h, c, memory, weights
+        return out, memory, weights, h, *steering

@@ -21,6 +21,7 @@ class CopyTasks:
         length: of the sequence, or (shortest, longest), drawn for `group` tasks at a time.
         bits: of each element.
         group: tasks in a row that are of one length, so that they can be mapped at once.
+        growing: tasks over which the longest length grows from the shortest; then it stays.
         seed: which sequence of tasks.
 
     Raises:
@@ -34,6 +35,7 @@ class CopyTasks:
     length: Count = (1, 20)
     bits: int = 8
     group: int = 1
+    growing: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,9 +49,10 @@ class CopyTasks:
             TaskError: tasks of several lengths.
         """
         indices = np.asarray(indices)
-        lengths = Range.of("length", self.length, 1).at(uniforms(self.seed, 0, indices // self.group, 1))[
-            :, 0
-        ]
+        low, high = Range.of("length", self.length, 1)
+        group = indices // self.group
+        grown = np.minimum(1.0, group * self.group / self.growing) if self.growing else 1.0
+        lengths = low + (uniforms(self.seed, 0, group, 1)[:, 0] * (grown * (high - low) + 1)).astype(np.int64)
         if (lengths != lengths[0]).any():
             raise TaskError(f"sequences of several lengths: ask for those of one group of {self.group}")
         n = int(lengths[0])
