@@ -83,7 +83,9 @@ def test_tasks_follow_the_options(quick: Quick) -> None:
 def test_unlabelled_examples_are_in_training_and_in_the_problem_labels_are_rare_in_training(
     quick: Quick,
 ) -> None:
-    config = quick(learner="semi-protonet", way=2, unlabelled=1, distractors=1, labelled=0.5, query=2)
+    config = quick(
+        learner="semi-protonet", way=2, unlabelled=1, distractors=1, labelled=0.5, train_query=None
+    )
     splits = config.splits()
     training, problem = config.training_tasks(splits.train), config.problem(splits.test, unlabelled=2)
     assert isinstance(training, ClassTasks)

@@ -15,10 +15,12 @@ pairs, each example with each class, and in the mode `running` their averages.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.errors import unknown
 from quickstudy.inner.outcome import Outcome
 from quickstudy.learners.base import Learner, Outer, call, width
 from quickstudy.learners.predictor import Predictor
@@ -27,12 +29,16 @@ from quickstudy.nets.norm import Moments
 from quickstudy.nets.relation import Relation, pairs
 from quickstudy.tasks.task import Support, Task
 
+Objective = Literal["mse", "cross-entropy"]
+
 
 class RelationNet(Learner):
     """Relation networks: a learned comparison of feature maps; any way, any shot.
 
     Args:
         body: the embedding, with a `features` attribute; where these are maps, `map_shape` is `(C, H, W)`.
+        objective: what it is trained by: the squared error of the relation scores, as in the paper (mse), or
+            the cross-entropy of the logits.
 
     Example:
         >>> from quickstudy.nets import conv4
@@ -45,8 +51,11 @@ class RelationNet(Learner):
     compares_maps = True
     outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=10, train_query=5)
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, *, objective: Objective = "mse") -> None:
         super().__init__()
+        if objective not in get_args(Objective):
+            raise unknown("objective", objective, get_args(Objective))
+        self.objective: Objective = objective
         self.body = self.accept(body)
         self.map_shape: tuple[int, int, int] = getattr(body, "map_shape", None) or (width(body), 1, 1)
         norm = getattr(body, "norm", None)
@@ -74,8 +83,10 @@ class RelationNet(Learner):
         return Predictor(predict, way, self.transductive, moments=moments)
 
     def forward(self, task: Task) -> Outcome:
-        """Judged as any learner, trained by the squared error of the relation scores."""
+        """Judged as any learner, trained by its `objective`."""
         outcome = self.judge(task)
+        if self.objective == "cross-entropy":
+            return outcome
         assert outcome.outputs is not None
         scores = outcome.outputs.sigmoid()  # [q, N]
         wanted = F.one_hot(task.query.y, task.support.ways).to(scores.dtype)

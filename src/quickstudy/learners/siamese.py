@@ -6,7 +6,10 @@ are of one class:
     s(x, x') = Σ_d α_d |f(x)_d − f(x')_d| + b   (weighted L1), or   α cos(f(x), f(x')) + b,
 
 trained by the cross-entropy of σ(s) on pairs of equal and of different classes, each picture distorted on its
-own. A query is of the class it most likely makes a pair with: its logits are the log-odds themselves, with
+own. (The paper embeds the two pictures of each pair; here a task's examples are embedded once and pairs drawn
+among them, so that a thousand cost little more than one.)
+
+A query is of the class it most likely makes a pair with: its logits are the log-odds themselves, with
 several support examples a class their mean.
 """
 
@@ -54,7 +57,7 @@ class Siamese(EmbeddingLearner):
     outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
 
     def __init__(
-        self, body: nn.Module, *, head: Head = "l1", pairs: int = 128, distortion: float = 1.0
+        self, body: nn.Module, *, head: Head = "l1", pairs: int = 1000, distortion: float = 1.0
     ) -> None:
         super().__init__(body)
         if head not in get_args(Head):
@@ -66,6 +69,10 @@ class Siamese(EmbeddingLearner):
         self.head: Head = head
         self.pairs, self.distortion = pairs, distortion
         self.score = nn.Linear(width(body) if head == "l1" else 1, 1)
+        # At first what is farther apart is less alike already, by odds that suit features of unit scale:
+        # from odds near zero the embedding hardly moves.
+        nn.init.constant_(self.score.weight, -10.0 / width(body) if head == "l1" else 10.0)
+        nn.init.constant_(self.score.bias, 6.0 if head == "l1" else -6.0)
 
     def compared(self, a: Tensor, b: Tensor) -> Tensor:
         """What the score weighs, of features `[…, D]` and `[…, D]`: `[…, D]`, or their cosine `[…, 1]`."""
@@ -84,7 +91,8 @@ class Siamese(EmbeddingLearner):
         return replace(outcome, metrics={**outcome.metrics, "verification": told(outcome.outputs, same)})
 
     def prepare(self, batch: Task, generator: torch.Generator) -> Task:
-        """Draw pairs, as rows `[T, P, 2]` of support and query set, and distortions `[T, P, 2, 2, 3]`."""
+        """Draw pairs, as rows `[T, P, 2]` of support and query set, and each row's `[T, m, 2, 3]`
+        distortion."""
         support, query = batch.support, batch.query
         y = torch.cat([support.y, query.y], 1)  # [T, m]
         there = torch.cat([present(part.y, part.mask) for part in (support, query)], 1)
@@ -94,9 +102,10 @@ class Siamese(EmbeddingLearner):
         equal = (torch.arange(self.pairs, device=y.device) % 2 == 0)[:, None]
         others = torch.arange(y.shape[1], device=y.device) != first[..., None]
         second = drawn(there[:, None] & others & (alike == equal), u[..., 1])
-        extra = {"pairs": torch.stack([first, second], -1)}
+        place = there.cumsum(1) - 1  # of a row once the padding is out
+        extra = {"pairs": torch.stack([place.gather(1, rows) for rows in (first, second)], -1)}
         if self.distortion and support.x.ndim == 5:
-            by = affine(len(y), self.pairs, 2, generator=generator, strength=self.distortion)
+            by = affine(*y.shape, generator=generator, strength=self.distortion)
             extra["affine"] = by.to(support.x)
         return replace(batch, extra={**batch.extra, **extra})
 
@@ -104,14 +113,13 @@ class Siamese(EmbeddingLearner):
         """The cross-entropy of the pairs that `prepare` drew, normalised as queries are."""
         x, y = torch.cat([task.support.x, task.query.x]), torch.cat([task.support.y, task.query.y])
         a, b = task.extra["pairs"].unbind(-1)
-        pictures = x[torch.cat([a, b])]  # [2 P, …]
         if "affine" in task.extra:
-            pictures = distorted(pictures, task.extra["affine"].transpose(0, 1).flatten(0, 1))
+            x = distorted(x, task.extra["affine"][: len(x)])
         body, moments = self.body, self.support_moments()
         weights = self.weights(body)
         call(body, weights, task.support.x, moments)
-        z = call(body, weights, pictures, self.query_moments(moments))
-        scores = self.score(self.compared(*z.chunk(2))).squeeze(-1)  # [P]
+        z = call(body, weights, x, self.query_moments(moments))  # [m, D]
+        scores = self.score(self.compared(z[a], z[b])).squeeze(-1)  # [P]
         same = y[a] == y[b]
         loss = F.binary_cross_entropy_with_logits(scores, same.to(scores.dtype))
         return Outcome(loss, {"loss": loss, "verification": told(scores, same)}, self.stats(moments))
