@@ -213,19 +213,19 @@ def test_no_tasks_are_refused(blobs: ClassDataset) -> None:
 
 def test_what_else_a_learner_reports_is_averaged(blobs: ClassDataset) -> None:
     class Counting(ProtoNet):
-        answers = True
+        tells = True
 
         def judge(self, task: Task) -> Outcome:
             outcome = super().judge(task)
             metrics = {**outcome.metrics, "ways": torch.tensor(float(task.support.ways))}
-            return replace(outcome, metrics=metrics, outputs=outcome.outputs if self.answers else None)
+            return replace(outcome, metrics=metrics, outputs=outcome.outputs if self.tells else None)
 
     source = ClassTasks(blobs, (2, 5), 1, query=2)
     learner = Counting(conv4(4, size=16, blocks=2))
     got = evaluate(learner, source, 10)
     assert got.json()["ways"] == np.mean([source.task(i).support.way for i in range(10)])
     assert got.calibration is not None
-    learner.answers = False  # nothing then but what it reports
+    learner.tells = False  # nothing then but what it reports
     without = evaluate(learner, source, 10)
     assert (without.accuracy, without.loss, without.metrics) == (got.accuracy, got.loss, got.metrics)
     assert (without.calibration, without.precision) == (None, None)

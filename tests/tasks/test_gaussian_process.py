@@ -94,7 +94,8 @@ def test_a_task_is_a_function_of_its_index_alone() -> None:
     [
         ({"length": 0.0}, "length must be above 0"),
         ({"scale": (2.0, 1.0)}, r"scale must be above 0, or \(lowest, highest\), not \(2.0, 1.0\)"),
-        ({"noise": float("nan")}, "noise must be above 0"),
+        ({"noise": float("nan")}, "noise must be at least 0 and finite"),
+        ({"noise": 0.0}, "noise must be above 0"),
     ],
 )
 def test_sizes_that_are_none_are_refused(options: dict[str, float], said: str) -> None:

@@ -26,7 +26,6 @@ class GaussianProcesses(FunctionTasks):
     Args:
         length: how far apart x may be for f to be alike, or (lowest, highest) drawn for each task.
         scale: the standard deviation of f, or (lowest, highest) drawn for each task.
-        noise: the standard deviation of the noise in every y, support and query.
 
     Raises:
         TaskError: sizes that are not above 0.
@@ -44,22 +43,22 @@ class GaussianProcesses(FunctionTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for word in ("length", "scale", "noise"):
+        for word in ("length", "scale"):
             low, high = _range(getattr(self, word))
             if not 0 < low <= high < math.inf:
                 raise TaskError(f"{word} must be above 0, or (lowest, highest), not {getattr(self, word)}")
+        if not self.noise:
+            raise TaskError("noise must be above 0: without it a likelihood has no bound")
 
     @property
     def parameters(self) -> int:
-        return 2 + 4 * (self.shot + self.query)
+        return 2 + 2 * (self.shot + self.query)
 
     def function(self, u: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Values and their noise at all points of a task together: f is nothing but its values there."""
-        n = x.shape[1]
-        drawn = normals(u[:, 2:])  # [T, 2n]
+        """Values at all points of a task together: f is nothing but its values there."""
         # The kernel alone is singular to rounding; what is added is far below any noise.
-        root = np.linalg.cholesky(self.kernel(u, x, x) + 1e-8 * np.eye(n))
-        return (root @ drawn[:, :n, None])[..., 0] + self.noise * drawn[:, n:]
+        root = np.linalg.cholesky(self.kernel(u, x, x) + 1e-8 * np.eye(x.shape[1]))
+        return (root @ normals(u[:, 2:])[..., None])[..., 0]
 
     def kernel(self, u: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """The covariance `[T, n, m]` of f at points `[T, n]` and `[T, m]`."""
@@ -96,7 +95,7 @@ class GaussianProcesses(FunctionTasks):
 
     def describe(self) -> dict[str, object]:
         """As every family, and the kernel."""
-        return {**super().describe(), "length": self.length, "scale": self.scale, "noise": self.noise}
+        return {**super().describe(), "length": self.length, "scale": self.scale}
 
 
 def _range(size: Size) -> tuple[float, float]:
