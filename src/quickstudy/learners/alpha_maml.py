@@ -47,7 +47,7 @@ class AlphaMAML(MAML):
         body: nn.Module,
         *,
         way: int,
-        inner_lr: float = 0.1,
+        inner_lr: float = 0.4,
         steps: int = 1,
         test_steps: int | None = None,
         inner_params: Which = "all",
