@@ -36,7 +36,7 @@ class AlphaMAML(MAML):
         >>> learner = AlphaMAML(mlp(2), way=5, inner_lr=0.1)
         >>> learner.after_step({}, {"lift": torch.tensor(-2.0)}, progress=0.0)  # a higher rate was better
         >>> learner.alpha.detach()
-        tensor(0.1030)
+        tensor(0.1105)
     """
 
     outer = Outer(optimizer="adam-hd", meta_batch=16, outer_lr=1e-3, train_query=5)
@@ -47,11 +47,11 @@ class AlphaMAML(MAML):
         body: nn.Module,
         *,
         way: int,
-        inner_lr: float = 0.1,
+        inner_lr: float = 0.4,
         steps: int = 1,
         test_steps: int | None = None,
         inner_params: Which = "all",
-        hyper_lr: float = 0.03,
+        hyper_lr: float = 0.1,
         gradient: MethodName | None = None,
     ) -> None:
         super().__init__(

@@ -51,7 +51,7 @@ class MAMLPlusPlus(HeadLearner):
 
     Example:
         >>> from quickstudy.nets import mlp
-        >>> learner = MAMLPlusPlus(mlp(2, (3,), norm="support"), way=5, steps=2)
+        >>> learner = MAMLPlusPlus(mlp(2, (3,), norm="support"), way=5, inner_lr=0.5, steps=2)
         >>> {name: rate.tolist() for name, rate in learner.rates.named().items()}
         {'body.1': [0.5, 0.5], 'head': [0.5, 0.5]}
     """
@@ -66,7 +66,7 @@ class MAMLPlusPlus(HeadLearner):
         body: nn.Module,
         *,
         way: int,
-        inner_lr: float = 0.5,
+        inner_lr: float = 0.1,
         steps: int = 5,
         test_steps: int | None = None,
         inner_params: Which = "filters",
