@@ -29,7 +29,7 @@ class SNAIL(EmbeddingLearner):
     Args:
         body: any module with a `features` attribute.
         way: classes it answers, or output dimensions of a regression.
-        filters: of each temporal convolution.
+        filters: of each temporal convolution; the paper has 128, for long training.
         reach: how many examples back the convolutions look, of a support set of any size; attention sees all.
 
     Example:
@@ -41,7 +41,7 @@ class SNAIL(EmbeddingLearner):
 
     outer = Outer(meta_batch=16, outer_lr=1e-3, schedule="cosine", train_query=5)
 
-    def __init__(self, body: nn.Module, *, way: int, filters: int = 128, reach: int = 31) -> None:
+    def __init__(self, body: nn.Module, *, way: int, filters: int = 32, reach: int = 31) -> None:
         super().__init__(body)
         if min(way, filters, reach) < 1:
             raise UserError(f"way, filters and reach must be at least 1, not {(way, filters, reach)}")

@@ -41,7 +41,7 @@ class StreamLearner(EmbeddingLearner):
             anew for each task, and serve any number of ways.
     """
 
-    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=9, strategy="vmap")
+    outer = Outer(meta_batch=16, outer_lr=3e-3, schedule="cosine", train_query=9, strategy="vmap")
     cell: Any
 
     def __init__(

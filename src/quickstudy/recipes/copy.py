@@ -44,7 +44,7 @@ class Copier(Learner):
     """
 
     cell: Any
-    outer = Outer(meta_batch=32, outer_lr=1e-3, strategy="vmap")
+    outer = Outer(meta_batch=META_BATCH, outer_lr=OUTER_LR, strategy="vmap")
 
     def __init__(self, cell: nn.Module, bits: int = BITS) -> None:
         super().__init__()
