@@ -225,7 +225,9 @@ def test_anp_by_its_formulas(points: Task) -> None:
         return torch.distributions.Normal(mean, 0.1 + 0.9 * torch.sigmoid(raw))
 
     def answer(u: Tensor) -> Tensor:
-        r = learner.attention(f(q), f(x), learner.encoder(torch.cat([f(x), y], 1)))
+        r = learner.attention(
+            learner.place(f(q)), learner.place(f(x)), learner.encoder(torch.cat([f(x), y], 1))
+        )
         mean, raw = learner.decoder(torch.cat([f(q), r, u.repeat(len(q), 1)], 1)).split(1, 1)
         return torch.distributions.Normal(mean, 0.01 + 0.99 * torch.log1p(raw.exp()))
 
@@ -247,21 +249,22 @@ def test_each_task_has_noise_of_its_own(points: Task) -> None:
 
 
 def test_a_hypernetwork_by_hand(make: Make, batch: Task) -> None:
-    learner, task = make("hypernet", "layer"), next(batch.unbatch())
+    learner, task = moved(make("hypernet", "layer")), next(batch.unbatch())
     z, q = learner.body(task.support.x), learner.body(task.query.x)
     logits = []
     for n in range(3):
         c = z[task.support.y == n].mean(0)
         made = learner.generator(c[None])[0]
-        logits.append(q @ (c + made[:-1]) + made[-1])
+        logits.append(q @ (2 * c + made[:-1]) + made[-1] - c.square().sum())
     close(learner.adapt(task.support)(task.query.x), torch.stack(logits, 1).detach(), "logits")
 
 
-def test_film_begins_as_prototypes(make: Make, batch: Task) -> None:
-    learner, task = make("film"), next(batch.unbatch())
-    wanted = ProtoNet(learner.body).adapt(task.support)(task.query.x)
-    close(learner.adapt(task.support)(task.query.x), wanted, "logits")
-    assert (moved(learner).adapt(task.support)(task.query.x) - wanted).abs().max() > 1e-3
+@pytest.mark.parametrize("name", ["hypernet", "film"])
+def test_what_begins_as_prototypes(name: str, make: Make, batch: Task) -> None:
+    learner, task = make(name), next(batch.unbatch())
+    wanted = ProtoNet(learner.body).adapt(task.support).probabilities(task.query.x)
+    close(learner.adapt(task.support).probabilities(task.query.x), wanted, "probabilities")
+    assert (moved(learner).adapt(task.support).probabilities(task.query.x) - wanted).abs().max() > 1e-3
 
 
 def test_film_modulates_every_layer() -> None:

@@ -37,7 +37,7 @@ class CNP(AmortisedLearner):
         (torch.Size([3, 1]), True)
     """
 
-    outer = Outer(meta_batch=16, outer_lr=1e-3, schedule="cosine", train_query=5)
+    outer = Outer(meta_batch=4, outer_lr=1e-3, schedule="cosine", train_query=5)
 
     def __init__(self, body: nn.Module, *, way: int, hidden: int = 128) -> None:
         super().__init__(body, way)
