@@ -192,7 +192,7 @@ def test_cnp_by_hand(points: Task) -> None:
     learner, task = moved(REGRESSORS["cnp"](mlp(1))), next(points.unbatch())
     (x, y), q = (task.support.x, task.support.y), task.query.x
     f, h, g = learner.body, learner.encoder, learner.decoder
-    r = sum(h(torch.cat([f(a[None])[0], b])[None])[0] for a, b in zip(x, y, strict=True)) / len(x)
+    r = sum(h(f(a[None]), b[None])[0] for a, b in zip(x, y, strict=True)) / len(x)
     wanted = []
     for point in q:
         mean, raw = g(torch.cat([f(point[None])[0], r])[None])[0]
@@ -206,7 +206,7 @@ def test_cnp_takes_the_mean_within_each_class(make: Make, batch: Task) -> None:
     means = []
     for n in range(3):
         rows = torch.eye(4)[[n, n]]
-        means.append(learner.encoder(torch.cat([z[task.support.y == n], rows], 1)).mean(0))
+        means.append(learner.encoder(z[task.support.y == n], rows).mean(0))
     r = torch.cat([*means, torch.zeros(6)])  # the fourth class has no example
     wanted = learner.decoder(torch.cat([q, r.expand(len(q), -1)], 1))[:, :3]
     close(learner.adapt(task.support)(task.query.x), wanted.detach(), "logits")
@@ -220,14 +220,12 @@ def test_anp_by_its_formulas(points: Task) -> None:
     f = learner.body
 
     def latent(x: Tensor, y: Tensor) -> torch.distributions.Normal:
-        s = learner.latent_encoder(torch.cat([f(x), y], 1)).mean(0)
+        s = learner.latent_encoder(f(x), y).mean(0)
         mean, raw = learner.latent_head(s).split(6)
         return torch.distributions.Normal(mean, 0.1 + 0.9 * torch.sigmoid(raw))
 
     def answer(u: Tensor) -> Tensor:
-        r = learner.attention(
-            learner.place(f(q)), learner.place(f(x)), learner.encoder(torch.cat([f(x), y], 1))
-        )
+        r = learner.attention(learner.place(f(q)), learner.place(f(x)), learner.encoder(f(x), y))
         mean, raw = learner.decoder(torch.cat([f(q), r, u.repeat(len(q), 1)], 1)).split(1, 1)
         return torch.distributions.Normal(mean, 0.01 + 0.99 * torch.log1p(raw.exp()))
 

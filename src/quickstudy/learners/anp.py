@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.amortised import AmortisedLearner, at_least_one, perceptron
+from quickstudy.learners.amortised import AmortisedLearner, Pairs, at_least_one, perceptron
 from quickstudy.learners.base import Outer, width
 from quickstudy.nets.attention import Attention
 from quickstudy.tasks.task import Support, Task
@@ -54,10 +54,10 @@ class ANP(AmortisedLearner):
         at_least_one(hidden=hidden, heads=heads, latent=latent)
         self.way, self.hidden, self.heads, self.latent = way, hidden, heads, latent
         features = width(body)
-        self.encoder = perceptron(features + way, hidden, hidden)
+        self.encoder = Pairs(features, way, hidden)
         self.place = nn.Sequential(nn.Linear(features, hidden), nn.LayerNorm(hidden))
         self.attention = Attention(hidden, heads)
-        self.latent_encoder = perceptron(features + way, hidden, hidden)
+        self.latent_encoder = Pairs(features, way, hidden)
         self.latent_head = nn.Linear(hidden, 2 * latent)
         self.decoder = perceptron(features + hidden + latent, hidden, 2 * way)
 
@@ -66,7 +66,7 @@ class ANP(AmortisedLearner):
 
     def answers_given(self, u: Tensor, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         """As `answers`, given u `[latent]`."""
-        representations = self.held(self.encoder)(torch.cat([z, self.rows(support, z)], -1))  # [n, R]
+        representations = self.held(self.encoder)(z, self.rows(support, z))  # [n, R]
         place, attend, decode = self.held(self.place), self.held(self.attention), self.held(self.decoder)
         keys = place(z)  # [n, R]
 
@@ -78,7 +78,7 @@ class ANP(AmortisedLearner):
 
     def latents(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """μ and σ `[latent]` of q(u|S), for examples of features `[n, D]` and labels' rows `[n, W]`."""
-        s = self.held(self.latent_encoder)(torch.cat([z, y], -1)).mean(0, keepdim=True)
+        s = self.held(self.latent_encoder)(z, y).mean(0, keepdim=True)
         mean, raw = self.held(self.latent_head)(s)[0].chunk(2)
         return mean, 0.1 + 0.9 * raw.sigmoid()  # the paper's own range
 
