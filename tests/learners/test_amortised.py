@@ -192,7 +192,7 @@ def test_cnp_by_hand(points: Task) -> None:
     learner, task = moved(REGRESSORS["cnp"](mlp(1))), next(points.unbatch())
     (x, y), q = (task.support.x, task.support.y), task.query.x
     f, h, g = learner.body, learner.encoder, learner.decoder
-    r = sum(h(torch.cat([f(a[None])[0], b])[None])[0] for a, b in zip(x, y, strict=True)) / len(x)
+    r = sum(h(f(a[None]), b[None])[0] for a, b in zip(x, y, strict=True)) / len(x)
     wanted = []
     for point in q:
         mean, raw = g(torch.cat([f(point[None])[0], r])[None])[0]
@@ -206,7 +206,7 @@ def test_cnp_takes_the_mean_within_each_class(make: Make, batch: Task) -> None:
     means = []
     for n in range(3):
         rows = torch.eye(4)[[n, n]]
-        means.append(learner.encoder(torch.cat([z[task.support.y == n], rows], 1)).mean(0))
+        means.append(learner.encoder(z[task.support.y == n], rows).mean(0))
     r = torch.cat([*means, torch.zeros(6)])  # the fourth class has no example
     wanted = learner.decoder(torch.cat([q, r.expand(len(q), -1)], 1))[:, :3]
     close(learner.adapt(task.support)(task.query.x), wanted.detach(), "logits")
@@ -220,12 +220,12 @@ def test_anp_by_its_formulas(points: Task) -> None:
     f = learner.body
 
     def latent(x: Tensor, y: Tensor) -> torch.distributions.Normal:
-        s = learner.latent_encoder(torch.cat([f(x), y], 1)).mean(0)
+        s = learner.latent_encoder(f(x), y).mean(0)
         mean, raw = learner.latent_head(s).split(6)
         return torch.distributions.Normal(mean, 0.1 + 0.9 * torch.sigmoid(raw))
 
     def answer(u: Tensor) -> Tensor:
-        r = learner.attention(f(q), f(x), learner.encoder(torch.cat([f(x), y], 1)))
+        r = learner.attention(learner.place(f(q)), learner.place(f(x)), learner.encoder(f(x), y))
         mean, raw = learner.decoder(torch.cat([f(q), r, u.repeat(len(q), 1)], 1)).split(1, 1)
         return torch.distributions.Normal(mean, 0.01 + 0.99 * torch.log1p(raw.exp()))
 
@@ -247,21 +247,22 @@ def test_each_task_has_noise_of_its_own(points: Task) -> None:
 
 
 def test_a_hypernetwork_by_hand(make: Make, batch: Task) -> None:
-    learner, task = make("hypernet", "layer"), next(batch.unbatch())
+    learner, task = moved(make("hypernet", "layer")), next(batch.unbatch())
     z, q = learner.body(task.support.x), learner.body(task.query.x)
     logits = []
     for n in range(3):
         c = z[task.support.y == n].mean(0)
         made = learner.generator(c[None])[0]
-        logits.append(q @ (c + made[:-1]) + made[-1])
+        logits.append(q @ (2 * c + made[:-1]) + made[-1] - c.square().sum())
     close(learner.adapt(task.support)(task.query.x), torch.stack(logits, 1).detach(), "logits")
 
 
-def test_film_begins_as_prototypes(make: Make, batch: Task) -> None:
-    learner, task = make("film"), next(batch.unbatch())
-    wanted = ProtoNet(learner.body).adapt(task.support)(task.query.x)
-    close(learner.adapt(task.support)(task.query.x), wanted, "logits")
-    assert (moved(learner).adapt(task.support)(task.query.x) - wanted).abs().max() > 1e-3
+@pytest.mark.parametrize("name", ["hypernet", "film"])
+def test_what_begins_as_prototypes(name: str, make: Make, batch: Task) -> None:
+    learner, task = make(name), next(batch.unbatch())
+    wanted = ProtoNet(learner.body).adapt(task.support).probabilities(task.query.x)
+    close(learner.adapt(task.support).probabilities(task.query.x), wanted, "probabilities")
+    assert (moved(learner).adapt(task.support).probabilities(task.query.x) - wanted).abs().max() > 1e-3
 
 
 def test_film_modulates_every_layer() -> None:

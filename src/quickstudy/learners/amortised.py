@@ -63,6 +63,24 @@ def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(mlp(inputs, (hidden, hidden)), nn.Linear(hidden, outputs))
 
 
+class Pairs(nn.Module):
+    """What an example says, its features and its label together: `[n, D]` and `[n, W]` → `[n, hidden]`.
+
+    Each enters by a layer of its own, so that one label is heard beside many features.
+
+    >>> Pairs(40, 1, 8)(torch.zeros(5, 40), torch.ones(5, 1)).shape
+    torch.Size([5, 8])
+    """
+
+    def __init__(self, features: int, columns: int, hidden: int) -> None:
+        super().__init__()
+        self.features, self.label = nn.Linear(features, hidden), nn.Linear(columns, hidden)
+        self.rest = nn.Sequential(nn.ReLU(), mlp(hidden, (hidden,)), nn.Linear(hidden, hidden))
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return self.rest(self.features(z) + self.label(y))
+
+
 def at_least_one(**options: int) -> None:
     """Refuse an option that is no whole number, or below 1.
 

@@ -10,7 +10,7 @@ variable u holds what is common to all queries of a task:
 It is trained by the evidence lower bound, E[log p(y|x, r, u)] − KL(q(u|support and query set) ‖ q(u|support
 set)), with one u a task, as the paper and the benchmarks since (Nguyen and Grover 2022, arXiv 2207.04179)
 train it. In use u is the mean of q(u|support set), so that a predictor is a function. Here a class label is
-a row of 0 and 1, and x goes through the body, whose features are keys and queries.
+a row of 0 and 1, and x goes through the body, whose features, mapped and normalised, are keys and queries.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.amortised import AmortisedLearner, at_least_one, perceptron
+from quickstudy.learners.amortised import AmortisedLearner, Pairs, at_least_one, perceptron
 from quickstudy.learners.base import Outer, width
 from quickstudy.nets.attention import Attention
 from quickstudy.tasks.task import Support, Task
@@ -45,7 +45,7 @@ class ANP(AmortisedLearner):
         torch.Size([1, 1])
     """
 
-    outer = Outer(meta_batch=16, outer_lr=1e-3, schedule="cosine", train_query=5)
+    outer = Outer(meta_batch=4, outer_lr=1e-3, schedule="cosine", train_query=5)
 
     def __init__(
         self, body: nn.Module, *, way: int, hidden: int = 128, heads: int = 8, latent: int = 64
@@ -54,9 +54,10 @@ class ANP(AmortisedLearner):
         at_least_one(hidden=hidden, heads=heads, latent=latent)
         self.way, self.hidden, self.heads, self.latent = way, hidden, heads, latent
         features = width(body)
-        self.encoder = perceptron(features + way, hidden, hidden)
-        self.attention = Attention(hidden, heads, inputs=features, values=hidden)
-        self.latent_encoder = perceptron(features + way, hidden, hidden)
+        self.encoder = Pairs(features, way, hidden)
+        self.place = nn.Sequential(nn.Linear(features, hidden), nn.LayerNorm(hidden))
+        self.attention = Attention(hidden, heads)
+        self.latent_encoder = Pairs(features, way, hidden)
         self.latent_head = nn.Linear(hidden, 2 * latent)
         self.decoder = perceptron(features + hidden + latent, hidden, 2 * way)
 
@@ -65,18 +66,19 @@ class ANP(AmortisedLearner):
 
     def answers_given(self, u: Tensor, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         """As `answers`, given u `[latent]`."""
-        representations = self.held(self.encoder)(torch.cat([z, self.rows(support, z)], -1))  # [n, R]
-        attend, decode = self.held(self.attention), self.held(self.decoder)
+        representations = self.held(self.encoder)(z, self.rows(support, z))  # [n, R]
+        place, attend, decode = self.held(self.place), self.held(self.attention), self.held(self.decoder)
+        keys = place(z)  # [n, R]
 
         def answer(q: Tensor) -> Tensor:
-            r = attend(q, z, representations)  # [q, R]
+            r = attend(place(q), keys, representations)  # [q, R]
             return self.read(decode(torch.cat([q, r, u.expand(len(q), -1)], -1)), support)
 
         return answer
 
     def latents(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """μ and σ `[latent]` of q(u|S), for examples of features `[n, D]` and labels' rows `[n, W]`."""
-        s = self.held(self.latent_encoder)(torch.cat([z, y], -1)).mean(0, keepdim=True)
+        s = self.held(self.latent_encoder)(z, y).mean(0, keepdim=True)
         mean, raw = self.held(self.latent_head)(s)[0].chunk(2)
         return mean, 0.1 + 0.9 * raw.sigmoid()  # the paper's own range
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from quickstudy.learners.amortised import AmortisedLearner, at_least_one, perceptron
+from quickstudy.learners.amortised import AmortisedLearner, Pairs, at_least_one, perceptron
 from quickstudy.learners.base import Outer, width
 from quickstudy.tasks.task import Support
 
@@ -37,18 +37,18 @@ class CNP(AmortisedLearner):
         (torch.Size([3, 1]), True)
     """
 
-    outer = Outer(meta_batch=16, outer_lr=1e-3, schedule="cosine", train_query=5)
+    outer = Outer(meta_batch=4, outer_lr=1e-3, schedule="cosine", train_query=5)
 
     def __init__(self, body: nn.Module, *, way: int, hidden: int = 128) -> None:
         super().__init__(body, way)
         at_least_one(hidden=hidden)
         self.way, self.hidden = way, hidden
-        self.encoder = perceptron(width(body) + way, hidden, hidden)
+        self.encoder = Pairs(width(body), way, hidden)
         self.decoder = perceptron(width(body) + way * hidden, hidden, 2 * way)
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         y = self.rows(support, z)  # [n, W]
-        representations = self.held(self.encoder)(torch.cat([z, y], -1))  # [n, R]
+        representations = self.held(self.encoder)(z, y)  # [n, R]
         member = torch.ones_like(y) if support.way is None else y
         r = (member / member.sum(0).clamp(min=1)).T @ representations  # [W, R]
         decode = self.held(self.decoder)

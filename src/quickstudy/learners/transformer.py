@@ -45,7 +45,7 @@ class InContext(AmortisedLearner):
         torch.Size([7, 7])
     """
 
-    outer = Outer(meta_batch=16, outer_lr=1e-3, schedule="cosine", train_query=5)
+    outer = Outer(meta_batch=4, outer_lr=1e-3, schedule="cosine", train_query=5)
 
     def __init__(
         self, body: nn.Module, *, max_way: int = 20, hidden: int = 64, depth: int = 4, heads: int = 4

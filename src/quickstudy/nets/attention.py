@@ -47,8 +47,8 @@ def attend(
 class Attention(nn.Module):
     """Multi-head attention: several attentions side by side, each between learned projections.
 
-    It begins as a soft look-up: keys and queries are projected alike, so that like attends to like, and what a
-    value told comes out as it went in.
+    It begins as a soft look-up: keys and queries are projected alike, so that like attends to like, and what
+    a value told comes out as it went in.
 
     Args:
         width: of all heads together.
