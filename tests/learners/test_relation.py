@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from quickstudy.errors import UserError
 from quickstudy.learners import RelationNet
 from quickstudy.nets import BatchNorm, conv4
 from quickstudy.outer.config import TrainConfig
@@ -16,8 +19,8 @@ from .common import Make, scattered
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def with_maps(norm: str) -> RelationNet:
-    return scattered(RelationNet(conv4(4, size=16, norm=norm, halvings=2)))
+def with_maps(norm: str, **options: Any) -> RelationNet:
+    return scattered(RelationNet(conv4(4, size=16, norm=norm, halvings=2), **options))
 
 
 def test_logits_are_the_relation_of_each_query_to_each_class_mean(batch: Task) -> None:
@@ -31,12 +34,16 @@ def test_logits_are_the_relation_of_each_query_to_each_class_mean(batch: Task) -
             torch.testing.assert_close(row[n], score[0, 0].detach())
 
 
-def test_it_is_trained_by_the_squared_error_of_the_relation_scores(batch: Task) -> None:
-    learner, task = with_maps("layer"), next(batch.unbatch())
+def test_it_is_trained_by_the_squared_error_of_the_relation_scores_or_by_cross_entropy(batch: Task) -> None:
+    learner, task = with_maps("layer", objective="mse"), next(batch.unbatch())
     logits = learner.adapt(task.support)(task.query.x)
     wanted = torch.tensor([[float(task.query.y[i] == n) for n in range(3)] for i in range(len(task.query.y))])
     loss = ((1 / (1 + (-logits).exp()) - wanted) ** 2).mean()
     torch.testing.assert_close(learner(task).loss.detach(), loss)
+    learner.objective = "cross-entropy"
+    torch.testing.assert_close(learner(task).loss.detach(), F.cross_entropy(logits, task.query.y))
+    with pytest.raises(UserError, match="unknown objective 'mes': did you mean 'mse'"):
+        with_maps("layer", objective="mes")
 
 
 @pytest.mark.parametrize("mode", ["support", "batch"])
@@ -69,7 +76,7 @@ def test_meta_gradient_by_finite_differences(
     norm: str, smooth: Callable[[str], nn.Module], batch: Task, agrees: Callable[..., None]
 ) -> None:
     torch.manual_seed(1)
-    agrees(RelationNet(smooth(norm)), batch)
+    agrees(RelationNet(smooth(norm), objective="mse"), batch)
 
 
 def test_from_the_command_line_its_body_leaves_maps() -> None:

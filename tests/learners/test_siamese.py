@@ -71,12 +71,15 @@ def test_half_of_the_pairs_are_of_one_class_and_of_two_pictures(blobs: ClassData
         assert counts.max() < 85
 
 
-def test_padding_is_in_no_pair(blobs: ClassDataset) -> None:
+def test_pairs_are_of_a_tasks_examples_once_its_padding_is_out(blobs: ClassDataset) -> None:
     source = ClassTasks(blobs, (2, 4), (1, 3), query=(1, 3), ragged=True)
     batch = source.batch(np.arange(20))
-    there = torch.cat([batch.support.mask, batch.query.mask], 1)
-    rows = Siamese(nn.Identity(), head="cosine").prepare(batch, generator()).extra["pairs"]
-    assert there.gather(1, rows.flatten(1)).all()
+    learner = Siamese(nn.Identity(), head="cosine", pairs=40)
+    for task in learner.prepare(batch, generator()).unbatch():
+        y = torch.cat([task.support.y, task.query.y])
+        first, second = task.extra["pairs"].unbind(-1)  # beyond the examples there is an error
+        assert torch.equal(y[first] == y[second], torch.arange(40) % 2 == 0)
+        assert (first != second).all()
 
 
 def test_drawn_is_even() -> None:
@@ -102,18 +105,20 @@ def test_the_objective_is_the_cross_entropy_of_its_pairs(make: Make, batch: Task
         torch.testing.assert_close(learner(task).loss, torch.stack(wanted).mean())
 
 
-def test_each_picture_of_a_pair_is_distorted_on_its_own(make: Make, batch: Task) -> None:
+def test_each_picture_is_distorted_on_its_own(make: Make, batch: Task) -> None:
     learner = make("siamese", "layer", pairs=4)
     task = next(learner.prepare(batch, generator()).unbatch())
     x = torch.cat([task.support.x, task.query.x])
     scores = []
-    for (a, b), by in zip(task.extra["pairs"].tolist(), task.extra["affine"], strict=True):
-        left, right = distorted(x[[a]], by[:1]), distorted(x[[b]], by[1:])
+    by = task.extra["affine"]
+    for a, b in task.extra["pairs"].tolist():
+        left, right = distorted(x[[a]], by[[a]]), distorted(x[[b]], by[[b]])
         scores.append(learner.score((learner.body(left) - learner.body(right)).abs())[0, 0])
     same = torch.tensor([1.0, 0.0, 1.0, 0.0])
     wanted = F.binary_cross_entropy_with_logits(torch.stack(scores), same)
     torch.testing.assert_close(learner(task).loss, wanted)
-    assert not torch.equal(task.extra["affine"][:, 0], task.extra["affine"][:, 1])
+    assert by.shape == (15, 2, 3)
+    assert len(by.flatten(1).unique(dim=0)) > 10
 
 
 @pytest.mark.parametrize("head", ["l1", "cosine"])

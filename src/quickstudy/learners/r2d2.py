@@ -56,7 +56,7 @@ class R2D2(EmbeddingLearner):
 
     outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
 
-    def __init__(self, body: nn.Module, *, penalty: float = 1.0) -> None:
+    def __init__(self, body: nn.Module, *, penalty: float = 50.0) -> None:
         super().__init__(body)
         at_least_zero(penalty=penalty)
         if penalty == 0:
