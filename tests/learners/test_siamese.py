@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.learners import Siamese
 from quickstudy.learners.siamese import drawn, told
+from quickstudy.outer.config import TrainConfig
 from quickstudy.tasks import ClassTasks, Task
-from quickstudy.tasks.distort import distorted
 
 from .common import Make
 
@@ -92,9 +90,8 @@ def test_drawn_is_even() -> None:
 
 
 def test_the_objective_is_the_cross_entropy_of_its_pairs(make: Make, batch: Task) -> None:
-    learner = make("siamese", "layer", pairs=6, distortion=0.0)
+    learner = make("siamese", "layer", pairs=6)
     prepared = learner.prepare(batch, generator())
-    assert "affine" not in prepared.extra
     for task in prepared.unbatch():
         x, y = torch.cat([task.support.x, task.query.x]), torch.cat([task.support.y, task.query.y])
         wanted = []
@@ -103,22 +100,6 @@ def test_the_objective_is_the_cross_entropy_of_its_pairs(make: Make, batch: Task
             p = 1 / (1 + (-score).exp())
             wanted.append(-(p if y[a] == y[b] else 1 - p).log())
         torch.testing.assert_close(learner(task).loss, torch.stack(wanted).mean())
-
-
-def test_each_picture_is_distorted_on_its_own(make: Make, batch: Task) -> None:
-    learner = make("siamese", "layer", pairs=4)
-    task = next(learner.prepare(batch, generator()).unbatch())
-    x = torch.cat([task.support.x, task.query.x])
-    scores = []
-    by = task.extra["affine"]
-    for a, b in task.extra["pairs"].tolist():
-        left, right = distorted(x[[a]], by[[a]]), distorted(x[[b]], by[[b]])
-        scores.append(learner.score((learner.body(left) - learner.body(right)).abs())[0, 0])
-    same = torch.tensor([1.0, 0.0, 1.0, 0.0])
-    wanted = F.binary_cross_entropy_with_logits(torch.stack(scores), same)
-    torch.testing.assert_close(learner(task).loss, wanted)
-    assert by.shape == (15, 2, 3)
-    assert len(by.flatten(1).unique(dim=0)) > 10
 
 
 @pytest.mark.parametrize("head", ["l1", "cosine"])
@@ -130,13 +111,10 @@ def test_meta_gradient_by_finite_differences(
     agrees(learner, learner.prepare(batch, generator()))
 
 
-def test_examples_that_are_no_pictures_are_not_distorted(batch: Task) -> None:
-    flat = replace(
-        batch,
-        support=replace(batch.support, x=batch.support.x.flatten(2)),
-        query=replace(batch.query, x=batch.query.x.flatten(2)),
-    )
-    assert set(Siamese(nn.Identity(), head="cosine").prepare(flat, generator()).extra) == {"pairs"}
+def test_it_is_usually_trained_on_distorted_pictures() -> None:
+    assert TrainConfig(learner="siamese").augment == "affine"
+    assert TrainConfig(learner="siamese", augment="none").augment == "none"
+    assert TrainConfig(learner="protonet").augment == "none"
 
 
 def test_what_is_refused(make: Make) -> None:
@@ -144,5 +122,3 @@ def test_what_is_refused(make: Make) -> None:
         make("siamese", head="l2")
     with pytest.raises(UserError, match="pairs must be at least 2"):
         make("siamese", pairs=1)
-    with pytest.raises(UserError, match="distortion must be at least 0"):
-        make("siamese", distortion=-1.0)

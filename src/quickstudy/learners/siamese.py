@@ -5,8 +5,8 @@ are of one class:
 
     s(x, x') = Σ_d α_d |f(x)_d − f(x')_d| + b   (weighted L1), or   α cos(f(x), f(x')) + b,
 
-trained by the cross-entropy of σ(s) on pairs of equal and of different classes, each picture distorted on its
-own. (The paper embeds the two pictures of each pair; here a task's examples are embedded once and pairs drawn
+trained by the cross-entropy of σ(s) on pairs of equal and of different classes, of pictures each distorted on
+its own (`--augment affine`, as usual here). (The paper embeds the two pictures of each pair; here a task's examples are embedded once and pairs drawn
 among them, so that a thousand cost little more than one.)
 
 A query is of the class it most likely makes a pair with: its logits are the log-odds themselves, with
@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 from quickstudy.errors import UserError, unknown
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.base import Outer, at_least_zero, call, width
+from quickstudy.learners.base import Outer, at_least_zero, width
 from quickstudy.learners.embedding import EmbeddingLearner
-from quickstudy.tasks.distort import affine, distorted
 from quickstudy.tasks.task import Support, Task
 
 Head = Literal["l1", "cosine"]
@@ -43,8 +42,6 @@ class Siamese(EmbeddingLearner):
         body: the embedding, with a `features` attribute.
         head: the score of a pair, by weighted L1 distance or by cosine.
         pairs: pairs that a task's examples are made into in meta-training, half of them of one class.
-        distortion: how far pictures are turned, sheared, scaled and moved in meta-training, as a part of the
-            paper's ranges; 0 leaves them as they are.
 
     Example:
         >>> from quickstudy.nets import mlp
@@ -54,20 +51,19 @@ class Siamese(EmbeddingLearner):
     """
 
     needs_every_class = True
-    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
+    outer = Outer(
+        meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5, augment="affine"
+    )
 
-    def __init__(
-        self, body: nn.Module, *, head: Head = "l1", pairs: int = 1000, distortion: float = 1.0
-    ) -> None:
+    def __init__(self, body: nn.Module, *, head: Head = "l1", pairs: int = 1000) -> None:
         super().__init__(body)
         if head not in get_args(Head):
             raise unknown("head", head, get_args(Head))
         at_least_zero(whole=True, pairs=pairs)
-        at_least_zero(distortion=distortion)
         if pairs < 2:
             raise UserError(f"pairs must be at least 2, an equal and a different one, not {pairs}")
         self.head: Head = head
-        self.pairs, self.distortion = pairs, distortion
+        self.pairs = pairs
         self.score = nn.Linear(width(body) if head == "l1" else 1, 1)
         # At first what is farther apart is less alike already, by odds that suit features of unit scale:
         # from odds near zero the embedding hardly moves.
@@ -91,8 +87,7 @@ class Siamese(EmbeddingLearner):
         return replace(outcome, metrics={**outcome.metrics, "verification": told(outcome.outputs, same)})
 
     def prepare(self, batch: Task, generator: torch.Generator) -> Task:
-        """Draw pairs, as rows `[T, P, 2]` of support and query set, and each row's `[T, m, 2, 3]`
-        distortion."""
+        """Draw pairs, as rows `[T, P, 2]` of support and query set."""
         support, query = batch.support, batch.query
         y = torch.cat([support.y, query.y], 1)  # [T, m]
         there = torch.cat([present(part.y, part.mask) for part in (support, query)], 1)
@@ -103,22 +98,15 @@ class Siamese(EmbeddingLearner):
         others = torch.arange(y.shape[1], device=y.device) != first[..., None]
         second = drawn(there[:, None] & others & (alike == equal), u[..., 1])
         place = there.cumsum(1) - 1  # of a row once the padding is out
-        extra = {"pairs": torch.stack([place.gather(1, rows) for rows in (first, second)], -1)}
-        if self.distortion and support.x.ndim == 5:
-            by = affine(*y.shape, generator=generator, strength=self.distortion)
-            extra["affine"] = by.to(support.x)
-        return replace(batch, extra={**batch.extra, **extra})
+        pairs = torch.stack([place.gather(1, rows) for rows in (first, second)], -1)
+        return replace(batch, extra={**batch.extra, "pairs": pairs})
 
     def forward(self, task: Task) -> Outcome:
         """The cross-entropy of the pairs that `prepare` drew, normalised as queries are."""
         x, y = torch.cat([task.support.x, task.query.x]), torch.cat([task.support.y, task.query.y])
         a, b = task.extra["pairs"].unbind(-1)
-        if "affine" in task.extra:
-            x = distorted(x, task.extra["affine"][: len(x)])
-        body, moments = self.body, self.support_moments()
-        weights = self.weights(body)
-        call(body, weights, task.support.x, moments)
-        z = call(body, weights, x, self.query_moments(moments))  # [m, D]
+        _, embed, moments = self.embedded(task.support)
+        z = embed(x)  # [m, D]
         scores = self.score(self.compared(z[a], z[b])).squeeze(-1)  # [P]
         same = y[a] == y[b]
         loss = F.binary_cross_entropy_with_logits(scores, same.to(scores.dtype))
