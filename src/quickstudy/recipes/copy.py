@@ -98,11 +98,9 @@ class CopyRecipe:
         seed: of initial weights and tasks.
     """
 
-    title: str = (
-        "copying 1 to 20 vectors of 8 bits, neural Turing machine with a feed-forward controller; LSTM"
-    )
+    title: str = "copying 1 to 20 vectors of 8 bits, feed-forward neural Turing machine; an LSTM beside it"
     source: str = "Graves et al. 2014, arXiv 1410.5401, section 4.1 (plotted only)"
-    iterations: int = 3000
+    iterations: int = 2000
     growing: int = 600
     seed: int = 0
 
