@@ -55,9 +55,10 @@ class InContext(AmortisedLearner):
         self.max_way, self.hidden, self.depth, self.heads = max_way, hidden, depth, heads
         self.token = nn.Linear(width(body) + max_way + 1, hidden)
         self.blocks = nn.ModuleList(TransformerBlock(hidden, heads) for _ in range(depth))
-        self.head = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * max_way))
+        readout = nn.Linear(hidden, 2 * max_way)
         with torch.no_grad():  # a label is read as it is written
-            self.head[-1].weight[:max_way] = self.token.weight[:, -max_way - 1 : -1].T
+            readout.weight[:max_way] = self.token.weight[:, -max_way - 1 : -1].T
+        self.head = nn.Sequential(nn.LayerNorm(hidden), readout)
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         token, head = self.held(self.token), self.held(self.head)

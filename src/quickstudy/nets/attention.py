@@ -81,6 +81,7 @@ class Attention(nn.Module):
             self.query.weight.copy_(self.key.weight)
             nn.init.orthogonal_(self.value.weight)
             self.out.weight.copy_(self.value.weight.T)
+            self.out.bias.zero_()
 
     def forward(self, x: Tensor, context: Tensor, told: Tensor | None = None, itself: bool = False) -> Tensor:
         """What `x` `[q, inputs]` finds in a context `[n, inputs]`: `[q, values]`.
