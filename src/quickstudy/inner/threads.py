@@ -25,8 +25,8 @@ from quickstudy.tasks.task import Task
 
 M = TypeVar("M", bound=nn.Module)
 R = TypeVar("R")
-_quiet: WeakKeyDictionary[nn.Module, set[bool]] = WeakKeyDictionary()
-"""Modules that were seen to draw nothing from torch's generator, in training (True) or in use."""
+_quiet: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
+"""Whether modules were seen to draw nothing from torch's generator, in training (True) and in use."""
 
 
 def each_task(
@@ -34,8 +34,10 @@ def each_task(
 ) -> Iterator[R]:
     """`function(module, task)` of each task, in order.
 
-    The first batch is computed in a loop, to see whether the module draws from torch's generator, as dropout
-    does: whose turn it is to draw would then be a matter of chance, so such a module stays in the loop.
+    The first task of all is computed once more, beforehand, to see whether the module draws from torch's
+    generator, as dropout does: whose turn it is to draw would then be a matter of chance, so such a module
+    stays in the loop. The first batch is computed as all others: how many threads share an operation may
+    change its rounding.
 
     Args:
         threads: how many tasks at once; by default torch's number of threads, and 1 is a plain loop.
@@ -55,19 +57,18 @@ def each_task(
     if threads < 2 or len(batch.support.x) < 2 or special:
         yield from (function(module, task) for task in batch.unbatch())
         return
-    before = torch.get_rng_state()
-    quiet = module.training in _quiet.setdefault(module, set())
-    if quiet:
-        with attention_by_math():
-            yield from _side_by_side(function, module, batch, threads)
-        if not torch.equal(before, torch.get_rng_state()):
-            raise UserError(
-                'the net draws by chance in some tasks only: use strategy="loop" (--strategy loop)'
-            )
+    before, known = torch.get_rng_state(), _quiet.setdefault(module, {})
+    if module.training not in known:
+        function(module, next(batch.unbatch()))
+        known[module.training] = torch.equal(before, torch.get_rng_state())
+        torch.set_rng_state(before)
+    if not known[module.training]:
+        yield from (function(module, task) for task in batch.unbatch())
         return
-    yield from (function(module, task) for task in batch.unbatch())
-    if torch.equal(before, torch.get_rng_state()):
-        _quiet[module].add(module.training)
+    with attention_by_math():
+        yield from _side_by_side(function, module, batch, threads)
+    if not torch.equal(before, torch.get_rng_state()):
+        raise UserError('the net draws by chance in some tasks only: use strategy="loop" (--strategy loop)')
 
 
 def _side_by_side(function: Callable[[M, Task], R], module: M, batch: Task, threads: int) -> Iterator[R]:
