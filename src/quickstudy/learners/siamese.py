@@ -6,8 +6,8 @@ are of one class:
     s(x, x') = Σ_d α_d |f(x)_d − f(x')_d| + b   (weighted L1), or   α cos(f(x), f(x')) + b,
 
 trained by the cross-entropy of σ(s) on pairs of equal and of different classes, of pictures each distorted on
-its own (`--augment affine`, as usual here). (The paper embeds the two pictures of each pair; here a task's examples are embedded once and pairs drawn
-among them, so that a thousand cost little more than one.)
+its own (`--augment affine`, as usual here). The paper embeds the two pictures of each pair; here a task's
+examples are embedded once and pairs drawn among them, so that a thousand cost little more than one.
 
 A query is of the class it most likely makes a pair with: its logits are the log-odds themselves, with
 several support examples a class their mean.
