@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.nets.attention import attend
+
 
 class DenseBlock(nn.Module):
     """A gated causal convolution of two taps, its output joined to its input (van den Oord et al. 2016).
@@ -92,12 +94,10 @@ class CausalAttention(nn.Module):
         self.project = nn.Linear(inputs, sum(self.parts))
 
     def forward(self, past: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
-        n, scale = len(past), self.parts[0] ** -0.5
+        n = len(past)
         query, key, value = self.project(past).split(self.parts, -1)
         asked, own_key, own_value = self.project(now).split(self.parts, -1)
-        later = torch.ones(n, n, dtype=torch.bool, device=past.device).triu(1)
-        weights = (scale * query @ key.T).masked_fill(later, -math.inf).softmax(-1)  # [n, n]
-        alike = torch.cat([asked @ key.T, (asked * own_key).sum(-1, keepdim=True)], -1)  # [q, n + 1]
-        to_past, to_self = (scale * alike).softmax(-1).split([n, 1], -1)
-        found = to_past @ value + to_self * own_value
-        return torch.cat([past, weights @ value], -1), torch.cat([now, found], -1)
+        so_far = torch.ones(n, n, dtype=torch.bool, device=past.device).tril()
+        read = attend(query, key, value, allowed=so_far)
+        found = attend(asked, key, value, own=(own_key, own_value))
+        return torch.cat([past, read], -1), torch.cat([now, found], -1)
