@@ -17,7 +17,7 @@ demo: setup
 	$(BIN)/quickstudy demo
 
 test: setup check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 check: setup
 	$(BIN)/ruff check src tests benchmarks examples

@@ -40,7 +40,8 @@ def test_every_learner_tells_its_options(learner: str, command: Callable[..., An
     said = command("train", "--learner", learner, "--help")
     assert said.code == 0
     for name in options(learner_class(learner)):
-        assert f"--{name.replace('_', '-')}" in said.out
+        flag = name.replace("_", "-")
+        assert f"--{flag}" in said.out or f"--no-{flag}" in said.out  # what is on can be switched off
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_the_least_values(name: str, least: float) -> None:
         ({"precision": "fp16"}, "unknown precision 'fp16': did you mean 'bf16'"),
         ({"settings": {"inner_lr": float("nan")}}, "inner-lr must be a finite number"),
         ({"settings": {"inner_params": str.isupper}}, "inner-params is a function, which cannot be kept"),
-        ({"learner": "mmal"}, "unknown learner 'mmal': did you mean 'maml'"),
+        ({"learner": "mamll"}, "unknown learner 'mamll': did you mean 'maml'"),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], said: str) -> None:

@@ -150,7 +150,7 @@ def main(args: Sequence[str]) -> int:
     for r in results:
         say(escape(f"{config.learner} on {source.data.name} ({given.split} classes): {r}"))
     if besides.presentations is not None:
-        say(f"by presentation of a class: {besides.presentations}")
+        say(f"by presentation of a class in a stream, before its label is told: {besides.presentations}")
     for i, (name, right, other) in enumerate(hardest(result.confusion)):
         title = "" if i else "hardest classes:"
         say(escape(f"{title:16} {100 * right:3.0f} %  {name}, most often taken for {other}"))
