@@ -35,14 +35,16 @@ def test_one_dimension_and_no_variance() -> None:
     assert principal_plane(torch.zeros(2, 3), torch.zeros(2, 3)).shown == 0
 
 
-def test_of_a_task_the_prototypes_are_means(blobs: ClassDataset, tmp_path: Path) -> None:
-    """Distances on the plane are at most those in the space, and the picture has a colour a class."""
-    learner, task = ProtoNet(conv4(4, size=16, blocks=2)), ClassTasks(blobs, 3, 2, query=4).task(0)
+def test_the_map_is_of_the_bodys_features(blobs: ClassDataset, tmp_path: Path) -> None:
+    """Of a float64 learner too, whose tasks are float32; and the picture has a colour a class."""
+    learner = ProtoNet(conv4(4, size=16, blocks=2, norm="layer")).double()
+    task = ClassTasks(blobs, 3, 2, query=4).task(0)
     found = mapped(learner, task)
     with torch.no_grad():
-        z, embed, _ = learner.eval().embedded(task.support)
-        apart = torch.cdist(embed(task.query.x), z)
-    assert (torch.cdist(found.query, found.support) <= apart + 1e-4).all()
+        z, q = (learner.body(part.x.double()) for part in (task.support, task.query))
+    wanted = principal_plane(z, q)
+    torch.testing.assert_close(found.support, wanted.support)
+    torch.testing.assert_close(found.query, wanted.query)
     map_picture(found, task, tmp_path / "map.png", ["a", "b", "c"])
     with Image.open(tmp_path / "map.png") as image:
         drawn = np.asarray(image.convert("RGB")).reshape(-1, 3)

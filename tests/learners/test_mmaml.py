@@ -89,7 +89,7 @@ def test_fewer_ways_and_other_targets(make: Callable[..., MMAML]) -> None:
     assert learner.adapt(x, torch.arange(6) % 3)(x).shape == (6, 3)
     with pytest.raises(TaskError, match="at most 5 ways, not 6"):
         learner.adapt(x, torch.arange(6))
-    with pytest.raises(DataError, match="5 outputs a point, but targets of shape"):
+    with pytest.raises(DataError, match="targets of 7 values, but this learner predicts at most 5"):
         learner.adapt(x, torch.rand(6, 7))
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quickstudy.errors import TaskError, UserError
+from quickstudy.errors import DataError, TaskError, UserError
 from quickstudy.learners import SNAIL
 from quickstudy.nets import mlp
 from quickstudy.tasks import Sinusoids, Task
@@ -77,3 +77,9 @@ def test_a_reloaded_learner_answers_the_same(make: Make, batch: Task) -> None:
 def test_nothing_to_do_is_an_error(options: dict[str, int]) -> None:
     with pytest.raises(UserError, match="way, filters and reach must be at least 1"):
         SNAIL(mlp(4), **{"way": 2, **options})
+
+
+def test_targets_of_more_values_than_it_answers_are_refused() -> None:
+    learner = SNAIL(mlp(2), way=1, filters=4)
+    with pytest.raises(DataError, match="targets of 2 values, but this learner predicts at most 1"):
+        learner.adapt(torch.rand(4, 2), torch.rand(4, 2))

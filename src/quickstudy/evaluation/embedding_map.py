@@ -13,6 +13,7 @@ from quickstudy.errors import UserError
 from quickstudy.evaluation.style import COLOURS, INK, axes_in, figure_of, save
 from quickstudy.learners.base import Learner
 from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.outer.device import suited
 from quickstudy.tasks.task import Task
 
 
@@ -42,16 +43,18 @@ def principal_plane(z: Tensor, q: Tensor) -> Map:
 
 
 def mapped(learner: Learner, task: Task) -> Map:
-    """Where a task's examples lie in the space that the learner compares them in.
+    """Where a task's examples lie among the features that the learner's body gives them, before what its
+    method makes of these (context, a distance of its own).
 
     Raises:
         UserError: the learner embeds nothing.
     """
     if not isinstance(learner, EmbeddingLearner):
         raise UserError(f"{type(learner).__name__} compares nothing in an embedding")
+    task = suited(task, learner)
     with learner.in_use(), torch.no_grad():
         z, embed, _ = learner.embedded(task.support)
-        return principal_plane(z, embed(task.query.x))
+        return principal_plane(z.cpu(), embed(task.query.x).cpu())
 
 
 def map_picture(found: Map, task: Task, path: str | Path, names: Sequence[str] | None = None) -> None:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import DataError, UserError
-from quickstudy.learners.base import at_least_zero, check_way, one_hot
+from quickstudy.errors import UserError
+from quickstudy.learners.base import at_least_zero, label_rows
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.nets.mlp import mlp
 from quickstudy.tasks.task import Support
@@ -35,13 +35,7 @@ class AmortisedLearner(EmbeddingLearner):
 
     def rows(self, support: Support, like: Tensor) -> Tensor:
         """Labels as rows `[n, columns]`: of a class 1 in its column, of values each in its own, else 0."""
-        rows = one_hot(support, like.dtype)
-        if support.way is None and rows.shape[-1] > self.columns:
-            raise DataError(
-                f"targets of {rows.shape[-1]} values, but this learner predicts at most {self.columns}"
-            )
-        check_way(support.way, self.columns)
-        return F.pad(rows, (0, self.columns - rows.shape[-1]))
+        return label_rows(support, self.columns, like.dtype)
 
     def read(self, raw: Tensor, support: Support) -> Tensor:
         """The answer in what a net gives: of `[q, 2 · columns]` the logits `[q, N]`, or for targets `[n, D]`

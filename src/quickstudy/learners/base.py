@@ -462,6 +462,24 @@ def check_way(way: int | None, most: int) -> None:
         )
 
 
+def label_rows(support: Support, columns: int, dtype: torch.dtype) -> Tensor:
+    """A support set's labels, or targets, as `one_hot` writes them, in so many columns: `[n, columns]`.
+
+    Raises:
+        TaskError: more ways than columns.
+        DataError: more values a target than columns.
+
+    >>> label_rows(Support.of([[0.0], [1.0]], [0, 1]), 3, torch.float32)
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
+    """
+    rows = one_hot(support, dtype)
+    if support.way is None and rows.shape[-1] > columns:
+        raise DataError(f"targets of {rows.shape[-1]} values, but this learner predicts at most {columns}")
+    check_way(support.way, columns)
+    return F.pad(rows, (0, columns - rows.shape[-1]))
+
+
 def width(body: nn.Module) -> int:
     """The number of features a body returns, which it states as `features`."""
     features: Any = getattr(body, "features", None)

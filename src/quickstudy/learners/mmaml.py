@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import copy
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.inner.rules import Params
 from quickstudy.inner.solve import MethodName
-from quickstudy.learners.base import call, one_hot, width
+from quickstudy.learners.base import call, label_rows, width
 from quickstudy.learners.descent import Which
 from quickstudy.learners.maml import MAML
 from quickstudy.nets.film import film_layers, filmed
@@ -72,5 +71,4 @@ class MMAML(MAML):
         """γ and β of all layers `[2 · channels]` for this task."""
         # Queries are never read: whatever normalises these, here it is the support set.
         z = call(self.reader, self.weights(self.reader), support.x, Moments(fused=True, step=0))
-        y = one_hot(support, z.dtype)
-        return self.held(self.encoder)(z, F.pad(y, (0, self.way - y.shape[-1])))
+        return self.held(self.encoder)(z, label_rows(support, self.way, z.dtype))

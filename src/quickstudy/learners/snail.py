@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
-from quickstudy.learners.base import Outer, check_way, one_hot, width
+from quickstudy.learners.base import Outer, label_rows, width
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.nets.temporal import CausalAttention, TemporalBlock
 from quickstudy.tasks.task import Support
@@ -49,13 +49,12 @@ class SNAIL(EmbeddingLearner):
         self.layers = CausalNet(width(body) + way, filters, reach, way)
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
-        check_way(support.way, self.way)
-        y = one_hot(support, z.dtype)  # [n, N], or targets
-        past, layers = torch.cat([z, F.pad(y, (0, self.way - y.shape[1]))], -1), self.held(self.layers)
+        y, layers = label_rows(support, self.way, z.dtype), self.held(self.layers)  # [n, way]
+        past, answered = torch.cat([z, y], -1), support.way or support.y.shape[-1]
 
         def answer(q: Tensor) -> Tensor:
             unlabelled = F.pad(q, (0, self.way))  # [q, D + way]
-            return layers(past, unlabelled)[:, : y.shape[1]]
+            return layers(past, unlabelled)[:, :answered]
 
         return answer
 

@@ -25,7 +25,7 @@ from quickstudy.recipes.recipe import Setting, provenance
 DATA: dict[str, dict[str, Any]] = {
     "omniglot": {"data": "omniglot"},
     "quickdraw": {"data": "quickdraw", "samples_per_class": 20, "augment": "drawing"},
-    "quickdraw-plain": {"data": "quickdraw", "samples_per_class": 20},
+    "quickdraw-plain": {"data": "quickdraw", "samples_per_class": 20, "augment": "none"},
 }
 """Where each part trains; Quick, Draw! with and without augmentation."""
 PROBLEMS: dict[str, tuple[tuple[int, int], ...]] = {
@@ -81,7 +81,7 @@ class LearnersRecipe:
     """
 
     parts: tuple[Part, ...]
-    title: str = "every learner, 5-way 1-shot, 32 channels, 10 minutes of one processor each"
+    title: str = "every learner on 5-way 1-shot tasks, trained at its own way: 32 channels, 10 minutes each"
     source: str = "the papers' numbers are of longer training and wider nets"
     seconds: float = 600.0
 
@@ -144,6 +144,9 @@ def rows_of(
         "part": part.name,
         "learner": part.learner,
         "kind": "control" if part.learner in CONTROLS else "learner",
+        "training": config.plain_tasks(splits.train).describe(),
+        "augment": config.augment,
+        "norm": config.norm,
         "parameters": sum(p.numel() for p in learner.parameters()),
         "iterations": config.iterations,
         "training_seconds": summary["seconds"],
@@ -214,10 +217,9 @@ def rising(accuracies: list[float | None]) -> bool:
 
 def parts() -> tuple[Part, ...]:
     """Every learner and every control on every data set, as it is usually trained."""
-    own = {"mann": {"train_query": 9}, "lstm": {"train_query": 9}}
     names = [*LEARNERS, *CONTROLS]
     return tuple(
-        Part(name, data, own.get(name, {}))
+        Part(name, data)
         for data in DATA
         for name in names
         if data != "quickdraw-plain" or learner_class(name).trains_on != "nothing"
