@@ -13,7 +13,7 @@ from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.evaluation import choose_settings
 from quickstudy.learners import CONTROLS, LEARNERS, Learner, build
-from quickstudy.learners.base import Predictor
+from quickstudy.learners.predictor import Predictor
 from quickstudy.nets import conv4
 from quickstudy.outer.measure import measure
 from quickstudy.tasks import ClassTasks, Support, Task

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from quickstudy.errors import DataError, TaskError, UserError
 from quickstudy.inner import estimate
 from quickstudy.learners import ANP, CNP, MAML, FiLM, HyperNet, InContext, Learner, ProtoNet, build
-from quickstudy.learners.base import log_likelihood
+from quickstudy.learners.targets import log_likelihood
 from quickstudy.nets import conv4, mlp
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.tasks import GaussianProcesses, Lines, Task

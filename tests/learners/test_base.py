@@ -13,7 +13,8 @@ from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.inner import estimate, map_tasks
 from quickstudy.learners import LEARNERS, PixelNN
-from quickstudy.learners.base import task_loss, width
+from quickstudy.learners.calling import width
+from quickstudy.learners.targets import task_loss
 from quickstudy.nets import BatchNorm, mlp
 from quickstudy.tasks import ClassTasks, SupervisedBatches, Task
 

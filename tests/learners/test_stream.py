@@ -178,7 +178,7 @@ def test_what_cannot_be_is_an_error() -> None:
         LSTMLearner(mlp(2), way=2, labels="string")
     with pytest.raises(UserError, match="heads must be from 1 to the 2 rows of the memory, not 3"):
         MANN(mlp(2), way=2, rows=2, heads=3)
-    with pytest.raises(UserError, match="an LSTM needs at least 1 input and 1 unit"):
+    with pytest.raises(UserError, match="hidden must be at least 1"):
         LSTMLearner(mlp(2), way=2, hidden=0)
     with pytest.raises(DataError, match="2 targets an example; this learner predicts 1"):
         LSTMLearner(mlp(3), way=1).adapt(torch.rand(4, 3), torch.rand(4, 2))

@@ -45,7 +45,7 @@ def test_each_query_sees_its_own_key_and_no_others() -> None:
 @pytest.mark.parametrize("itself", [False, True])
 def test_heads_are_torchs(itself: bool) -> None:
     """With the same weights, torch's module gives the same; a query's own token is one more, for it alone."""
-    ours = Attention(8, heads=4, inputs=3, values=3 if itself else 5)
+    ours = Attention(8, heads=4)
     theirs = torch.nn.MultiheadAttention(8, 4)
     with torch.no_grad():
         for p in ours.parameters():
@@ -54,8 +54,8 @@ def test_heads_are_torchs(itself: bool) -> None:
         theirs.in_proj_bias.zero_()
         theirs.out_proj.weight.copy_(torch.eye(8))
         theirs.out_proj.bias.zero_()
-    x, context = torch.randn(4, 3), torch.randn(6, 3)
-    told = None if itself else torch.randn(6, 5)
+    x, context = torch.randn(4, 8), torch.randn(6, 8)
+    told = None if itself else torch.randn(6, 8)
     for i, found in enumerate(ours(x, context, told, itself)):
         keys = torch.cat([context, x[i : i + 1]]) if itself else context
         values = keys if told is None else told
@@ -65,8 +65,8 @@ def test_heads_are_torchs(itself: bool) -> None:
 
 def test_it_begins_as_a_look_up() -> None:
     """What asks finds what it is most alike, as it was told."""
-    keys, told = 30 * torch.randn(5, 8), torch.randn(5, 6)
-    torch.testing.assert_close(Attention(8, inputs=8, values=6)(keys[[3, 0]], keys, told), told[[3, 0]])
+    keys, told = 30 * torch.randn(5, 8), torch.randn(5, 8)
+    torch.testing.assert_close(Attention(8)(keys[[3, 0]], keys, told), told[[3, 0]])
 
 
 def test_a_blocks_tokens_look_at_the_context_alone() -> None:

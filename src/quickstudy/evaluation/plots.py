@@ -18,7 +18,7 @@ from quickstudy.errors import UserError
 from quickstudy.evaluation.presentations import Presentations
 from quickstudy.evaluation.scores import Calibration, Confusion
 from quickstudy.evaluation.style import BLUE, GREEN, GREY, INK, PALE, PERCENT, RED, axes_in, figure_of, save
-from quickstudy.learners.base import Predictor
+from quickstudy.learners.predictor import Predictor
 from quickstudy.tasks.task import Task, as_float
 
 

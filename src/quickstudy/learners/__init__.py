@@ -3,8 +3,9 @@
 from quickstudy.learners.alpha_maml import AlphaMAML
 from quickstudy.learners.anil import ANIL
 from quickstudy.learners.anp import ANP
-from quickstudy.learners.base import Learner, call
+from quickstudy.learners.base import Learner
 from quickstudy.learners.boil import BOIL
+from quickstudy.learners.calling import call
 from quickstudy.learners.cnp import CNP
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.film import FiLM

@@ -13,15 +13,15 @@ times too low or too high is always as far away. β is the outer optimiser's, ad
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.inner.rules import Params, Rule, sgd
-from quickstudy.inner.solve import MethodName
-from quickstudy.learners.base import Outer, at_least_zero
-from quickstudy.learners.descent import Which
+from quickstudy.learners.base import Outer
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.options import at_least_zero
 
 
 class AlphaMAML(MAML):
@@ -42,27 +42,8 @@ class AlphaMAML(MAML):
     outer = Outer(optimizer="adam-hd", meta_batch=16, outer_lr=1e-3, train_query=5)
     log_factor: Tensor
 
-    def __init__(
-        self,
-        body: nn.Module,
-        *,
-        way: int,
-        inner_lr: float = 0.4,
-        steps: int = 1,
-        test_steps: int | None = None,
-        inner_params: Which = "all",
-        hyper_lr: float = 0.1,
-        gradient: MethodName | None = None,
-    ) -> None:
-        super().__init__(
-            body,
-            way=way,
-            inner_params=inner_params,
-            inner_lr=inner_lr,
-            steps=steps,
-            test_steps=test_steps,
-            gradient=gradient,
-        )
+    def __init__(self, body: nn.Module, *, way: int, hyper_lr: float = 0.1, **maml: Any) -> None:
+        super().__init__(body, way=way, **maml)
         at_least_zero(hyper_lr=hyper_lr)
         self.hyper_lr = hyper_lr
         # Zero whenever a meta-step begins: it is there for its gradient, that of log α.

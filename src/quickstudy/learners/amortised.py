@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import UserError
-from quickstudy.learners.base import at_least_zero, label_rows
 from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.learners.targets import label_rows
 from quickstudy.nets.mlp import mlp
 from quickstudy.tasks.task import Support
 
@@ -30,7 +29,6 @@ class AmortisedLearner(EmbeddingLearner):
 
     def __init__(self, body: nn.Module, columns: int) -> None:
         super().__init__(body)
-        at_least_one(columns=columns)
         self.columns = columns
 
     def rows(self, support: Support, like: Tensor) -> Tensor:
@@ -46,15 +44,6 @@ class AmortisedLearner(EmbeddingLearner):
         values = support.y.shape[-1]
         std = LEAST_STD + (1 - LEAST_STD) * F.softplus(second[:, :values])
         return torch.cat([first[:, :values], std.log()], -1)
-
-
-def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two hidden layers and a linear one: `[n, inputs]` → `[n, outputs]`.
-
-    >>> perceptron(3, 8, 2)(torch.zeros(5, 3)).shape
-    torch.Size([5, 2])
-    """
-    return nn.Sequential(mlp(inputs, (hidden, hidden)), nn.Linear(hidden, outputs))
 
 
 class Pairs(nn.Module):
@@ -73,14 +62,3 @@ class Pairs(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         return self.rest(self.features(z) + self.label(y))
-
-
-def at_least_one(**options: int) -> None:
-    """Refuse an option that is no whole number, or below 1.
-
-    >>> at_least_one(hidden=64)
-    """
-    at_least_zero(whole=True, **options)
-    for name, value in options.items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")

@@ -5,9 +5,10 @@ MAML whose inner loop moves the head only; the body's features are reused as the
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
-from quickstudy.inner.solve import MethodName
 from quickstudy.learners.descent import Which
 from quickstudy.learners.maml import MAML
 
@@ -28,16 +29,7 @@ class ANIL(MAML):
         way: int,
         inner_lr: float = 0.1,
         steps: int = 5,
-        test_steps: int | None = None,
         inner_params: Which = "head",
-        gradient: MethodName | None = None,
+        **maml: Any,
     ) -> None:
-        super().__init__(
-            body,
-            way=way,
-            inner_params=inner_params,
-            inner_lr=inner_lr,
-            steps=steps,
-            test_steps=test_steps,
-            gradient=gradient,
-        )
+        super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, inner_params=inner_params, **maml)

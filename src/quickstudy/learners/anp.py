@@ -22,9 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.amortised import AmortisedLearner, Pairs, at_least_one, perceptron
-from quickstudy.learners.base import Outer, width
+from quickstudy.learners.amortised import AmortisedLearner, Pairs
+from quickstudy.learners.base import Outer
+from quickstudy.learners.calling import width
+from quickstudy.learners.options import at_least_one
 from quickstudy.nets.attention import Attention
+from quickstudy.nets.mlp import perceptron
 from quickstudy.tasks.task import Support, Task
 
 
@@ -50,8 +53,8 @@ class ANP(AmortisedLearner):
     def __init__(
         self, body: nn.Module, *, way: int, hidden: int = 128, heads: int = 8, latent: int = 64
     ) -> None:
+        at_least_one(way=way, hidden=hidden, heads=heads, latent=latent)
         super().__init__(body, way)
-        at_least_one(hidden=hidden, heads=heads, latent=latent)
         self.way, self.hidden, self.heads, self.latent = way, hidden, heads, latent
         features = width(body)
         self.encoder = Pairs(features, way, hidden)

@@ -7,9 +7,6 @@ itself; so do learners that share a net.
 
 from __future__ import annotations
 
-import math
-import numbers
-import operator
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -22,14 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import DataError, TaskError, UserError
+from quickstudy.errors import DataError, UserError
 from quickstudy.inner.choice import Strategy
 from quickstudy.inner.outcome import Outcome
-from quickstudy.inner.precision import computed
 from quickstudy.inner.rules import Params
+from quickstudy.learners.calling import explained
 from quickstudy.learners.predictor import Predictor
-from quickstudy.nets.native import kernels
-from quickstudy.nets.norm import BatchNorm, Moments, Statistics, normalised_by
+from quickstudy.learners.support import checked, copied
+from quickstudy.learners.targets import log_likelihood, task_loss
+from quickstudy.nets.norm import BatchNorm, Moments, Statistics
 from quickstudy.tasks.augment import AugmentName
 from quickstudy.tasks.task import Query, Support, Task, as_input
 
@@ -310,182 +308,3 @@ class Learner(nn.Module, ABC):
             for layer, pairs in support.seen.items()
             for i, kind in enumerate(("mean", "var"))
         }
-
-
-@contextmanager
-def explained(shape: torch.Size) -> Iterator[None]:
-    """Say of what torch refuses within this block that it came of examples `[n, *shape]`.
-
-    Raises:
-        UserError: a net that does not fit them, or more memory than there is.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in reason:
-            raise UserError(
-                f"there is too little memory for examples of shape {tuple(shape)}: take fewer tasks at once "
-                "(--meta-batch), fewer queries, or a smaller net or --size"
-            ) from error
-        raise UserError(f"the net failed on examples of shape {tuple(shape)}: {reason}") from error
-
-
-def checked(support: Support, every_class: bool = False) -> Support:
-    """A support set as `Support.of` makes it, its padding taken out; it may state more ways than it shows,
-    unless `every_class` must have an example."""
-    if support.mask is not None:  # the ways of what is padded are those of the largest task
-        support = replace(support, x=support.x[support.mask], y=support.y[support.mask], way=None)
-    found = Support.of(support.x, support.y)
-    way = found.way if support.way is None else support.way
-    if way is not None and (found.way is None or found.way > way):
-        shown = "real targets" if found.way is None else f"labels up to {found.way - 1}"
-        raise DataError(f"support set: {shown}, but it states {way} ways")
-    if every_class and way is not None and found.way is not None and found.way < way:
-        raise DataError(f"support set: class {found.way} has no example (it states {way} ways)")
-    return replace(found, way=way, unlabelled=more(support.unlabelled, found.x))
-
-
-def more(unlabelled: object, x: Tensor) -> Tensor | None:
-    """Unlabelled examples beside labelled ones `[n, …]`; None where there are none."""
-    if unlabelled is None:
-        return None
-    found = as_input(unlabelled, x.dtype, what="unlabelled examples")
-    if found.shape[1:] != x.shape[1:]:
-        raise DataError(
-            f"unlabelled examples of shape {tuple(found.shape)} beside labelled ones of {tuple(x.shape)}"
-        )
-    if not torch.isfinite(found).all():
-        raise DataError("unlabelled examples: one holds NaN or infinity")
-    return found if len(found) else None
-
-
-def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Support:
-    """A support set in memory of its own, its floats in `dtype`."""
-
-    def copy(v: Tensor | None) -> Tensor | None:
-        return None if v is None else v.to(device, dtype if v.is_floating_point() else v.dtype, copy=True)
-
-    tensors = {
-        "x": as_input(support.x),
-        "y": support.y,
-        "mask": support.mask,
-        "unlabelled": None if support.unlabelled is None else as_input(support.unlabelled),
-    }
-    copies: dict[str, Any] = {k: copy(v) for k, v in tensors.items()}
-    return replace(support, **copies)
-
-
-def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments) -> Tensor:
-    """`net(x)` with these weights and statistics instead of its own, in the precision of `computing_in`.
-
-    Raises:
-        UserError: the net writes to a buffer while it computes.
-    """
-    buffers = {k: weights.get(k, v) for k, v in net.named_buffers()}
-    versions = [v._version for v in buffers.values()]
-    with normalised_by(moments), kernels():
-        found = computed(lambda x: torch.func.functional_call(net, weights, (x,)), x)
-    for (name, buffer), version in zip(buffers.items(), versions, strict=True):
-        if buffer._version != version:
-            raise UserError(
-                f"the net writes to its buffer {name!r} while it computes, so that a task would depend on "
-                "those before it: compute it from the input, or average it in quickstudy.nets.norm.BatchNorm"
-            )
-    return found
-
-
-def task_loss(output: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy for class labels, mean squared error for real targets."""
-    if y.is_floating_point():
-        if output.shape != y.shape:
-            raise DataError(
-                f"{output.shape[-1]} outputs a point, but targets of shape {tuple(y.shape)}: way must be the "
-                "number of values to predict, and class labels whole numbers"
-            )
-        return F.mse_loss(output, y)
-    return F.cross_entropy(output, y)
-
-
-def log_likelihood(output: Tensor, y: Tensor) -> Tensor:
-    """The mean log-density of targets `[q, D]` in nats a point, under normal distributions.
-
-    Args:
-        output: their means, then the logarithms of their standard deviations `[q, 2D]`.
-
-    >>> log_likelihood(torch.zeros(3, 2), torch.zeros(3, 1))  # -½ log 2π
-    tensor(-0.9189)
-    """
-    mean, log_std = output.chunk(2, -1)
-    distances = (y - mean) * torch.exp(-log_std)
-    return -(0.5 * distances.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1).mean()
-
-
-def at_least_zero(*, whole: bool = False, **options: float | None) -> None:
-    """Refuse an option that is no number, or below 0, or infinite; None is for the learner to say.
-
-    Args:
-        whole: whether only whole numbers will do.
-
-    >>> at_least_zero(inner_lr=0.1, test_steps=None)
-    """
-    for name, value in options.items():
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
-            raise UserError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
-        if not 0 <= value < math.inf:
-            raise UserError(f"{name} must be at least 0 and finite, not {value}")
-
-
-def one_hot(support: Support, dtype: torch.dtype) -> Tensor:
-    """A support set's labels as rows of 0 and 1 `[n, N]`; real targets `[n, D]` as they are.
-
-    >>> one_hot(Support.of([[0.0], [1.0]], [0, 1]), torch.float32)
-    tensor([[1., 0.],
-            [0., 1.]])
-    """
-    if support.way is None:
-        return support.y.to(dtype)
-    return F.one_hot(support.y, support.way).to(dtype)
-
-
-def check_way(way: int | None, most: int) -> None:
-    """Refuse more ways than a learner's outputs can answer.
-
-    Raises:
-        TaskError: it says which learner answers any number.
-    """
-    if way is not None and way > most:
-        raise TaskError(
-            f"this learner answers at most {most} ways, not {way}; the learner proto-maml answers any number"
-        )
-
-
-def label_rows(support: Support, columns: int, dtype: torch.dtype) -> Tensor:
-    """A support set's labels, or targets, as `one_hot` writes them, in so many columns: `[n, columns]`.
-
-    Raises:
-        TaskError: more ways than columns.
-        DataError: more values a target than columns.
-
-    >>> label_rows(Support.of([[0.0], [1.0]], [0, 1]), 3, torch.float32)
-    tensor([[1., 0., 0.],
-            [0., 1., 0.]])
-    """
-    rows = one_hot(support, dtype)
-    if support.way is None and rows.shape[-1] > columns:
-        raise DataError(f"targets of {rows.shape[-1]} values, but this learner predicts at most {columns}")
-    check_way(support.way, columns)
-    return F.pad(rows, (0, columns - rows.shape[-1]))
-
-
-def width(body: nn.Module) -> int:
-    """The number of features a body returns, which it states as `features`."""
-    features: Any = getattr(body, "features", None)
-    try:
-        return operator.index(features)
-    except TypeError:
-        raise UserError(
-            f"the body {type(body).__name__} does not say how many features it returns: set body.features"
-        ) from None

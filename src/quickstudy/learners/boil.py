@@ -5,9 +5,10 @@ MAML whose inner loop moves the body only: the head stays, and features must com
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
-from quickstudy.inner.solve import MethodName
 from quickstudy.learners.descent import Which
 from quickstudy.learners.maml import MAML
 
@@ -21,23 +22,5 @@ class BOIL(MAML):
         'body'
     """
 
-    def __init__(
-        self,
-        body: nn.Module,
-        *,
-        way: int,
-        inner_lr: float = 0.4,
-        steps: int = 1,
-        test_steps: int | None = None,
-        inner_params: Which = "body",
-        gradient: MethodName | None = None,
-    ) -> None:
-        super().__init__(
-            body,
-            way=way,
-            inner_params=inner_params,
-            inner_lr=inner_lr,
-            steps=steps,
-            test_steps=test_steps,
-            gradient=gradient,
-        )
+    def __init__(self, body: nn.Module, *, way: int, inner_params: Which = "body", **maml: Any) -> None:
+        super().__init__(body, way=way, inner_params=inner_params, **maml)

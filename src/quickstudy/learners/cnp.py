@@ -16,8 +16,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from quickstudy.learners.amortised import AmortisedLearner, Pairs, at_least_one, perceptron
-from quickstudy.learners.base import Outer, width
+from quickstudy.learners.amortised import AmortisedLearner, Pairs
+from quickstudy.learners.base import Outer
+from quickstudy.learners.calling import width
+from quickstudy.learners.options import at_least_one
+from quickstudy.nets.mlp import perceptron
 from quickstudy.tasks.task import Support
 
 
@@ -40,8 +43,8 @@ class CNP(AmortisedLearner):
     outer = Outer(meta_batch=4, outer_lr=1e-3, schedule="cosine", train_query=5)
 
     def __init__(self, body: nn.Module, *, way: int, hidden: int = 128) -> None:
+        at_least_one(way=way, hidden=hidden)
         super().__init__(body, way)
-        at_least_one(hidden=hidden)
         self.way, self.hidden = way, hidden
         self.encoder = Pairs(width(body), way, hidden)
         self.decoder = perceptron(width(body) + way * hidden, hidden, 2 * way)

@@ -15,16 +15,18 @@ from quickstudy.errors import UserError, unknown
 from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Params, Rule, sgd
 from quickstudy.inner.solve import METHODS, Method, MethodName, solve
-from quickstudy.learners.base import Learner, at_least_zero, call, check_way, task_loss, width
+from quickstudy.learners.base import Learner
+from quickstudy.learners.calling import call, width
+from quickstudy.learners.options import at_least_one, at_least_zero
 from quickstudy.learners.predictor import Predictor
-from quickstudy.nets.norm import BatchNorm, Moments, Pair
+from quickstudy.learners.targets import check_way, task_loss
+from quickstudy.nets.norm import NORMS, BatchNorm, Moments, Pair
 from quickstudy.nets.per_step import PerStep
 from quickstudy.tasks.task import Support
 
 Which = str | Callable[[str], bool]
 """Names of parameters: a word of `PARTS`, a regular expression, or a function that says of a name whether."""
 PARTS = {"all": "", "filters": "", "head": r"^head\.", "body": r"^body\."}
-NORMS = (BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 class DescentLearner(Learner):
@@ -190,8 +192,7 @@ class HeadLearner(DescentLearner):
 
     def __init__(self, body: nn.Module, *, way: int, inner_params: Which = "all", **descent: Any) -> None:
         super().__init__(**descent)
-        if way < 1:
-            raise UserError(f"way must be at least 1, not {way}")
+        at_least_one(way=way)
         self.net = Net(self.accept(body), way)
         self.way, self.inner_params = way, inner_params
         self.inner_names()  # there are some

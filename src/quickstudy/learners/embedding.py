@@ -10,7 +10,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from quickstudy.inner.rules import Params
-from quickstudy.learners.base import Learner, call
+from quickstudy.learners.base import Learner
+from quickstudy.learners.calling import call
 from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.norm import Moments
 from quickstudy.tasks.task import Support

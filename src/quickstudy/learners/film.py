@@ -15,10 +15,12 @@ from __future__ import annotations
 from torch import nn
 
 from quickstudy.inner.rules import Params
-from quickstudy.learners.amortised import at_least_one, perceptron
-from quickstudy.learners.base import Outer, call, width
+from quickstudy.learners.base import Outer
+from quickstudy.learners.calling import call, width
+from quickstudy.learners.options import at_least_one
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.nets.film import film_layers, filmed
+from quickstudy.nets.mlp import perceptron
 from quickstudy.nets.norm import Moments
 from quickstudy.tasks.task import Support
 

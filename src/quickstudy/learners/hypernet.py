@@ -14,10 +14,12 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from quickstudy.learners.amortised import at_least_one, perceptron
-from quickstudy.learners.base import Outer, width
+from quickstudy.learners.base import Outer
+from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.learners.options import at_least_one
 from quickstudy.learners.protonet import prototypes
+from quickstudy.nets.mlp import perceptron
 from quickstudy.tasks.task import Support
 
 

@@ -16,8 +16,9 @@ from torch import nn
 from quickstudy.errors import UserError
 from quickstudy.inner.implicit import conjugate_gradient, implicit
 from quickstudy.inner.solve import Method
-from quickstudy.learners.base import Outer, at_least_zero
+from quickstudy.learners.base import Outer
 from quickstudy.learners.descent import HeadLearner, Which
+from quickstudy.learners.options import at_least_one, at_least_zero
 
 
 class IMAML(HeadLearner):
@@ -58,9 +59,9 @@ class IMAML(HeadLearner):
             body, way=way, inner_params=inner_params, inner_lr=inner_lr, steps=steps, test_steps=test_steps
         )
         at_least_zero(strength=strength, damping=damping)
-        at_least_zero(whole=True, cg_steps=cg_steps)
-        if not strength or not cg_steps:
-            raise UserError(f"strength and cg_steps must be above 0, not {strength} and {cg_steps}")
+        at_least_one(cg_steps=cg_steps)
+        if not strength:
+            raise UserError("strength must be above 0: without it a task's minimum is nowhere near the start")
         self.strength, self.cg_steps, self.damping = strength, cg_steps, damping
 
     def way_back(self) -> Method:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from quickstudy.learners.base import at_least_zero
 from quickstudy.learners.labels import Labels
+from quickstudy.learners.options import at_least_one
 from quickstudy.learners.stream import StreamLearner
 from quickstudy.nets.lstm import LSTMCell
 
@@ -33,6 +33,6 @@ class LSTMLearner(StreamLearner):
     """
 
     def __init__(self, body: nn.Module, *, way: int, hidden: int = 200, labels: Labels = "one-hot") -> None:
-        at_least_zero(whole=True, hidden=hidden)
+        at_least_one(hidden=hidden)
         super().__init__(body, way=way, cell=lambda inputs: LSTMCell(inputs, hidden), labels=labels)
         self.hidden = hidden

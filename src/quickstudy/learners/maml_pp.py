@@ -26,7 +26,8 @@ from quickstudy.inner.schedules import by_step
 from quickstudy.inner.solve import Method, MethodName
 from quickstudy.inner.unrolled import trajectory
 from quickstudy.learners.base import Outer
-from quickstudy.learners.descent import Descent, HeadLearner, Which
+from quickstudy.learners.descent import Descent, Which
+from quickstudy.learners.maml import MAML
 from quickstudy.learners.rates import Rates
 from quickstudy.nets.norm import BatchNorm
 from quickstudy.nets.per_step import PerStep, per_step
@@ -36,7 +37,7 @@ ANNEALED, LEAST, FIRST_ORDER = 0.1, 0.03, 1 / 3
 """The share of meta-training with a multi-step loss, the least S wₛ in it, and the share of first order."""
 
 
-class MAMLPlusPlus(HeadLearner):
+class MAMLPlusPlus(MAML):
     """MAML++: how to train MAML; without its four parts it is MAML.
 
     Args:
@@ -44,7 +45,8 @@ class MAMLPlusPlus(HeadLearner):
         way: classes the head answers, or output dimensions of a regression.
         inner_lr: the inner loop's rate, at which learned rates begin.
         steps: S, inner steps in meta-training.
-        multi_step_loss: whether each step's query loss counts, less and less.
+        multi_step_loss: whether each step's query loss counts, less and less. As long as it does the inner
+            loop is unrolled, or of first order, whatever other way back `gradient` names.
         derivative_annealing: whether meta-training begins without second derivatives.
         learned_rates: whether each layer has a learned rate for each step.
         per_step_norm: whether batch normalisation has statistics, scales and shifts for each step.
@@ -68,26 +70,17 @@ class MAMLPlusPlus(HeadLearner):
         way: int,
         inner_lr: float = 0.1,
         steps: int = 5,
-        test_steps: int | None = None,
         inner_params: Which = "filters",
         multi_step_loss: bool = True,
         derivative_annealing: bool = True,
         learned_rates: bool = True,
         per_step_norm: bool = True,
-        gradient: MethodName | None = None,
+        **maml: Any,
     ) -> None:
         kinds = {type(module) for module in body.modules()}
         if per_step_norm and BatchNorm in kinds and PerStep not in kinds:
             body = per_step(body, steps)
-        super().__init__(
-            body,
-            way=way,
-            inner_params=inner_params,
-            inner_lr=inner_lr,
-            steps=steps,
-            test_steps=test_steps,
-            gradient=gradient,
-        )
+        super().__init__(body, way=way, inner_params=inner_params, inner_lr=inner_lr, steps=steps, **maml)
         self.multi_step_loss, self.derivative_annealing = multi_step_loss, derivative_annealing
         self.learned_rates, self.per_step_norm = learned_rates, per_step_norm
         layers = sorted({name.rpartition(".")[0] for name in self.inner_names()} if learned_rates else ())

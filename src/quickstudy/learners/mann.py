@@ -13,6 +13,7 @@ from torch import nn
 
 from quickstudy.errors import UserError
 from quickstudy.learners.labels import Labels
+from quickstudy.learners.options import at_least_one
 from quickstudy.learners.stream import StreamLearner
 from quickstudy.nets.lrua import LRUACell
 
@@ -47,7 +48,8 @@ class MANN(StreamLearner):
         heads: int = 4,
         labels: Labels = "one-hot",
     ) -> None:
-        if not 1 <= heads <= rows:
+        at_least_one(hidden=hidden, rows=rows, memory_width=memory_width, heads=heads)
+        if heads > rows:
             raise UserError(f"heads must be from 1 to the {rows} rows of the memory, not {heads}")
         super().__init__(
             body,

@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import UserError
-from quickstudy.learners.base import Outer, at_least_zero, width
+from quickstudy.learners.base import Outer
+from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.learners.options import at_least_one
 from quickstudy.learners.similarity import Distance, similarity
 from quickstudy.nets.full_context import QueryContext, SupportContext
 from quickstudy.tasks.task import Support
@@ -69,9 +70,7 @@ class MatchingNet(EmbeddingLearner):
         steps: int = 3,
     ) -> None:
         super().__init__(body)
-        at_least_zero(whole=True, steps=steps)
-        if steps < 1:
-            raise UserError(f"steps must be at least 1, not {steps}")
+        at_least_one(steps=steps)
         similarity(distance, temperature)  # there is such a one
         self.distance: Distance = distance
         self.temperature, self.full_context, self.steps = temperature, full_context, steps

@@ -15,8 +15,6 @@ import torch
 from torch import nn
 
 from quickstudy.inner.rules import Params, Rule, sgd
-from quickstudy.inner.solve import MethodName
-from quickstudy.learners.descent import Which
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.rates import Rates
 
@@ -34,28 +32,10 @@ class MetaSGD(MAML):
         tensor([0.1000, 0.1000, 0.1000, 0.1000, 0.1000])
     """
 
-    def __init__(
-        self,
-        body: nn.Module,
-        *,
-        way: int,
-        inner_lr: float = 0.4,
-        steps: int = 1,
-        test_steps: int | None = None,
-        inner_params: Which = "all",
-        gradient: MethodName | None = None,
-    ) -> None:
-        super().__init__(
-            body,
-            way=way,
-            inner_params=inner_params,
-            inner_lr=inner_lr,
-            steps=steps,
-            test_steps=test_steps,
-            gradient=gradient,
-        )
+    def __init__(self, body: nn.Module, *, way: int, **maml: Any) -> None:
+        super().__init__(body, way=way, **maml)
         moved = {k: self.net.get_parameter(k) for k in sorted(self.inner_names())}
-        self.rates = Rates({k: torch.full_like(p, inner_lr) for k, p in moved.items()})
+        self.rates = Rates({k: torch.full_like(p, self.inner_lr) for k, p in moved.items()})
 
     def rule(self, params: Params) -> Rule:
         return sgd(self.rates.cut(params))

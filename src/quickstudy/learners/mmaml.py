@@ -12,14 +12,14 @@ The inner loop moves the modulated weights, theirs those beneath the modulation.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from torch import Tensor, nn
 
 from quickstudy.inner.rules import Params
-from quickstudy.inner.solve import MethodName
-from quickstudy.learners.base import call, label_rows, width
-from quickstudy.learners.descent import Which
+from quickstudy.learners.calling import call, width
 from quickstudy.learners.maml import MAML
+from quickstudy.learners.targets import label_rows
 from quickstudy.nets.film import film_layers, filmed
 from quickstudy.nets.norm import Moments
 from quickstudy.nets.task_encoder import TaskEncoder
@@ -40,26 +40,8 @@ class MMAML(MAML):
         torch.Size([10, 1])
     """
 
-    def __init__(
-        self,
-        body: nn.Module,
-        *,
-        way: int,
-        inner_lr: float = 0.4,
-        steps: int = 1,
-        test_steps: int | None = None,
-        inner_params: Which = "all",
-        gradient: MethodName | None = None,
-    ) -> None:
-        super().__init__(
-            body,
-            way=way,
-            inner_params=inner_params,
-            inner_lr=inner_lr,
-            steps=steps,
-            test_steps=test_steps,
-            gradient=gradient,
-        )
+    def __init__(self, body: nn.Module, *, way: int, **maml: Any) -> None:
+        super().__init__(body, way=way, **maml)
         self.reader = copy.deepcopy(body)
         self.encoder = TaskEncoder(width(body), way, outputs=2 * sum(film_layers(body).values()))
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quickstudy.learners.base import Learner, at_least_zero
+from quickstudy.learners.base import Learner
+from quickstudy.learners.options import at_least_zero
 from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.similarity import squared_distances
 from quickstudy.tasks.task import Support

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.base import Learner, Outer, call, width
+from quickstudy.learners.base import Learner, Outer
+from quickstudy.learners.calling import call, width
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.scratch import Scratch
 from quickstudy.tasks.task import Task

@@ -20,8 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
-from quickstudy.learners.base import Outer, at_least_zero, one_hot
+from quickstudy.learners.base import Outer
 from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.learners.options import at_least_zero
+from quickstudy.learners.targets import one_hot
 from quickstudy.tasks.task import Support
 
 

@@ -91,13 +91,20 @@ def learner_class(name: str) -> type[Learner]:
 
 
 def options(kind: type[Learner]) -> dict[str, inspect.Parameter]:
-    """The options of a learner: its keyword arguments besides body, way and classes.
+    """The options of a learner: its keyword arguments besides body, way and classes, and where it hands on
+    what else it is given, those of the class it builds on.
 
     >>> options(ANIL)["test_steps"].annotation, options(ANIL)["steps"].default
     (int | None, 5)
     """
-    given = inspect.signature(kind, eval_str=True).parameters
-    return {k: p for k, p in given.items() if k not in _GIVEN}
+    found: dict[str, inspect.Parameter] = {}
+    for base in kind.__mro__:
+        own = inspect.signature(base, eval_str=True).parameters
+        named = {k: p for k, p in own.items() if p.kind is p.KEYWORD_ONLY and k not in _GIVEN}
+        found = {**named, **found}
+        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+            break
+    return found
 
 
 def option_help(kind: type[Learner]) -> dict[str, str]:

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from quickstudy.errors import unknown
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.base import Learner, Outer, call, width
+from quickstudy.learners.base import Learner, Outer
+from quickstudy.learners.calling import call, width
 from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.protonet import prototypes
 from quickstudy.nets.norm import Moments

@@ -21,8 +21,10 @@ from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.problem import InnerProblem
 from quickstudy.inner.rules import Params, Rule, adam
 from quickstudy.inner.truncated import first_order
-from quickstudy.learners.base import Outer, at_least_zero, task_loss
+from quickstudy.learners.base import Outer
 from quickstudy.learners.descent import HeadLearner, headed
+from quickstudy.learners.options import at_least_one, at_least_zero
+from quickstudy.learners.targets import task_loss
 from quickstudy.nets.norm import Moments
 from quickstudy.tasks.task import Task
 
@@ -61,9 +63,7 @@ class Reptile(HeadLearner):
         test_steps: int | None = 50,
     ) -> None:
         super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, test_steps=test_steps)
-        at_least_zero(whole=True, inner_batch=inner_batch)
-        if steps < 1 or inner_batch < 1:
-            raise UserError(f"steps and inner_batch must be at least 1, not {steps} and {inner_batch}")
+        at_least_one(steps=steps, inner_batch=inner_batch)
         at_least_zero(momentum=momentum)
         if momentum >= 1:
             raise UserError(f"momentum must be below 1, not {momentum}")

@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from quickstudy.errors import UserError, unknown
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.base import Outer, at_least_zero, width
+from quickstudy.learners.base import Outer
+from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.learners.options import at_least_one
 from quickstudy.tasks.task import Support, Task
 
 Head = Literal["l1", "cosine"]
@@ -59,7 +61,7 @@ class Siamese(EmbeddingLearner):
         super().__init__(body)
         if head not in get_args(Head):
             raise unknown("head", head, get_args(Head))
-        at_least_zero(whole=True, pairs=pairs)
+        at_least_one(pairs=pairs)
         if pairs < 2:
             raise UserError(f"pairs must be at least 2, an equal and a different one, not {pairs}")
         self.head: Head = head

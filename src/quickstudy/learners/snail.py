@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import UserError
-from quickstudy.learners.base import Outer, label_rows, width
+from quickstudy.learners.base import Outer
+from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
+from quickstudy.learners.options import at_least_one
+from quickstudy.learners.targets import label_rows
 from quickstudy.nets.temporal import CausalAttention, TemporalBlock
 from quickstudy.tasks.task import Support
 
@@ -43,8 +45,7 @@ class SNAIL(EmbeddingLearner):
 
     def __init__(self, body: nn.Module, *, way: int, filters: int = 32, reach: int = 31) -> None:
         super().__init__(body)
-        if min(way, filters, reach) < 1:
-            raise UserError(f"way, filters and reach must be at least 1, not {(way, filters, reach)}")
+        at_least_one(way=way, filters=filters, reach=reach)
         self.way, self.filters, self.reach = way, filters, reach
         self.layers = CausalNet(width(body) + way, filters, reach, way)
 

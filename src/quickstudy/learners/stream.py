@@ -20,11 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import DataError, UserError, unknown
+from quickstudy.errors import DataError, unknown
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.base import Outer, call, check_way, width
+from quickstudy.learners.base import Outer
+from quickstudy.learners.calling import call, width
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.labels import LETTERS, STRINGS, Labels, apart, log_likelihoods, strings
+from quickstudy.learners.options import at_least_one
+from quickstudy.learners.targets import check_way
 from quickstudy.nets.norm import Moments
 from quickstudy.tasks.task import Support, Task
 
@@ -48,8 +51,7 @@ class StreamLearner(EmbeddingLearner):
         self, body: nn.Module, *, way: int, cell: Callable[[int], nn.Module], labels: Labels = "one-hot"
     ) -> None:
         super().__init__(body)
-        if way < 1:
-            raise UserError(f"way must be at least 1, not {way}")
+        at_least_one(way=way)
         if labels not in get_args(Labels):
             raise unknown("labels", labels, get_args(Labels))
         self.way, self.labels = way, labels

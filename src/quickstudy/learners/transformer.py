@@ -22,8 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.learners.amortised import AmortisedLearner, at_least_one
-from quickstudy.learners.base import Outer, check_way, width
+from quickstudy.learners.amortised import AmortisedLearner
+from quickstudy.learners.base import Outer
+from quickstudy.learners.calling import width
+from quickstudy.learners.options import at_least_one
+from quickstudy.learners.targets import check_way
 from quickstudy.nets.attention import TransformerBlock
 from quickstudy.tasks.task import Support, Task
 
@@ -50,8 +53,8 @@ class InContext(AmortisedLearner):
     def __init__(
         self, body: nn.Module, *, max_way: int = 20, hidden: int = 64, depth: int = 4, heads: int = 4
     ) -> None:
+        at_least_one(max_way=max_way, hidden=hidden, depth=depth, heads=heads)
         super().__init__(body, max_way)
-        at_least_one(hidden=hidden, depth=depth, heads=heads)
         self.max_way, self.hidden, self.depth, self.heads = max_way, hidden, depth, heads
         self.token = nn.Linear(width(body) + max_way + 1, hidden)
         self.blocks = nn.ModuleList(TransformerBlock(hidden, heads) for _ in range(depth))

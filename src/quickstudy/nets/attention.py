@@ -53,8 +53,6 @@ class Attention(nn.Module):
     Args:
         width: of all heads together.
         heads: how many; a divisor of `width`.
-        inputs: width of what asks and of what is asked; by default `width`.
-        values: width of what is told, and of what comes out; by default `inputs`.
 
     Raises:
         UserError: heads of unequal width.
@@ -63,19 +61,15 @@ class Attention(nn.Module):
     torch.Size([3, 8])
     """
 
-    def __init__(
-        self, width: int, heads: int = 1, *, inputs: int | None = None, values: int | None = None
-    ) -> None:
+    def __init__(self, width: int, heads: int = 1) -> None:
         super().__init__()
         if width % heads:
             raise UserError(f"{heads} heads cannot share {width} numbers: choose a divisor")
-        inputs = inputs or width
-        values = values or inputs
         self.heads = heads
-        self.query = nn.Linear(inputs, width, bias=False)
-        self.key = nn.Linear(inputs, width, bias=False)
-        self.value = nn.Linear(values, width, bias=False)
-        self.out = nn.Linear(width, values)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width)
         with torch.no_grad():
             nn.init.orthogonal_(self.key.weight)
             self.query.weight.copy_(self.key.weight)
@@ -84,10 +78,10 @@ class Attention(nn.Module):
             self.out.bias.zero_()
 
     def forward(self, x: Tensor, context: Tensor, told: Tensor | None = None, itself: bool = False) -> Tensor:
-        """What `x` `[q, inputs]` finds in a context `[n, inputs]`: `[q, values]`.
+        """What `x` `[q, width]` finds in a context `[n, width]`: `[q, width]`.
 
         Args:
-            told: the context's values `[n, values]`; by default the context itself.
+            told: the context's values `[n, width]`; by default the context itself.
             itself: whether each row of `x` attends to itself too, though to no other.
         """
         q, k = self.split(self.query(x)), self.split(self.key(context))  # [h, q, d], [h, n, d]

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
-from quickstudy.nets.norm import BatchNorm
+from quickstudy.nets.norm import NORMS
 
-NORMS = (BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._NormBase)
 LINEAR = (nn.Linear, nn.modules.conv._ConvNd)
 
 

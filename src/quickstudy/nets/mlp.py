@@ -36,3 +36,12 @@ def mlp(inputs: int, hidden: Sequence[int] = (40, 40), *, norm: str = "none") ->
     if min([inputs, *hidden]) < 1:
         raise UserError(f"mlp needs at least 1 unit a layer, not {(inputs, *hidden)}")
     return MLP(inputs, hidden, norm)
+
+
+def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers and a linear one: `[n, inputs]` → `[n, outputs]`.
+
+    >>> perceptron(3, 8, 2)(torch.zeros(5, 3)).shape
+    torch.Size([5, 2])
+    """
+    return nn.Sequential(mlp(inputs, (hidden, hidden)), nn.Linear(hidden, outputs))

@@ -220,3 +220,7 @@ def make_norm(norm: str, channels: int) -> nn.Module:
     if norm == "none":
         return nn.Identity()
     raise UserError(f"norm is one of batch, support, running, group, layer, none; not {norm!r}")
+
+
+NORMS = (BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._NormBase)
+"""The kinds of layers that normalise, torch's among them."""

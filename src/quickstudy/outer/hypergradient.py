@@ -39,8 +39,12 @@ class Hypergradient(Optimizer):
         """Where a step goes, of a parameter's gradient and state."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Adapt the rate by the step before, then take a step."""
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Adapt the rate by the step before, then step; returns the closure's loss, where there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             group["factor"] *= math.exp(group["hyper_lr"] * self.cosine(params))
@@ -48,6 +52,7 @@ class Hypergradient(Optimizer):
                 state = self.state[p]
                 state["before"] = self.direction(p.grad, state)
                 p.sub_(state["before"], alpha=group["lr"] * group["factor"])
+        return loss
 
     def cosine(self, params: Iterable[Tensor]) -> float:
         """Of the angle between the gradient and the step before; 0 where there was none."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from quickstudy.errors import TaskError
 from quickstudy.inner.choice import Strategy
 from quickstudy.inner.mapping import map_tasks
-from quickstudy.learners.base import Learner, explained
+from quickstudy.learners.base import Learner
+from quickstudy.learners.calling import explained
 from quickstudy.nets import native
 from quickstudy.outer.device import suited
 from quickstudy.outer.distributed import world

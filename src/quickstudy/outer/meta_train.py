@@ -19,7 +19,8 @@ from quickstudy.inner.estimate import estimate
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.precision import Precision, computing_in
 from quickstudy.inner.rules import Params
-from quickstudy.learners.base import Learner, explained
+from quickstudy.learners.base import Learner
+from quickstudy.learners.calling import explained
 from quickstudy.nets import native
 from quickstudy.outer.checkpoint import BEST, History, State
 from quickstudy.outer.device import suited

@@ -14,7 +14,8 @@ from quickstudy.inner.choice import Strategy, choose
 from quickstudy.inner.compiled import prepared
 from quickstudy.inner.estimate import estimate
 from quickstudy.inner.programs import available
-from quickstudy.learners.base import Learner, explained
+from quickstudy.learners.base import Learner
+from quickstudy.learners.calling import explained
 from quickstudy.outer.device import suited
 from quickstudy.outer.distributed import world
 from quickstudy.tasks.task import Task, TaskSource

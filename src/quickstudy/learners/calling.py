@@ -1,0 +1,66 @@
+"""How a learner calls a net: explicit weights, explicit statistics, and what fails is explained."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.errors import UserError
+from quickstudy.inner.precision import computed
+from quickstudy.inner.rules import Params
+from quickstudy.nets.native import kernels
+from quickstudy.nets.norm import Moments, normalised_by
+
+
+def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments) -> Tensor:
+    """`net(x)` with these weights and statistics instead of its own, in the precision of `computing_in`.
+
+    Raises:
+        UserError: the net writes to a buffer while it computes.
+    """
+    buffers = {k: weights.get(k, v) for k, v in net.named_buffers()}
+    versions = [v._version for v in buffers.values()]
+    with normalised_by(moments), kernels():
+        found = computed(lambda x: torch.func.functional_call(net, weights, (x,)), x)
+    for (name, buffer), version in zip(buffers.items(), versions, strict=True):
+        if buffer._version != version:
+            raise UserError(
+                f"the net writes to its buffer {name!r} while it computes, so that a task would depend on "
+                "those before it: compute it from the input, or average it in quickstudy.nets.norm.BatchNorm"
+            )
+    return found
+
+
+def width(body: nn.Module) -> int:
+    """The number of features a body returns, which it states as `features`."""
+    features: Any = getattr(body, "features", None)
+    try:
+        return operator.index(features)
+    except TypeError:
+        raise UserError(
+            f"the body {type(body).__name__} does not say how many features it returns: set body.features"
+        ) from None
+
+
+@contextmanager
+def explained(shape: torch.Size) -> Iterator[None]:
+    """Say of what torch refuses within this block that it came of examples `[n, *shape]`.
+
+    Raises:
+        UserError: a net that does not fit them, or more memory than there is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in reason:
+            raise UserError(
+                f"there is too little memory for examples of shape {tuple(shape)}: take fewer tasks at once "
+                "(--meta-batch), fewer queries, or a smaller net or --size"
+            ) from error
+        raise UserError(f"the net failed on examples of shape {tuple(shape)}: {reason}") from error
