@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 SPEED = "<!-- speed, by benchmarks/results_table.py -->", "<!-- end of speed -->"
 MEMORY = "<!-- memory -->", "<!-- /memory -->"
+PARTS = ("learners", "generalisation", "real-use", "regression", "presentations", "semi-supervised", "rates")
+"""Recipes with a row for each learner, each a table of its own in docs/which_learner.md."""
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -75,7 +77,7 @@ def table() -> str:
     ]
     for path in sorted((ROOT / "results").glob("*.json")):
         result = json.loads(path.read_text())
-        if "recipe" in result:
+        if "recipe" in result and result["recipe"] not in PARTS:
             lines += ["| " + " | ".join(row) + " |" for row in rows_of(result, path.name)]
     return "\n".join(lines)
 
@@ -132,6 +134,114 @@ def memory() -> str:
     return "\n".join([*lines, "", said])
 
 
+def parts(name: str) -> list[dict[str, Any]]:
+    """The rows of a recipe of many parts; none where it was never run."""
+    path = ROOT / "results" / f"{name}.json"
+    return json.loads(path.read_text())["results"] if path.exists() else []
+
+
+def grid(rows: list[dict[str, Any]], cell: Any, head: str, text: Any, beside: Any = None) -> str:
+    """Rows by learner, columns by what `cell` says of a row (None leaves it out), `beside` before them."""
+    found: dict[str, dict[str, str]] = {}
+    about: dict[str, list[str]] = {}
+    for row in rows:
+        column = cell(row)
+        if column is not None:
+            found.setdefault(row["learner"], {})[column] = text(row)
+            about.setdefault(row["learner"], beside(row) if beside else [])
+    columns = list(dict.fromkeys(column for cells in found.values() for column in cells))
+    if not columns:
+        return ""
+    lines = ["| " + " | ".join([head, *columns]) + " |", "|---|" + "---|" * (head.count("|") + len(columns))]
+    for learner, cells in found.items():
+        lines.append(
+            "| " + " | ".join([f"`{learner}`", *about[learner], *(cells.get(c, "") for c in columns)]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def accuracy(row: dict[str, Any]) -> str:
+    """Percent with its interval; a dash where a learner cannot."""
+    return "–" if row["accuracy"] is None else f"{percent(row['accuracy'])} ± {percent(row['ci95'])}"
+
+
+def learners(data: str) -> str:
+    """One data set's part of `learners.json`."""
+
+    def cell(row: dict[str, Any]) -> str | None:
+        if row["part"].partition("/")[0] != data:
+            return None
+        name = f"{row['way']}-way {row['shot']}-shot"
+        if row["split"] == "train":
+            return f"{name}, classes of meta-training"
+        return f"{name}, transductive" if row.get("transductive") else name
+
+    def beside(row: dict[str, Any]) -> list[str]:
+        adapt = f"{row['adapt_ms']:.0f}" if "adapt_ms" in row else ""
+        rising = ", rising" if row["rising"] else ""
+        return [f"{row['parameters']:,}", f"{row['iterations']:,}{rising}", adapt]
+
+    head = "learner | parameters | meta-steps | ms to adapt"
+    return grid(parts("learners"), cell, head, accuracy, beside)
+
+
+def real_use() -> str:
+    """`real-use.json`: tasks unlike those of meta-training."""
+    return grid(parts("real-use"), lambda row: row["cell"], "learner", accuracy)
+
+
+def regression(family: str) -> str:
+    """One family's part of `regression.json`."""
+
+    def text(row: dict[str, Any]) -> str:
+        error = f"{row['mse']:.3f} ± {row['ci95']:.3f}"
+        nats = row.get("log_likelihood")
+        return error if nats is None else f"{error}; {nats:.2f} ± {row['log_likelihood_ci95']:.2f} nats"
+
+    rows = [row for row in parts("regression") if row["data"] == family]
+    return grid(rows, lambda row: f"{row['shot']} points", "learner", text)
+
+
+def presentations() -> str:
+    """`presentations.json`, the paper's numbers beside ours."""
+    wanted = (1, 2, 3, 4, 5, 10)
+    rows = [row for row in parts("presentations") if row["presentation"] in wanted]
+    ours = [{**row, "learner": f"{row['learner']}, {row['body']}"} for row in rows]
+    theirs = [
+        {
+            "learner": f"{row['learner']}, paper",
+            "presentation": row["presentation"],
+            "accuracy": row["paper"] / 100,
+            "ci95": None,
+        }
+        for row in rows
+    ]
+    return grid(
+        [*ours, *theirs],
+        lambda row: f"presentation {row['presentation']}",
+        "learner, body",
+        lambda row: percent(row["accuracy"]) if row["ci95"] is None else accuracy(row),
+    )
+
+
+def pages(page: str) -> str:
+    """docs/which_learner.md with today's tables."""
+    tables = {
+        **{f"learners {data}": learners(data) for data in ("omniglot", "quickdraw", "quickdraw-plain")},
+        "real-use": real_use(),
+        **{
+            f"regression {name}": regression(name)
+            for name in ("sinusoid", "five-modes", "gaussian-process", "completion")
+        },
+        "presentations": presentations(),
+    }
+    for name, text in tables.items():
+        mark = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if mark[0] in page:
+            page = between(page, *mark, text or "(not measured yet)")
+    return page
+
+
 def between(text: str, begin: str, end: str, new: str) -> str:
     """The text with what stands between two marks replaced."""
     head, _, rest = text.partition(begin)
@@ -153,6 +263,9 @@ def main() -> None:
     readme, page = ROOT / "README.md", ROOT / "docs" / "meta_gradients.md"
     readme.write_text(updated(readme.read_text()))
     page.write_text(between(page.read_text(), *MEMORY, memory()))
+    which = ROOT / "docs" / "which_learner.md"
+    if which.exists():
+        which.write_text(pages(which.read_text()))
 
 
 if __name__ == "__main__":
