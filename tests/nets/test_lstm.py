@@ -4,12 +4,17 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quickstudy.errors import UserError
-from quickstudy.nets.lstm import LSTMCell, read
+from quickstudy.nets.lstm import LSTMCell, State
+from quickstudy.nets.scan import scan
 
 pytestmark = pytest.mark.usefixtures("float64")
+
+
+def read(cell: LSTMCell, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    return scan(cell, x, cell.start(x[0]) if state is None else state)
 
 
 def twin(cell: LSTMCell, inputs: int) -> nn.LSTM:

@@ -29,6 +29,7 @@ from quickstudy.learners.labels import LETTERS, STRINGS, Labels, apart, log_like
 from quickstudy.learners.options import at_least_one
 from quickstudy.learners.targets import check_way
 from quickstudy.nets.norm import Moments
+from quickstudy.nets.scan import scan
 from quickstudy.tasks.task import Support, Task
 
 
@@ -44,7 +45,9 @@ class StreamLearner(EmbeddingLearner):
             anew for each task, and serve any number of ways.
     """
 
-    outer = Outer(meta_batch=16, outer_lr=3e-3, schedule="cosine", train_query=9, strategy="vmap")
+    outer = Outer(
+        meta_batch=16, outer_lr=3e-3, schedule="cosine", train_query=9, strategy="vmap", norm="layer"
+    )  # a picture normalised by others of its stream would be shown those to come
     cell: Any
 
     def __init__(
@@ -64,7 +67,8 @@ class StreamLearner(EmbeddingLearner):
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         cell, head, codes = self.held(self.cell), self.held(self.head), self.codes(support)
         late = one_late(support.y if codes is None else codes[support.y])
-        _, state = self.read(cell, torch.cat([z, late[:-1]], -1))
+        heard = torch.cat([z, late[:-1]], -1)  # [n, D + L]
+        _, state = scan(cell, heard, self.cell.start(heard[0]))
 
         def answer(q: Tensor) -> Tensor:
             x = torch.cat([q, late[-1].expand(len(q), -1)], -1)
@@ -72,14 +76,6 @@ class StreamLearner(EmbeddingLearner):
             return self.said(head(given_out), codes)
 
         return answer
-
-    def read(self, cell: Callable[..., Any], inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Read a stream `[n, D + L]`: what each step gives out `[n, H]`, and the state after the last."""
-        state, given_out = self.cell.start(inputs[0]), []
-        for x in inputs:
-            state = cell(x, state)
-            given_out.append(state[0])
-        return torch.stack(given_out), state
 
     def codes(self, support: Support, numbers: Tensor | None = None) -> Tensor | None:
         """How the task's classes are written `[N, L]`; None for real targets, which are told as they are.
@@ -124,7 +120,8 @@ class StreamLearner(EmbeddingLearner):
         z, y = z[order], y[order]
         codes = self.codes(task.support, task.extra.get("strings"))
         late = one_late(y if codes is None else codes[y])
-        given_out, _ = self.read(self.cell, torch.cat([z, late[:-1]], -1))
+        heard = torch.cat([z, late[:-1]], -1)  # [n, D + L]
+        given_out, _ = scan(self.cell, heard, self.cell.start(heard[0]))
         return self.said(self.head(given_out), codes), y, moments
 
     def forward(self, task: Task) -> Outcome:

@@ -12,6 +12,7 @@ from quickstudy.nets.norm import BatchNorm, Moments, normalised_by
 from quickstudy.nets.ntm import NTMCell
 from quickstudy.nets.per_step import PerStep, per_step
 from quickstudy.nets.resnet import resnet
+from quickstudy.nets.scan import scan
 from quickstudy.nets.task_encoder import TaskEncoder
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "normalised_by",
     "per_step",
     "resnet",
+    "scan",
 ]

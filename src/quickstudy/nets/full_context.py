@@ -15,7 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quickstudy.nets.lstm import LSTMCell, read
+from quickstudy.nets.lstm import LSTMCell
+from quickstudy.nets.scan import scan
 
 
 class SupportContext(nn.Module):
@@ -33,8 +34,8 @@ class SupportContext(nn.Module):
         self.forwards, self.backwards = LSTMCell(features, features), LSTMCell(features, features)
 
     def forward(self, z: Tensor) -> Tensor:
-        onwards, _ = read(self.forwards, z)
-        back, _ = read(self.backwards, z.flip(0))
+        onwards, _ = scan(self.forwards, z, self.forwards.start(z[0]))
+        back, _ = scan(self.backwards, z.flip(0), self.backwards.start(z[0]))
         return onwards + back.flip(0) + z
 
 

@@ -55,27 +55,7 @@ class LSTMCell(nn.Module):
         return zeros, zeros
 
     def forward(self, x: Tensor, state: State) -> State:
-        return self.step(self.from_input(x), state)
-
-    def step(self, gates: Tensor, state: State) -> State:
-        """The same with what the input gives to the gates, `from_input(x)` `[…, 4 H]`."""
         h, c = state
-        i, f, g, o = (gates + self.from_output(h)).chunk(4, -1)
+        i, f, g, o = (self.from_input(x) + self.from_output(h)).chunk(4, -1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
-
-
-def read(cell: LSTMCell, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-    """Read a sequence: inputs `[L, …, D]` → outputs `[L, …, H]` and the state after the last.
-
-    >>> cell = LSTMCell(3, 4)
-    >>> outputs, (h, c) = read(cell, torch.randn(7, 2, 3))
-    >>> outputs.shape, bool(torch.equal(outputs[-1], h))
-    (torch.Size([7, 2, 4]), True)
-    """
-    state = cell.start(x[0]) if state is None else state
-    outputs = []
-    for gates in cell.from_input(x):  # for the whole sequence at once, as they need no state
-        state = cell.step(gates, state)
-        outputs.append(state[0])
-    return torch.stack(outputs), state

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from quickstudy.errors import UserError
 
 Statistics = Literal["batch", "support", "running"]
+Norm = Literal["support", "batch", "running", "group", "layer", "none"]
 Pair = tuple[Tensor, Tensor]
 AVERAGING = 0.05
 """How far the running averages move at a meta-step towards the moments of its support sets."""

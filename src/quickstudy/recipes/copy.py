@@ -19,6 +19,7 @@ from quickstudy.learners.base import Learner, Outer
 from quickstudy.learners.predictor import Predictor
 from quickstudy.nets import LSTMCell, NTMCell
 from quickstudy.nets.ntm import FeedForward
+from quickstudy.nets.scan import scan
 from quickstudy.outer import measure, meta_train
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.seeds import seeded
@@ -55,18 +56,13 @@ class Copier(Learner):
     def learn(self, support: Support) -> Predictor:
         cell, head = self.held(self.cell), self.held(self.head)
         begin, end = torch.eye(support.x.shape[1] + 2, dtype=support.x.dtype, device=support.x.device)[-2:]
-        state = cell(begin, self.cell.start(begin))
-        for x in F.pad(support.x, (0, 2)):
-            state = cell(x, state)
-        state = cell(end, state)
+        shown = torch.cat([begin[None], F.pad(support.x, (0, 2)), end[None]])
+        _, state = scan(cell, shown, self.cell.start(begin))
 
         def say(blank: Tensor) -> Tensor:
             """As many elements as there are blanks `[L, …]`: logits of their bits `[L, bits]`."""
-            now, said = state, []
-            for _ in range(len(blank)):
-                now = cell(torch.zeros_like(end), now)
-                said.append(head(now[0]))
-            return torch.stack(said)
+            said, _ = scan(cell, end.new_zeros(len(blank), len(end)), state)
+            return head(said)
 
         return Predictor(say, None)
 
