@@ -83,13 +83,15 @@ def main(args: Sequence[str]) -> int:
         return 0
     if not given.name:
         raise UserError(f"recipe run needs a name (known: {', '.join(RECIPES)})")
-    setting = Setting(given.name, given.runs, given.tasks, not given.no_floors, given.data_dir, given.only)
+    path = given.results / f"{given.name}.json"
+    setting = Setting(
+        given.name, given.runs, given.tasks, not given.no_floors, given.data_dir, given.only, before=path
+    )
     result = recipe(given.name).run(setting)
     try:
         given.results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {given.results}: {error.strerror}") from error
-    path = given.results / f"{given.name}.json"
     write_json(path, result)
     shown = [k for k in SHOWN if any(k in row for row in result["results"])]
     table = Table(*shown)

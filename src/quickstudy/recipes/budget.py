@@ -1,11 +1,20 @@
-"""How many meta-steps fit into a time: learners are compared by what they make of the same minutes."""
+"""How many meta-steps fit into a time: learners are compared by what they make of the same minutes.
+
+A run by the clock could not be repeated: what fits is measured once, before a run, and is then a number of
+the run's options like any other. Building kernels and compiling are not counted.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from quickstudy.inner.choice import Strategy
 from quickstudy.inner.precision import computing_in
+from quickstudy.learners import Learner
 from quickstudy.nets import native
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.measure import measure
@@ -13,55 +22,94 @@ from quickstudy.outer.meta_train import meta_gradient
 from quickstudy.outer.optimizers import make_optimizer
 from quickstudy.outer.session import threads
 from quickstudy.outer.strategy import settle_strategy
+from quickstudy.tasks import TaskSource
 
 WARM, MOST, SECONDS = 3, 30, 20.0
 """Meta-steps that are not counted, those that are at most, and how long that may take."""
-VALIDATIONS = 20
-"""In a run."""
+VALIDATIONS, FEWEST, THEIRS = 20, 4, 0.25
+"""In a run: as many, unless they take more than that share of the budget; then fewer, but so many."""
+GOLDEN = (5**0.5 - 1) / 2
 
 
-def iterations_within(config: TrainConfig, seconds: float) -> int:
-    """How many meta-steps of such a run fit into so many seconds here, validations included.
-
-    A run by the clock could not be repeated: this is measured once, before it, and is then a number of the
-    run's options like any other. Building kernels and compiling are not counted.
+def within(config: TrainConfig, seconds: float) -> TrainConfig:
+    """The run that takes so many seconds here: its meta-steps, and after how many it validates.
 
     Args:
-        config: of the run; its own number of iterations says for how long a run `auto` chooses a strategy.
-
-    Returns:
-        At least 1.
+        config: of the run; its own number of iterations is the first guess of for how long `auto` chooses.
     """
-    with threads(config.threads), computing_in(config.precision):
-        splits = config.splits()
-        learner = config.make_learner(splits.train.image_shape, len(splits.train))
-        if learner.trains_on == "nothing":
-            return 1
-        tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
-        size = config.meta_batch or 1
-        with native.settled(config.iterations * size, None):
-            strategy = settle_strategy(
-                learner, tasks, size, config.strategy or learner.outer.strategy, config.iterations
+    for _ in range(2):  # the second time with the strategy of a run of about this length
+        with settled(config) as (learner, tasks, strategy):
+            validation = validating(
+                learner, config.problem(config.splits().val), config.validation_tasks, strategy
             )
-            learner.train()
-            parameters = [p for p in learner.parameters() if p.requires_grad]
-            step = make_optimizer(config.optimizer or learner.outer.optimizer, parameters, 0.0).step
-            times: list[float] = []
-            began = time.perf_counter()
-            while len(times) < WARM + 1 or (
-                len(times) < MOST + WARM and time.perf_counter() - began < SECONDS
-            ):
-                before = time.perf_counter()
-                _, gradient = meta_gradient(learner, tasks, len(times), size, strategy, config.seed)
-                for p, g in zip(parameters, gradient.values(), strict=True):
-                    p.grad = g
-                step()
-                times.append(time.perf_counter() - before)
-            learner.eval()
-            few = min(20, config.validation_tasks)
-            measure(learner, problem, few, strategy=strategy)
-            before = time.perf_counter()
-            measure(learner, problem, few, strategy=strategy)
-            validating = (time.perf_counter() - before) * config.validation_tasks / few
-    left = max(seconds - VALIDATIONS * validating, seconds / 2)
-    return max(1, int(left / statistics.median(times[WARM:])))
+            if learner.trains_on == "nothing":
+                return dataclasses.replace(config, iterations=1, validate_every=1)
+            step = stepping(learner, tasks, config.meta_batch or 1, strategy, config.optimizer)
+        iterations, every = shared(seconds, step, validation)
+        config = dataclasses.replace(config, iterations=iterations, validate_every=every)
+        with settled(config) as (_, _, anew):
+            if anew == strategy:
+                break
+    return config
+
+
+@contextmanager
+def settled(config: TrainConfig) -> Iterator[tuple[Learner, TaskSource, Strategy]]:
+    """A run's learner, its tasks and the strategy by which they are mapped; within the block all is computed
+    as in the run."""
+    splits, size = config.splits(), config.meta_batch or 1
+    learner = config.make_learner(splits.train.image_shape, len(splits.train))
+    tasks, asked = config.training_tasks(splits.train), config.strategy or learner.outer.strategy
+    with threads(config.threads), computing_in(config.precision), native.settled(config.iterations * size):
+        yield learner, tasks, settle_strategy(learner, tasks, size, asked, config.iterations)
+
+
+def stepping(
+    learner: Learner, tasks: TaskSource, size: int, strategy: Strategy, optimizer: str | None = None
+) -> float:
+    """The seconds of a meta-step of `size` tasks, the mean over all stages of a run.
+
+    Some learners take longer at some stage, so that the steps that are timed are spread evenly over them. The
+    learner's weights stay, what it notes of its progress does not.
+    """
+    learner.train()
+    parameters = learner.outer_parameters()
+    step = make_optimizer(optimizer or learner.outer.optimizer, list(parameters.values()), 0.0).step
+    times: list[float] = []
+    began, stage = time.perf_counter(), 0.0
+    while len(times) < WARM + 1 or (len(times) < WARM + MOST and time.perf_counter() - began < SECONDS):
+        before = time.perf_counter()
+        outcome, gradient = meta_gradient(learner, tasks, len(times), size, strategy, seed=0)
+        for name, p in parameters.items():
+            p.grad = gradient[name]
+        step()
+        stage = (stage + GOLDEN) % 1.0
+        learner.after_step({k: v.mean(0) for k, v in outcome.stats.items()}, gradient, stage)
+        times.append(time.perf_counter() - before)
+    learner.eval()
+    return statistics.mean(times[WARM:])
+
+
+def validating(learner: Learner, problem: TaskSource, n_tasks: int, strategy: Strategy) -> float:
+    """The seconds of a validation on so many tasks."""
+    few = min(20, n_tasks)
+    measure(learner, problem, few, strategy=strategy)
+    before = time.perf_counter()
+    measure(learner, problem, few, strategy=strategy)
+    return (time.perf_counter() - before) * n_tasks / few
+
+
+def shared(seconds: float, step: float, validation: float) -> tuple[int, int]:
+    """How many meta-steps fit into a time, and after how many of them to validate.
+
+    Args:
+        step, validation: the seconds of one.
+
+    >>> shared(600, step=0.1, validation=3.0), shared(600, step=0.1, validation=30.0)
+    ((5400, 270), (4500, 900))
+    """
+    validations = VALIDATIONS
+    if VALIDATIONS * validation > THEIRS * seconds:
+        validations = max(FEWEST, int(THEIRS * seconds / validation))
+    iterations = max(1, int((seconds - validations * validation) / step))
+    return iterations, max(1, -(-iterations // validations))

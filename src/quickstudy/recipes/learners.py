@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.data import Splits
-from quickstudy.errors import TaskError, unknown
+from quickstudy.errors import TaskError
 from quickstudy.evaluation.evaluate import Evaluation, evaluate
-from quickstudy.files import write_json
-from quickstudy.learners import CONTROLS, LEARNERS, Learner, learner_class
+from quickstudy.learners import CONTROLS, LEARNERS, Learner
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.run_folder import ENVIRONMENT, RunFolder
 from quickstudy.outer.session import load_run, load_splits, threads, train
-from quickstudy.recipes.budget import VALIDATIONS, iterations_within
-from quickstudy.recipes.recipe import Setting, provenance
+from quickstudy.recipes.budget import within
+from quickstudy.recipes.parts import PartsRecipe
+from quickstudy.recipes.recipe import Setting
 
 DATA: dict[str, dict[str, Any]] = {
     "omniglot": {"data": "omniglot"},
@@ -34,7 +34,6 @@ PROBLEMS: dict[str, tuple[tuple[int, int], ...]] = {
     "quickdraw-plain": ((5, 1), (5, 5)),
 }
 """(way, shot) of the tasks that each part is measured on."""
-MEASURED = "measured.json"
 RISING = 0.01
 """A curve still rises whose last quarter is that much above the one before, on meta-validation."""
 
@@ -48,12 +47,14 @@ class Part:
         data: a name of `DATA`.
         options: of the run, besides those of all.
         settings: of the learner.
+        label: what sets it apart from others of the same learner and data.
     """
 
     learner: str
     data: str
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def name(self) -> str:
@@ -62,7 +63,7 @@ class Part:
         >>> Part("maml", "omniglot").name
         'omniglot/maml'
         """
-        return f"{self.data}/{self.learner}"
+        return "/".join(word for word in (self.data, self.learner, self.label) if word)
 
     def config(self, data_dir: Path | None) -> TrainConfig:
         """The run's options, but for how long it takes."""
@@ -72,63 +73,28 @@ class Part:
 
 
 @dataclass(frozen=True)
-class LearnersRecipe:
+class LearnersRecipe(PartsRecipe[Part]):
     """One training run for each learner and data set, of the same length in time on one processor.
 
     Args:
-        parts: what is compared.
         seconds: the budget of each.
     """
 
-    parts: tuple[Part, ...]
     title: str = "every learner on 5-way 1-shot tasks, trained at its own way: 32 channels, 10 minutes each"
     source: str = "the papers' numbers are of longer training and wider nets"
     seconds: float = 600.0
 
-    def run(self, setting: Setting) -> dict[str, Any]:
-        """Train and measure the parts asked for; the table has all that were ever measured in these runs.
-
-        Raises:
-            UserError: `setting.only` names no part.
-        """
-        names = {part.name: part for part in self.parts}
-        for name in setting.only:
-            if name not in names:
-                raise unknown("part", name, names)
-        for part in self.parts:
-            if not setting.only or part.name in setting.only:
-                self.measured(part, setting)
-        rows = []
-        for part in self.parts:
-            path = setting.runs / setting.name / part.name
-            if (path / MEASURED).exists():
-                rows += RunFolder.open(path).read_json(MEASURED)["rows"]
-        return {
-            **provenance(setting),
-            "title": self.title,
-            "published": self.source,
-            "budget_seconds": self.seconds,
-            "results": rows,
-        }
-
-    def measured(self, part: Part, setting: Setting) -> None:
-        """Train one part as long as its budget allows, measure it, keep the rows in its run folder."""
-        out = setting.runs / setting.name / part.name
+    def rows(self, part: Part, out: Path, setting: Setting) -> list[dict[str, Any]]:
+        """Train one part as long as its budget allows, and measure it."""
         config = part.config(setting.data_dir)
-        if (out / "config.json").exists():  # how many meta-steps fit was measured when it was begun
-            iterations = RunFolder.open(out).config["iterations"]
+        if (out / "config.json").exists():  # what fits was measured when it was begun
+            begun = RunFolder.open(out).config
+            config = dataclasses.replace(config, **{k: begun[k] for k in ("iterations", "validate_every")})
         else:
-            iterations = iterations_within(config, self.seconds)
-        config = dataclasses.replace(
-            config, iterations=iterations, validate_every=max(1, iterations // VALIDATIONS)
-        )
+            config = within(config, self.seconds)
         train(config, out, resume=True, progress=Bar(part.name))
-        learner, config, run = load_run(out, setting.data_dir)
-        if (out / MEASURED).exists() and run.read_json(MEASURED)["tasks"] == (setting.tasks or TASKS):
-            return
         with threads(1):
-            rows = rows_of(part, learner, config, run, setting.tasks or TASKS)
-        write_json(out / MEASURED, {"tasks": setting.tasks or TASKS, "rows": rows})
+            return rows_of(part, *load_run(out, setting.data_dir), setting.tasks or TASKS)
 
 
 TASKS = 1000
@@ -142,11 +108,13 @@ def rows_of(
     splits, summary = load_splits(config, run), run.read_json("summary.json")
     told = {
         "part": part.name,
+        "label": part.label,
         "learner": part.learner,
         "kind": "control" if part.learner in CONTROLS else "learner",
         "training": config.plain_tasks(splits.train).describe(),
         "augment": config.augment,
         "norm": config.norm,
+        "unlabelled": config.unlabelled,
         "parameters": sum(p.numel() for p in learner.parameters()),
         "iterations": config.iterations,
         "training_seconds": summary["seconds"],
@@ -215,12 +183,34 @@ def rising(accuracies: list[float | None]) -> bool:
     return statistics.mean(last) - statistics.mean(before) > RISING
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "semi-protonet": {"unlabelled": 5},
+    "mann": {"clip": 10.0},
+    "lstm": {"clip": 10.0},
+}
+"""What some learners need besides what all are given."""
+BESIDE = ("maml", "protonet", "matching", "r2d2", "snail", "transformer")
+"""One of each kind, trained without augmentation too."""
+
+
 def parts() -> tuple[Part, ...]:
     """Every learner and every control on every data set, as it is usually trained."""
-    names = [*LEARNERS, *CONTROLS]
     return tuple(
-        Part(name, data)
+        Part(name, data, OPTIONS.get(name, {}))
         for data in DATA
-        for name in names
-        if data != "quickdraw-plain" or learner_class(name).trains_on != "nothing"
+        for name in (*LEARNERS, *CONTROLS)
+        if data != "quickdraw-plain" or name in BESIDE
+    )
+
+
+def generalising() -> tuple[Part, ...]:
+    """With a quarter, half and all of the classes for meta-training, and with a deeper body."""
+    kinds: dict[str, dict[str, Any]] = {
+        **{f"{classes}-classes": {"train_classes": classes} for classes in (52, 104, 207)},
+        "resnet": {"body": "resnet", "channels": 16},
+    }
+    return tuple(
+        Part(learner, "quickdraw", options, label=label)
+        for learner in ("maml", "protonet", "r2d2")
+        for label, options in kinds.items()
     )

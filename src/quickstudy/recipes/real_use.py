@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from quickstudy.data import ClassDataset
@@ -12,7 +13,8 @@ from quickstudy.evaluation.evaluate import evaluate
 from quickstudy.learners import Learner
 from quickstudy.outer.session import load_run, load_splits, threads
 from quickstudy.recipes.learners import Part
-from quickstudy.recipes.recipe import Setting, provenance
+from quickstudy.recipes.parts import PartsRecipe
+from quickstudy.recipes.recipe import Setting
 from quickstudy.tasks import ClassTasks, LongTailed, Mislabelled, TaskSource
 
 TASKS = 200
@@ -38,40 +40,43 @@ def grid() -> dict[str, Make]:
 
 
 @dataclass(frozen=True)
-class RealUseRecipe:
+class RealUseRecipe(PartsRecipe[Part]):
     """The runs of another recipe of parts, measured on tasks that are unlike those they were trained on.
 
     Args:
-        parts: whose runs are measured.
         of: the name of the recipe that trains them.
     """
 
-    parts: tuple[Part, ...]
-    of: str = "learners"
     title: str = "trained on 5-way 1-shot tasks, tested on others: ways, shots, wrong labels, long tails"
     source: str = "no published table"
+    of: str = "learners"
+
+    def possible(self, part: Part, setting: Setting) -> bool:
+        """Whether it was trained."""
+        return (setting.runs / self.of / part.name / "summary.json").exists()
+
+    def rows(self, part: Part, out: Path, setting: Setting) -> list[dict[str, Any]]:
+        """One row for each cell."""
+        learner, config, run = load_run(setting.runs / self.of / part.name, setting.data_dir)
+        data, told = load_splits(config, run).test, {"part": part.name, "learner": part.learner}
+        with threads(1):
+            return [
+                {**told, "cell": cell, **reached(learner, make, data, setting.tasks or TASKS)}
+                for cell, make in grid().items()
+            ]
 
     def run(self, setting: Setting) -> dict[str, Any]:
-        """Measure every run there is.
+        """As every recipe of parts.
 
         Raises:
-            UserError: none is there.
+            UserError: nothing was trained.
         """
-        rows: list[dict[str, Any]] = []
-        for part in self.parts:
-            path = setting.runs / self.of / part.name
-            if (path / "summary.json").exists() and (not setting.only or part.name in setting.only):
-                learner, config, run = load_run(path, setting.data_dir)
-                data = load_splits(config, run).test
-                with threads(1):
-                    for cell, make in grid().items():
-                        found = reached(learner, make, data, setting.tasks or TASKS)
-                        rows.append({"part": part.name, "learner": part.learner, "cell": cell, **found})
-        if not rows:
+        found = super().run(setting)
+        if not found["results"]:
             raise UserError(
                 f"there are no runs under {setting.runs / self.of}: quickstudy recipe run {self.of}"
             )
-        return {**provenance(setting), "title": self.title, "published": self.source, "results": rows}
+        return found
 
 
 def reached(learner: Learner, make: Make, data: ClassDataset, n_tasks: int) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Setting:
         floors: whether the controls are measured too.
         only: of a recipe of many parts only these.
         data_dir: where data lies.
+        before: a file of this recipe's results; what it holds of parts that are not run now is kept.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Setting:
     floors: bool = True
     data_dir: Path | None = None
     only: tuple[str, ...] = ()
+    before: Path | None = None
 
     def __post_init__(self) -> None:
         if self.tasks is not None and self.tasks < 2:

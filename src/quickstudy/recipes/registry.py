@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from quickstudy.errors import unknown
 from quickstudy.outer.config import TrainConfig
 from quickstudy.recipes.copy import CopyRecipe
-from quickstudy.recipes.learners import LearnersRecipe, parts
+from quickstudy.recipes.learners import LearnersRecipe, generalising, parts
+from quickstudy.recipes.presentations import PresentationsRecipe, streams
+from quickstudy.recipes.rates import RatesRecipe, off_by
 from quickstudy.recipes.real_use import RealUseRecipe
 from quickstudy.recipes.recipe import Experiment, Measure, Recipe
+from quickstudy.recipes.regression import RegressionRecipe, fits
+from quickstudy.recipes.semi_supervised import SemiSupervisedRecipe
 from quickstudy.recipes.sinusoid import SinusoidRecipe
 
 SNELL = "Snell et al. 2017, arXiv 1703.05175, table 1"
 FINN = "Finn et al. 2017, arXiv 1703.03400, table 1"
+
+METRIC: dict[str, Any] = {
+    "data": "omniglot",
+    "train_query": 5,
+    "schedule": "cosine",
+    "validate_every": 250,
+    "threads": 1,
+}
+"""How metric learners are trained on Omniglot."""
 
 RECIPES: dict[str, Experiment] = {
     "omniglot-protonet": Recipe(
@@ -53,6 +68,38 @@ RECIPES: dict[str, Experiment] = {
         ),
         measures=(Measure(5, 1, statistics="running"), Measure(20, 1, statistics="running")),
     ),
+    "omniglot-matching": Recipe(
+        title="Omniglot 1028/172/423 with rotations, Matching, 4-conv 64, cosine, no full context",
+        source="Vinyals et al. 2016, arXiv 1606.04080, table 1",
+        config=TrainConfig(learner="matching", norm="running", train_way=60, iterations=4000, **METRIC),
+        measures=(
+            Measure(5, 1, statistics="running", paper=98.1),
+            Measure(5, 5, statistics="running", paper=98.9),
+            Measure(20, 1, statistics="running", paper=93.8),
+        ),
+    ),
+    "omniglot-r2d2": Recipe(
+        title="Omniglot 1028/172/423 with rotations, R2-D2, 4-conv 64, running averages",
+        source="Bertinetto et al. 2019, arXiv 1805.08136, table 2",
+        config=TrainConfig(learner="r2d2", norm="running", train_way=60, iterations=4000, **METRIC),
+        measures=(
+            Measure(5, 1, statistics="running", paper=98.91),
+            Measure(5, 5, statistics="running", paper=99.74),
+            Measure(20, 1, statistics="running", paper=96.24),
+        ),
+    ),
+    "omniglot-relation": Recipe(
+        title="Omniglot 1028/172/423 with rotations, Relation, 4-conv 64; its published way and honest ones",
+        source="Sung et al. 2018, arXiv 1711.06025, table 1, by the statistics of the query batch",
+        config=TrainConfig(learner="relation", norm="batch", train_way=20, iterations=4000, **METRIC),
+        measures=(
+            Measure(5, 1, statistics="batch", paper=99.6),
+            Measure(20, 1, statistics="batch", paper=97.6),
+            Measure(5, 1, statistics="support"),
+            Measure(5, 1, statistics="running"),
+            Measure(20, 1, statistics="support"),
+        ),
+    ),
     "omniglot-maml": Recipe(
         title="Omniglot 1028/172/423 with rotations, MAML, 4-conv 64, one inner step, transductive",
         source=FINN,
@@ -78,6 +125,26 @@ RECIPES: dict[str, Experiment] = {
             Measure(5, 1, statistics="running"),
         ),
     ),
+    "omniglot-meta-sgd": Recipe(
+        title="Omniglot 1028/172/423 with rotations, Meta-SGD, 4-conv 64, one inner step, transductive",
+        source="Li et al. 2017, arXiv 1707.09835, table 2",
+        config=TrainConfig(
+            data="omniglot",
+            learner="meta-sgd",
+            train_query=1,
+            iterations=5000,
+            schedule="cosine",
+            norm="batch",
+            validate_every=250,
+            settings={"inner_lr": 0.4, "steps": 1},
+            threads=1,
+        ),
+        measures=(
+            Measure(5, 1, 1, statistics="batch", search=True, paper=99.53),
+            Measure(5, 1, statistics="batch", search=True, paper=99.53),
+            Measure(5, 1, statistics="support"),
+        ),
+    ),
     "quickdraw-maml": Recipe(
         title="Quick, Draw! 207/69/69, 20 drawings a class, MAML, 5 steps, 20 channels, transductive",
         source="the fastforwardlabs learning-to-learn report, 59.4 % on its own draw of the data",
@@ -101,7 +168,15 @@ RECIPES: dict[str, Experiment] = {
     ),
     "sinusoid-maml": SinusoidRecipe(),
     "learners": LearnersRecipe(parts()),
+    "generalisation": LearnersRecipe(
+        generalising(),
+        title="Quick, Draw!: classes of meta-training and unseen ones, by how many there were; a deeper body",
+    ),
+    "regression": RegressionRecipe(fits()),
     "real-use": RealUseRecipe(tuple(part for part in parts() if part.data == "omniglot")),
+    "presentations": PresentationsRecipe(streams()),
+    "rates": RatesRecipe(off_by()),
+    "semi-supervised": SemiSupervisedRecipe(),
     "ntm-copy": CopyRecipe(),
 }
 
