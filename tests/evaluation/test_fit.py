@@ -10,7 +10,7 @@ from PIL import Image
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.evaluation.fit import fit_picture, fits
-from quickstudy.learners import MAML
+from quickstudy.learners import CNP, MAML
 from quickstudy.nets import conv4, mlp
 from quickstudy.tasks import ClassTasks
 from quickstudy.tasks.regression import Sinusoids
@@ -20,9 +20,19 @@ def test_fits_are_the_adapted_nets() -> None:
     learner, task = MAML(mlp(1, (8,)), way=1, inner_lr=0.01, steps=1), Sinusoids(shot=5).task(0)
     grid, found = fits(learner, task, steps=(0, 1))
     with torch.no_grad():
-        torch.testing.assert_close(found["0 steps"], learner.net(grid))
-    torch.testing.assert_close(found["1 step"], learner.adapt(task.support)(grid))
+        torch.testing.assert_close(found["0 steps"].mean, learner.net(grid))
+    torch.testing.assert_close(found["1 step"].mean, learner.adapt(task.support)(grid))
+    assert found["1 step"].std is None
     assert grid[0] == torch.cat([task.support.x, task.query.x]).min()
+
+
+def test_who_states_how_sure_it_is_has_a_band() -> None:
+    learner, task = CNP(mlp(1, (8,)), way=1), Sinusoids(shot=5).task(0)
+    grid, found = fits(learner, task)
+    (fitted,) = found.values()
+    answer = learner.adapt(task.support)(grid)  # [p, 2]
+    torch.testing.assert_close(fitted.mean, answer[:, :1])
+    torch.testing.assert_close(fitted.std, answer[:, 1:].exp())
 
 
 def test_picture(tmp_path: Path) -> None:

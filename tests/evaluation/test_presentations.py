@@ -9,6 +9,7 @@ import torch
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import TaskError, UserError
 from quickstudy.evaluation import by_presentation
+from quickstudy.evaluation.presentations import foresees
 from quickstudy.learners import LSTMLearner, build
 from quickstudy.nets import conv4
 from quickstudy.tasks import ClassTasks, Support
@@ -54,3 +55,23 @@ def test_who_reads_no_stream_is_refused(learner: LSTMLearner, blobs: ClassDatase
         by_presentation(build("protonet", conv4(4, size=16), way=3, classes=8), ClassTasks(blobs, 3, 1), 2)
     with pytest.raises(TaskError, match="come equally often in every task"):
         by_presentation(learner, ClassTasks(blobs, 3, (1, 6), query=2), 12)
+
+
+@pytest.mark.parametrize("norm", ["layer", "group", "none", "running", "support", "batch"])
+def test_what_is_said_of_a_picture_depends_on_no_later_one(norm: str, blobs: ClassDataset) -> None:
+    """And where it does, that is refused."""
+    learner = LSTMLearner(conv4(4, size=16, blocks=2, norm=norm), way=3, hidden=9).eval()
+    source = ClassTasks(blobs, 3, 1, query=2, seed=1)
+    batch = learner.prepare(source.batch(np.array([0])), torch.Generator().manual_seed(0))
+    task = next(batch.unbatch())
+    order = task.extra["order"].argsort()
+    other = [torch.cat([task.support.x, task.query.x])]
+    other[0][order[5:]] = torch.rand(4, 1, 16, 16)
+    changed = task.with_tensors(task.tensors() | {"support.x": other[0][:3], "query.x": other[0][3:]})
+    said, again = (learner.stream(t)[0][:5] for t in (task, changed))
+    assert torch.allclose(said, again, atol=1e-6) != foresees(learner)
+    if foresees(learner):
+        with pytest.raises(UserError, match=f"with {norm} statistics a picture is normalised by later ones"):
+            by_presentation(learner, source, 2)
+    else:
+        assert by_presentation(learner, source, 2).tasks == 2

@@ -170,6 +170,24 @@ def test_other_words_and_fractions_are_refused(options: dict[str, Any], message:
         TrainConfig(**options)
 
 
+def test_fewer_classes_for_meta_training() -> None:
+    """Always the same ones; those to be solved stay."""
+    config = TrainConfig(data="glyphs", way=5, size=16)
+    every, few, fewer = (
+        TrainConfig(data="glyphs", way=5, size=16, train_classes=n).splits() for n in (None, 40, 10)
+    )
+    assert set(fewer.train.names) < set(few.train.names) < set(every.train.names)
+    assert (len(fewer.train), len(few.train)) == (10, 40)
+    assert few.val.names == every.val.names
+    assert few.test.names == every.test.names
+    assert list(few.train.names) == [name for name in every.train.names if name in few.train.names]
+    again = TrainConfig(data="glyphs", way=5, size=16, train_classes=40, seed=7).splits()
+    assert again.train.names == few.train.names
+    assert config.training_tasks(fewer.train).describe()
+    with pytest.raises(TaskError, match="100000 classes for meta-training, but there are"):
+        TrainConfig(data="glyphs", train_classes=100_000).splits()
+
+
 def test_a_split_with_too_few_classes_is_told_with_its_remedy() -> None:
     with pytest.raises(TaskError, match=r"its 10 classes are split 4/3/3 .* for 5 ways: --way 3 will do"):
         TrainConfig(data="digits").splits()

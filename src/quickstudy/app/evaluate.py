@@ -24,6 +24,7 @@ from quickstudy.evaluation.scores import hardest
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
 from quickstudy.learners import Learner
+from quickstudy.learners.stream import StreamLearner
 from quickstudy.outer.distributed import world
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_run, load_splits, with_steps_taken
@@ -151,6 +152,8 @@ def main(args: Sequence[str]) -> int:
         say(escape(f"{config.learner} on {source.data.name} ({given.split} classes): {r}"))
     if besides.presentations is not None:
         say(f"by presentation of a class in a stream, before its label is told: {besides.presentations}")
+    elif isinstance(learner, StreamLearner):
+        say("not by presentation: pictures are normalised by later ones too (train with --norm layer)")
     for i, (name, right, other) in enumerate(hardest(result.confusion)):
         title = "" if i else "hardest classes:"
         say(escape(f"{title:16} {100 * right:3.0f} %  {name}, most often taken for {other}"))

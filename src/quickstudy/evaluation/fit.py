@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +19,15 @@ from quickstudy.tasks.task import Task
 POINTS = 200
 
 
-def fits(learner: Learner, task: Task, steps: Sequence[int] = (0, 1, 10)) -> tuple[Tensor, dict[str, Tensor]]:
-    """A grid of inputs `[p, 1]`, and what the learner answers there, `[p, D]`, by what it is called.
+class Fitted(NamedTuple):
+    """What a learner answers at p points: the mean `[p, D]` and, where it states one, the deviation."""
+
+    mean: Tensor
+    std: Tensor | None
+
+
+def fits(learner: Learner, task: Task, steps: Sequence[int] = (0, 1, 10)) -> tuple[Tensor, dict[str, Fitted]]:
+    """A grid of inputs `[p, 1]`, and what the learner answers there, by what it is called.
 
     Args:
         learner: of one that descends, the answers after each of these numbers of inner steps.
@@ -32,21 +40,29 @@ def fits(learner: Learner, task: Task, steps: Sequence[int] = (0, 1, 10)) -> tup
     if every.shape[1:] != (1,):
         raise UserError(f"a fit can be drawn of functions of one number, not of {tuple(every.shape[1:])}")
     grid = torch.linspace(float(every.min()), float(every.max()), POINTS, dtype=every.dtype)[:, None]
+
+    def fitted() -> Fitted:
+        predictor = learner.adapt(task.support)
+        if predictor.spread:
+            mean, std = predictor.gaussian(grid)
+            return Fitted(mean.cpu(), std.cpu())
+        return Fitted(predictor(grid).cpu(), None)
+
     if not isinstance(learner, DescentLearner):
-        return grid, {f"after {len(task.support.x)} examples": learner.adapt(task.support)(grid).cpu()}
+        return grid, {f"after {len(task.support.x)} examples": fitted()}
     found = {}
     for count in steps:
         with stepping(learner, count):
-            found[f"{count} step{'s' * (count != 1)}"] = learner.adapt(task.support)(grid).cpu()
+            found[f"{count} step{'s' * (count != 1)}"] = fitted()
     return grid, found
 
 
 def fit_picture(learner: Learner, task: Task, path: str | Path, steps: Sequence[int] = (0, 1, 10)) -> None:
-    """Draw a regression task: its function, its examples, what the learner makes of them.
+    """Draw a regression task: its examples, its queries, what the learner makes of them.
 
     Args:
-        learner: of one that descends, the fit after each of these numbers of inner steps; of one that answers
-            mean and log standard deviation, also a band of two standard deviations.
+        learner: of one that descends, the fit after each of these numbers of inner steps; of one that states
+            how sure it is, also a band of two standard deviations.
         task: one of functions of one number.
         path: the PNG to write.
 
@@ -56,14 +72,13 @@ def fit_picture(learner: Learner, task: Task, path: str | Path, steps: Sequence[
     grid, found = fits(learner, task, steps)
     figure = figure_of(6.4, 3.8)
     axes = axes_in(figure, title="A task and its fit", xlabel="x")
-    order = task.query.x[:, 0].argsort()
-    x, y = task.query.x[order, 0].numpy(), task.query.y[order, 0].numpy()
-    axes.plot(x, y, color=GREY, linewidth=1.2, linestyle="--", label="the function")
-    for colour, (label, answer) in zip(COLOURS, found.items(), strict=False):
-        mean = answer[:, 0].numpy()
+    x, y = task.query.x[:, 0].numpy(), task.query.y[:, 0].numpy()
+    axes.plot(x, y, ".", color=GREY, markersize=4, label="queries")
+    for colour, (label, fitted) in zip(COLOURS, found.items(), strict=False):
+        mean = fitted.mean[:, 0].numpy()
         axes.plot(grid[:, 0].numpy(), mean, color=BLUE if len(found) == 1 else colour, label=label)
-        if answer.shape[1] == 2 * task.support.y.shape[1]:  # mean and log standard deviation
-            band = 2 * answer[:, answer.shape[1] // 2].exp().numpy()
+        if fitted.std is not None:
+            band = 2 * fitted.std[:, 0].numpy()
             axes.fill_between(
                 grid[:, 0].numpy(), mean - band, mean + band, color=BLUE, alpha=0.14, linewidth=0
             )

@@ -119,7 +119,7 @@ def floors(
     key = digest(base, iterations, told, asked, n_tasks, search_tasks, statistics, __version__)
     rows: list[Floor] = []
     for name in names:
-        row = None if cache is None else read(cache / f"{name}-{key}.json")
+        row = None if cache is None else kept(cache / f"{name}-{key}.json")
         if row is None:
             row = measure_control(
                 name, config, splits, source, pretraining, n_tasks, statistics, search_tasks, progress
@@ -237,18 +237,18 @@ def digest(*parts: Any) -> str:
 
 def write(path: Path, row: Floor) -> None:
     """Keep a row, without its confusion; not one with numbers JSON has no word for."""
-    kept = dataclasses.replace(row, evaluation=dataclasses.replace(row.evaluation, confusion={}))
+    bare = dataclasses.replace(row, evaluation=dataclasses.replace(row.evaluation, confusion={}))
     with contextlib.suppress(ValueError):
-        write_json(path, dataclasses.asdict(kept))
+        write_json(path, dataclasses.asdict(bare))
 
 
-def read(path: Path) -> Floor | None:
+def kept(path: Path) -> Floor | None:
     """A row that was kept; None where there is none that can be read."""
     try:
-        kept = json.loads(path.read_bytes())
-        numbers = kept["evaluation"]
+        row = json.loads(path.read_bytes())
+        numbers = row["evaluation"]
         numbers["calibration"] = Calibration(*numbers["calibration"])
-        return Floor(**{**kept, "evaluation": Evaluation(**numbers)})
+        return Floor(**{**row, "evaluation": Evaluation(**numbers)})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

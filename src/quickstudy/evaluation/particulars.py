@@ -7,7 +7,7 @@ from typing import Any
 
 from quickstudy.evaluation.by_step import Course, by_step
 from quickstudy.evaluation.evaluate import normalising
-from quickstudy.evaluation.presentations import Presentations, by_presentation
+from quickstudy.evaluation.presentations import Presentations, by_presentation, foresees
 from quickstudy.inner.choice import Strategy
 from quickstudy.learners.base import Learner
 from quickstudy.learners.descent import DescentLearner
@@ -36,7 +36,10 @@ class Particulars:
         """The numbers as JSON, as part of an evaluation's."""
         found: dict[str, Any] = {}
         if self.course is not None:
-            found["by_step"] = {count: round(m.mean("accuracy"), 4) for count, m in self.course.items()}
+            found["by_step"] = {
+                count: {"accuracy": m.mean("accuracy"), "ci95": m.ci95("accuracy"), "tasks": m.tasks}
+                for count, m in self.course.items()
+            }
         if self.presentations is not None:
             found["presentations"] = self.presentations.json()
         return found
@@ -65,7 +68,7 @@ def particulars(
         if isinstance(learner, DescentLearner):
             few = min(n_tasks, FEW)
             return Particulars(course=by_step(learner, source, few, strategy=strategy, progress=progress))
-        if isinstance(learner, StreamLearner):
+        if isinstance(learner, StreamLearner) and not foresees(learner):
             again = min(MOST, int(source.data.counts.min())) - 1
             streams = replace(source, shot=1, query=max(1, again))
             shown = by_presentation(learner, streams, n_tasks, strategy=strategy, progress=progress)

@@ -83,6 +83,11 @@ class Prepared:
         return self.source.describe()
 
 
+def foresees(learner: Learner) -> bool:
+    """Whether what a learner says of one picture depends on all of its stream, later ones too."""
+    return bool(learner.norms()) and learner.statistics != "running"
+
+
 def by_presentation(
     learner: Learner,
     source: TaskSource,
@@ -103,7 +108,7 @@ def by_presentation(
         progress: show a bar on standard error.
 
     Raises:
-        UserError: the learner does not read a stream.
+        UserError: the learner does not read a stream, or normalises a picture by others, later ones too.
         DataError: tasks without classes.
         TaskError: fewer than one task, or of different sizes.
 
@@ -113,6 +118,11 @@ def by_presentation(
     """
     if not isinstance(learner, StreamLearner):
         raise UserError(f"{type(learner).__name__} does not read a stream: mann and lstm do")
+    if foresees(learner):
+        raise UserError(
+            f"with {learner.statistics} statistics a picture is normalised by later ones too: what is said "
+            "of it is no prediction. Train with --norm layer"
+        )
     parts: list[Tensor] = []
     with progress_bar(progress) as bar:
         shown = bar.add_task("streams", total=len(world().share(n_tasks)), note="")

@@ -8,7 +8,7 @@ from typing import Any
 from quickstudy.evaluation.evaluate import progress_bar
 from quickstudy.inner.choice import Strategy
 from quickstudy.learners.base import Learner
-from quickstudy.outer.measure import measure
+from quickstudy.outer.measure import measure, worth
 from quickstudy.tasks.task import TaskSource
 
 
@@ -33,8 +33,8 @@ def choose_settings(
         progress: show a bar on standard error.
 
     Returns:
-        (the chosen setting, every setting tried with its `value`: accuracy, or minus the loss for
-        regression; None where that is no number); ({}, []) where there is nothing to choose.
+        (the chosen setting, every setting tried with its `value`, what it is `worth`; None where that is no
+        number); ({}, []) where there is nothing to choose.
 
     Example:
         >>> chosen, tried = choose_settings(learner, qs.tasks(val, way=5, shot=1))  # doctest: +SKIP
@@ -53,7 +53,7 @@ def choose_settings(
             for settings in candidates:
                 apply(learner, settings)
                 measured = measure(learner, validation, n_tasks, strategy=strategy)
-                value = measured.mean("accuracy") if "accuracy" in measured.values else -measured.mean("loss")
+                value = worth({k: measured.mean(k) for k in measured.values})
                 tried.append({**settings, "value": value if math.isfinite(value) else None})
                 if value > best:  # of equals the first; never one that is no number
                     best, chosen = value, settings

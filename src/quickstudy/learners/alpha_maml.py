@@ -2,12 +2,13 @@
 
 MAML whose two rates, α inside and β outside, descend too while θ is learned. With dₜ the outer step,
 
-    h = ∂L'(θ'_S)/∂α,    log α ← log α − κ sign h,
+    h = ∂L'(θ'_S)/∂α,    log α ← log α − κₜ sign h,
     log β ← log β + κ' cos(∇L'ₜ₊₁, dₜ).
 
 The authors take steps along the hypergradients themselves. Here both rules are multiplicative, as one of
 Baydin et al. 2018, arXiv 1703.04782, so that neither depends on the size of a rate or of a loss: a rate ten
-times too low or too high is always as far away. β is the outer optimiser's, adam-hd.
+times too low or too high is always as far away; α's, a sign rule (Riedmiller and Braun 1993, RPROP), takes
+shorter steps as training goes on, so that it settles. β is the outer optimiser's, adam-hd.
 """
 
 from __future__ import annotations
@@ -29,31 +30,29 @@ class AlphaMAML(MAML):
 
     Args:
         inner_lr: the rate the inner loop's begins at.
-        hyper_lr: κ, how far its logarithm moves in a meta-step.
+        hyper_lr: κ, how far its logarithm moves in the first meta-step; it falls to 0 over meta-training.
 
     Example:
         >>> from quickstudy.nets import mlp
         >>> learner = AlphaMAML(mlp(2), way=5, inner_lr=0.1)
-        >>> learner.after_step({}, {"lift": torch.tensor(-2.0)}, progress=0.0)  # a higher rate was better
+        >>> learner.after_step({}, {"log_factor": torch.tensor(-2.0)}, 0.0)  # a higher rate was better
         >>> learner.alpha.detach()
         tensor(0.1105)
     """
 
     outer = Outer(optimizer="adam-hd", meta_batch=16, outer_lr=1e-3, train_query=5)
-    log_factor: Tensor
+    steers = ("log_factor",)
 
     def __init__(self, body: nn.Module, *, way: int, hyper_lr: float = 0.1, **maml: Any) -> None:
         super().__init__(body, way=way, **maml)
         at_least_zero(hyper_lr=hyper_lr)
         self.hyper_lr = hyper_lr
-        # Zero whenever a meta-step begins: it is there for its gradient, that of log α.
-        self.lift = nn.Parameter(torch.zeros(()))
-        self.register_buffer("log_factor", torch.zeros(()))
+        self.log_factor = nn.Parameter(torch.zeros(()))  # log of how far α is from where it began
 
     @property
     def alpha(self) -> Tensor:
         """The inner rate of now."""
-        return self.inner_lr * (self.log_factor + self.lift).exp()
+        return self.inner_lr * self.log_factor.exp()
 
     def rule(self, params: Params) -> Rule:
         return sgd(self.alpha)
@@ -61,5 +60,4 @@ class AlphaMAML(MAML):
     def after_step(self, stats: Mapping[str, Tensor], gradient: Params, progress: float) -> None:
         super().after_step(stats, gradient, progress)
         with torch.no_grad():
-            self.lift.zero_()
-            self.log_factor -= self.hyper_lr * gradient["lift"].sign()
+            self.log_factor.sub_(gradient["log_factor"].sign(), alpha=self.hyper_lr * (1 - progress))

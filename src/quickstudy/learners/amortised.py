@@ -35,7 +35,7 @@ class AmortisedLearner(EmbeddingLearner):
         """Labels as rows `[n, columns]`: of a class 1 in its column, of values each in its own, else 0."""
         return label_rows(support, self.columns, like.dtype)
 
-    def read(self, raw: Tensor, support: Support) -> Tensor:
+    def answer_in(self, raw: Tensor, support: Support) -> Tensor:
         """The answer in what a net gives: of `[q, 2 · columns]` the logits `[q, N]`, or for targets `[n, D]`
         mean and log standard deviation `[q, 2D]`."""
         first, second = raw.chunk(2, -1)

@@ -10,7 +10,8 @@ variable u holds what is common to all queries of a task:
 It is trained by the evidence lower bound, E[log p(y|x, r, u)] − KL(q(u|support and query set) ‖ q(u|support
 set)), with one u a task, as the paper and the benchmarks since (Nguyen and Grover 2022, arXiv 2207.04179)
 train it. In use u is the mean of q(u|support set), so that a predictor is a function. Here a class label is
-a row of 0 and 1, and x goes through the body, whose features, mapped and normalised, are keys and queries.
+a row of 0 and 1, the likelihood is that of the query set (the authors' is of the support set's too), and x
+goes through the body, whose features, mapped and normalised, are keys and queries.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class ANP(AmortisedLearner):
 
         def answer(q: Tensor) -> Tensor:
             r = attend(place(q), keys, representations)  # [q, R]
-            return self.read(decode(torch.cat([q, r, u.expand(len(q), -1)], -1)), support)
+            return self.answer_in(decode(torch.cat([q, r, u.expand(len(q), -1)], -1)), support)
 
         return answer
 

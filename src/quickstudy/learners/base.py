@@ -27,7 +27,7 @@ from quickstudy.learners.calling import explained
 from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.support import checked, copied
 from quickstudy.learners.targets import log_likelihood, task_loss
-from quickstudy.nets.norm import BatchNorm, Moments, Statistics
+from quickstudy.nets.norm import BatchNorm, Moments, Norm, Statistics
 from quickstudy.tasks.augment import AugmentName
 from quickstudy.tasks.task import Query, Support, Task, as_input
 
@@ -48,7 +48,9 @@ class Outer:
         train_way: classes of a meta-training task; None trains on the way to be solved.
         train_query: query examples a class in meta-training; None is the default number.
         strategy: how tasks are mapped: loop, threads, vmap, compile, or auto, the fastest of them by a rule.
-        augment: how pictures of meta-training are distorted, a name of `tasks.AUGMENTATIONS`, or none.
+        augment: how pictures of meta-training are distorted, a name of `tasks.AUGMENTATIONS`, or none. Of a
+            run; who calls `meta_train` gives it distorted tasks, `tasks.Augmented(source, "drawing")`.
+        norm: how a body normalises. Of a run, as `augment`; who makes a body says how.
     """
 
     optimizer: OptimizerName = "adam"
@@ -59,6 +61,7 @@ class Outer:
     train_query: int | None = None
     strategy: Strategy = "auto"
     augment: AugmentName = "none"
+    norm: Norm = "support"
 
 
 class _Turn:
@@ -87,6 +90,8 @@ class Learner(nn.Module, ABC):
     """Whether it looks at feature maps, so that a body had better leave some (`conv4(halvings=2)`)."""
     uses_unlabelled: ClassVar[bool] = False
     """Whether it learns from a support set's unlabelled examples too."""
+    steers: ClassVar[tuple[str, ...]] = ()
+    """Names of parameters that it moves itself, in `after_step`, by their meta-gradients."""
     statistics: Statistics | None = None
 
     def __init__(self) -> None:
@@ -241,6 +246,10 @@ class Learner(nn.Module, ABC):
         averaged = self.statistics == "running" or any(layer.averaged for layer in layers.values())
         running = averaged and self.trains_on != "nothing"
         return ["support", "running", "batch"] if running else ["support", "batch"]
+
+    def outer_parameters(self) -> Params:
+        """What the meta-optimiser moves: all that is trainable but for what the learner `steers` itself."""
+        return {k: p for k, p in self.named_parameters() if p.requires_grad and k not in self.steers}
 
     def norms(self) -> dict[str, BatchNorm]:
         """The batch normalisation layers, by name."""

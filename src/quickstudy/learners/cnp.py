@@ -58,6 +58,6 @@ class CNP(AmortisedLearner):
 
         def answer(q: Tensor) -> Tensor:
             same = r.flatten().expand(len(q), -1)  # [q, W·R]
-            return self.read(decode(torch.cat([q, same], -1)), support)
+            return self.answer_in(decode(torch.cat([q, same], -1)), support)
 
         return answer

@@ -12,6 +12,8 @@ where an unlabelled example belongs to a class by
                  whose logit is −‖f(x̃ⱼ)‖² / r² − log r;
     masked       softmaxₙ(−dⱼₙ) · σ(γₙ (βₙ − dⱼₙ / meanⱼ dⱼₙ)), the threshold βₙ and the slope γₙ by an MLP
                  from how the distances of all unlabelled examples to the prototype are distributed.
+
+A query is taken to be of one of the classes: the distractor cluster is none of its answers.
 """
 
 from __future__ import annotations

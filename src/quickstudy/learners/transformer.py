@@ -77,7 +77,7 @@ class InContext(AmortisedLearner):
             h = token(torch.cat([q, unknown], -1))  # [q, H]
             for block, context in zip(blocks, seen, strict=True):
                 h = block(h, context, True)
-            return self.read(head(h), support)
+            return self.answer_in(head(h), support)
 
         return answer
 

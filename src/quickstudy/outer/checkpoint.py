@@ -17,6 +17,7 @@ from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.learners.base import Learner
 from quickstudy.outer.distributed import world
+from quickstudy.outer.measure import worth
 from quickstudy.outer.optimizers import load_state, state_tensors
 from quickstudy.outer.run_folder import RunFolder
 
@@ -29,7 +30,7 @@ class History:
 
     Args:
         records: what metrics.jsonl holds.
-        best: the best validation value (accuracy, or minus the loss for regression); None before the first.
+        best: the best validation value (see `worth`); None before the first.
         best_iteration: the meta-step it was reached at.
         iteration: meta-steps done.
         stopped_early: whether patience ran out.
@@ -123,9 +124,8 @@ class State:
     def step(self, outcome: Outcome, gradient: Params, scale: float, progress: float) -> None:
         """A step of the meta-optimiser along `scale` times the meta-gradient, and what follows from it."""
         self.whole = False
-        for name, p in self.learner.named_parameters():
-            if p.requires_grad:
-                p.grad = gradient[name] * scale if scale != 1.0 else gradient[name]
+        for name, p in self.learner.outer_parameters().items():
+            p.grad = gradient[name] * scale if scale != 1.0 else gradient[name]
         self.optimizer.step()
         self.schedule.step()
         self.learner.after_step({k: v.mean(0) for k, v in outcome.stats.items()}, gradient, progress)
@@ -137,7 +137,7 @@ class State:
         history = self.history
         history.records.append(record)
         if "val_loss" in record:
-            value = record.get("val_accuracy", -record["val_loss"])
+            value = worth({k.removeprefix("val_"): v for k, v in record.items() if k.startswith("val_")})
             if math.isfinite(value) and (history.best is None or value > history.best):
                 history.best, history.best_iteration = value, history.iteration
                 self.best = copied(self.learner)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from quickstudy import nets
 from quickstudy.data import ClassDataset, Splits, describe, names
 from quickstudy.data import load as load_data
@@ -18,6 +20,7 @@ from quickstudy.inner.precision import Precision
 from quickstudy.learners import Learner, build, learner_class
 from quickstudy.learners.base import OptimizerName, ScheduleName
 from quickstudy.learners.registry import options
+from quickstudy.nets.norm import Norm
 from quickstudy.outer.device import find_device
 from quickstudy.outer.seeds import seeded
 from quickstudy.tasks import Augmented, ClassTasks, SupervisedBatches, TaskSource
@@ -28,9 +31,8 @@ USUAL = ("optimizer", "outer_lr", "schedule", "meta_batch")
 """The options that a learner has usual values for."""
 OUTER = (*USUAL, "iterations", "clip", "precision", "seed", "validate_every", "validation_tasks", "patience")
 """The options that `meta_train` takes under the same names."""
-Norm = Literal["support", "batch", "running", "group", "layer", "none"]
 LEAST: dict[str, float] = {
-    **dict.fromkeys(("way", "train_way"), 2),
+    **dict.fromkeys(("way", "train_way", "train_classes"), 2),
     **dict.fromkeys(("shot", "query", "train_shot", "train_query", "samples_per_class"), 1),
     **dict.fromkeys(("meta_batch", "validate_every", "validation_tasks", "patience"), 1),
     **dict.fromkeys(("channels", "size", "threads"), 1),
@@ -73,12 +75,13 @@ class TrainConfig:
         body: the net that looks at an example; flatten is none, and hands on its numbers.
         channels: filters a block of conv4 (and the first of resnet), or hidden units of mlp.
         norm: whose statistics normalise a query: support, batch (transductive), running; or group, layer,
-            none. By default support, for mlp and flatten none.
+            none. By default support, of learners that read a stream layer, for mlp and flatten none.
         size: pictures are brought to this height and width.
         split: which classes are meta-train, meta-validation, meta-test; by default the data set's own.
         split_seed: of a random split.
         samples_per_class: use only this many examples of each class; by default all, but 20 of
             quickdraw and glyphs.
+        train_classes: meta-train on so many of the classes for it only, drawn at random.
         augment: how the pictures of meta-training are distorted, each time anew: none; affine, turned and
             shifted a little; drawing, also mirrored, bent and by another pen. For few examples a class.
             By default as the learner's paper does, mostly none.
@@ -118,6 +121,7 @@ class TrainConfig:
     split: str | None = None
     split_seed: int = 0
     samples_per_class: int | None = None
+    train_classes: int | None = None
     augment: AugmentName | None = None
     rotations: bool | None = None
     strategy: Strategy | None = None
@@ -130,7 +134,7 @@ class TrainConfig:
         self.check_kinds()
         kind = learner_class(self.learner)
         usual = {k: v for k, v in asdict(kind.outer).items() if k in (*USUAL, "augment")}
-        usual["norm"] = "none" if self.body in ("mlp", "flatten") else "support"
+        usual["norm"] = "none" if self.body in ("mlp", "flatten") else kind.outer.norm
         for name, value in usual.items():  # what is used is what is kept with the run
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -216,11 +220,20 @@ class TrainConfig:
             size=self.size,
         )
         parts = data.split(self.split, seed=self.split_seed or None)
+        if self.train_classes is not None:
+            parts = Splits(self.fewer(parts.train, self.train_classes), parts.val, parts.test)
         self.check_ways(parts)
         turn = self.rotations
         if turn is None:
             turn = self.data == "omniglot" and self.split in (None, "vinyals")
         return Splits(*(p.rotated() for p in parts)) if turn else parts
+
+    def fewer(self, data: ClassDataset, classes: int) -> ClassDataset:
+        """So many of the classes for meta-training, always the same ones."""
+        if classes > len(data):
+            raise TaskError(f"{data.name}: {classes} classes for meta-training, but there are {len(data)}")
+        order = np.random.default_rng(self.split_seed).permutation(len(data))
+        return data.subset(sorted(order[:classes].tolist()), data.name)
 
     def check_ways(self, parts: Splits) -> None:
         """Refuse a split that leaves too few classes in a part for the tasks to be solved."""

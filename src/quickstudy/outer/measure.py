@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -102,6 +102,16 @@ def stackable(batch: Task) -> Iterator[Task]:
         return
     for task in batch.unbatch():
         yield task.with_tensors({k: v[None] for k, v in task.tensors().items()})
+
+
+def worth(means: Mapping[str, float]) -> float:
+    """What weights and settings are chosen by, of the means of all metrics: the accuracy; of real targets the
+    log-likelihood, where it is stated, and minus the loss where it is not.
+
+    >>> worth({"loss": 0.4, "accuracy": 0.8}), worth({"loss": 0.4})
+    (0.8, -0.4)
+    """
+    return means.get("accuracy", means.get("log_likelihood", -means["loss"]))
 
 
 def measure(

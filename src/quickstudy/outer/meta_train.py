@@ -96,7 +96,7 @@ def meta_train(
         raise UserError(f"clip must be above 0, not {clip}")
     outer, here = learner.outer, world()
     show = display(progress) if here.leads else NoProgress()
-    params = [p for p in learner.parameters() if p.requires_grad]
+    params = learner.outer_parameters()
     if not params or learner.trains_on == "nothing":
         return History()
     size, how = meta_batch or outer.meta_batch, strategy or outer.strategy
@@ -106,7 +106,7 @@ def meta_train(
             f"{iterations} meta-steps of {size} need {iterations * size} tasks: there are {len(tasks)}"
         )
     lr = outer.outer_lr if outer_lr is None else outer_lr
-    opt = make_optimizer(optimizer or outer.optimizer, params, lr)
+    opt = make_optimizer(optimizer or outer.optimizer, list(params.values()), lr)
     rate = make_schedule(schedule or outer.schedule, opt, iterations)
     options = {
         "learner": type(learner).__name__,
@@ -141,7 +141,7 @@ def meta_train(
                 state.whole, i = True, history.iteration
                 interruption()
                 outcome, gradient = meta_gradient(learner, tasks, i, size, how, seed)
-                norm = finite_norm(outcome, gradient, i)
+                norm = finite_norm(outcome, {k: gradient[k] for k in params}, i)
                 scale = min(1.0, clip / (norm + 1e-12)) if clip else 1.0
                 state.step(outcome, gradient, scale, i / iterations)
                 show.step(history.iteration, state.window.latest, size)
