@@ -1,7 +1,8 @@
 """How many meta-steps fit into a time: learners are compared by what they make of the same minutes.
 
 A run by the clock could not be repeated: what fits is measured once, before a run, and is then a number of
-the run's options like any other. Building kernels and compiling are not counted.
+the run's options like any other. What counts is the processor's time, of all cores together, so that it does
+not matter what else a machine does. Building kernels and compiling are not counted.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ GOLDEN = (5**0.5 - 1) / 2
 
 
 def within(config: TrainConfig, seconds: float) -> TrainConfig:
-    """The run that takes so many seconds here: its meta-steps, and after how many it validates.
+    """The run that takes so many seconds of the processor here: its meta-steps, and when it validates.
 
     Args:
         config: of the run; its own number of iterations is the first guess of for how long `auto` chooses.
@@ -67,7 +68,7 @@ def settled(config: TrainConfig) -> Iterator[tuple[Learner, TaskSource, Strategy
 def stepping(
     learner: Learner, tasks: TaskSource, size: int, strategy: Strategy, optimizer: str | None = None
 ) -> float:
-    """The seconds of a meta-step of `size` tasks, the mean over all stages of a run.
+    """The processor's seconds of a meta-step of `size` tasks, the mean over all stages of a run.
 
     Some learners take longer at some stage, so that the steps that are timed are spread evenly over them. The
     learner's weights stay, what it notes of its progress does not.
@@ -76,27 +77,27 @@ def stepping(
     parameters = learner.outer_parameters()
     step = make_optimizer(optimizer or learner.outer.optimizer, list(parameters.values()), 0.0).step
     times: list[float] = []
-    began, stage = time.perf_counter(), 0.0
-    while len(times) < WARM + 1 or (len(times) < WARM + MOST and time.perf_counter() - began < SECONDS):
-        before = time.perf_counter()
+    began, stage = time.process_time(), 0.0
+    while len(times) < WARM + 1 or (len(times) < WARM + MOST and time.process_time() - began < SECONDS):
+        before = time.process_time()
         outcome, gradient = meta_gradient(learner, tasks, len(times), size, strategy, seed=0)
         for name, p in parameters.items():
             p.grad = gradient[name]
         step()
         stage = (stage + GOLDEN) % 1.0
         learner.after_step({k: v.mean(0) for k, v in outcome.stats.items()}, gradient, stage)
-        times.append(time.perf_counter() - before)
+        times.append(time.process_time() - before)
     learner.eval()
     return statistics.mean(times[WARM:])
 
 
 def validating(learner: Learner, problem: TaskSource, n_tasks: int, strategy: Strategy) -> float:
-    """The seconds of a validation on so many tasks."""
+    """The processor's seconds of a validation on so many tasks."""
     few = min(20, n_tasks)
     measure(learner, problem, few, strategy=strategy)
-    before = time.perf_counter()
+    before = time.process_time()
     measure(learner, problem, few, strategy=strategy)
-    return (time.perf_counter() - before) * n_tasks / few
+    return (time.process_time() - before) * n_tasks / few
 
 
 def shared(seconds: float, step: float, validation: float) -> tuple[int, int]:
