@@ -205,6 +205,10 @@ def test_who_reads_a_stream_is_also_measured_by_presentation(tmp_path, capsys):
     found = evaluate(capsys, out, "--tasks", 4)["presentations"]
     assert len(found["accuracy"]) == len(found["ci95"]) == 10
     assert found["tasks"] == 4
-    assert (out / "evaluations" / "test-3way-1shot-support-4tasks-presentations.png").exists()
+    assert len(list((out / "evaluations").glob("*-presentations.png"))) == 1
     assert main(["evaluate", str(out), "--tasks", "4"]) == 0
     assert "by presentation of a class in a stream, before its label is told: 1st" in capsys.readouterr().out
+    other = tmp_path / "b"
+    assert main([*words.split(), "--norm", "support", "--validation-tasks", "4", "--out", str(other)]) == 0
+    assert main(["evaluate", str(other), "--tasks", "4"]) == 0
+    assert "pictures are normalised by later ones too (train with --norm layer)" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -208,3 +209,16 @@ def test_a_body_that_only_flattens() -> None:
     x = torch.rand(3, 1, 20, 20)
     assert torch.equal(body(x), x.flatten(1))
     assert (body.features, config.norm, list(body.parameters())) == (400, "none", [])
+
+
+def test_strings_are_trained_on_more_ways_than_are_solved() -> None:
+    """A head of one-hot labels is not."""
+    options: dict[str, Any] = {"data": "glyphs", "learner": "lstm", "way": 5, "train_way": 9, "size": 16}
+    for labels in ("strings", "one-hot"):
+        config = TrainConfig(**options, settings={"labels": labels})
+        data = config.splits().train
+        if labels == "strings":
+            assert config.training_tasks(data).batch(np.arange(2)).support.way == 9
+        else:
+            with pytest.raises(TaskError, match="has a head for 5 ways and cannot train on 9"):
+                config.training_tasks(data)
