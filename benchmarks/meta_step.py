@@ -74,6 +74,12 @@ def peers() -> Path:
     return python
 
 
+def command() -> str:
+    """What was asked, but for where the figures go."""
+    words = [w for before, w in zip(sys.argv, sys.argv[1:], strict=False) if "--out" not in (before, w)]
+    return " ".join(["python", "benchmarks/meta_step.py", *words])
+
+
 def check_gpu(python: str | Path) -> None:
     """End where this Python's torch sees no GPU."""
     found = subprocess.run(
@@ -325,7 +331,7 @@ def main() -> None:
                     "best": best,
                     "ratios": ratios(best),
                     "floor": operations(mode, way, shot, channels) / kept[highest],
-                    "command": " ".join(["python", "benchmarks/meta_step.py", *sys.argv[1:]]),
+                    "command": command(),
                     "commit": commit(),
                     "rounds": given.rounds,
                 }

@@ -11,6 +11,7 @@ import torch
 import quickstudy as qs
 from quickstudy.app.cli import COMMANDS
 from quickstudy.learners import CONTROLS, LEARNERS
+from quickstudy.tasks import Sinusoids
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -81,3 +82,14 @@ def test_the_learner_of_the_readme_learns():
 def test_linked_files_exist():
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_the_rule_of_the_docs_learns_its_rates():
+    """The learner that docs/meta_gradients.md shows, word for word."""
+    page = (ROOT / "docs" / "meta_gradients.md").read_text()
+    names = {"qs": qs, "torch": torch}
+    exec(re.search(r"```python\n(class MetaSGD.*?)```", page, re.DOTALL).group(1), names)
+    learner = names["MetaSGD"](qs.nets.mlp(1, (8,)), way=1, inner_lr=0.01, steps=2)
+    before = [rate.detach().clone() for rate in learner.rates]
+    qs.meta_train(learner, Sinusoids(shot=5), iterations=2)
+    assert all(not torch.equal(a, b) for a, b in zip(before, learner.rates, strict=True))

@@ -160,6 +160,7 @@ def failing(forward_message: str, backward_message: str) -> Callable[[Tensor], T
     return Fails.apply
 
 
+COMPILED = "torch.compile with aot_autograd does not currently support double backward"
 CUDNN = "the derivative for '_cudnn_rnn_backward' is not implemented. Double backwards is not supported"
 REMEDY = r"^a recurrent layer on cuDNN .*torch\.backends\.cudnn\.flags\(enabled=False\) .*GRUCell"
 
@@ -176,8 +177,9 @@ def task() -> Task:
         (flash, r"^torch has no second derivative of scaled_dot_\w+, .*--gradient first-order"),
         (failing("", CUDNN), REMEDY),
         (failing("cudnn RNN backward can only be called in training mode", ""), REMEDY),
+        (failing("", COMPILED), "^a net compiled by torch.compile has no second derivative"),
     ],
-    ids=["marked", "fused attention", "cuDNN", "cuDNN in evaluation"],
+    ids=["marked", "fused attention", "cuDNN", "cuDNN in evaluation", "compiled"],
 )
 def test_a_learner_says_what_to_use_instead(kernel: Any, said: str, gradient: Any) -> None:
     learner = MAML(Kernel(kernel), way=1, steps=4, gradient=gradient)

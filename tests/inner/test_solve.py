@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
 from quickstudy.errors import UserError
-from quickstudy.inner import InnerProblem, momentum, sgd, solve, trajectory, truncated, unrolled
+from quickstudy.inner import (
+    InnerProblem,
+    flat,
+    implicit,
+    momentum,
+    neumann,
+    sgd,
+    solve,
+    trajectory,
+    truncated,
+    unrolled,
+)
 from quickstudy.inner.rules import Params
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -133,3 +146,19 @@ def test_a_trajectory_is_what_fewer_steps_end_at(exact: int | None) -> None:
             torch.autograd.grad(p["w"].sum(), w, retain_graph=True) for p in (params, end.params)
         )
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_methods_and_their_parts_refuse_what_cannot_be() -> None:
+    """Those that make a method are told apart from one, too."""
+    problem = InnerProblem({"w": torch.ones(())}, lambda p, step: p["w"] ** 2, sgd(0.1), steps=3)
+    for method, said in (
+        (truncated, r"truncated takes a number of last steps"),
+        (implicit, r"implicit makes a method: give implicit\(strength\)"),
+        (partial(flat, keep=-2), "flat keeps at least 0 graphs and bytes, not -2"),
+        (partial(flat, budget=-2), "flat keeps at least 0 graphs and bytes, not None and -2"),
+    ):
+        with pytest.raises(UserError, match=said):
+            solve(problem, method)
+    for iterations, rate in ((-1, 0.1), (3, 0.0)):
+        with pytest.raises(UserError, match="iterations must be at least 0 and the rate above 0"):
+            neumann(iterations, rate)

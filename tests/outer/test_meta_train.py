@@ -19,14 +19,14 @@ from quickstudy.data import ClassDataset
 from quickstudy.errors import NonFiniteError, RunError, TaskError, UserError
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners import LEARNERS, MAML, Learner, PixelNN, Predictor, ProtoNet, build
-from quickstudy.nets import conv4, native
+from quickstudy.learners import ANIL, LEARNERS, MAML, Learner, PixelNN, Predictor, ProtoNet, build
+from quickstudy.nets import conv4, mlp, native
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import NoProgress
 from quickstudy.outer.session import train
 from quickstudy.tasks import ClassTasks, SupervisedBatches
-from quickstudy.tasks.regression import Lines
+from quickstudy.tasks.regression import Lines, Sinusoids
 from quickstudy.tasks.task import Support, Task
 
 Quick = Callable[..., TrainConfig]
@@ -296,6 +296,19 @@ def test_a_run_at_a_path_is_claimed_and_refuses_other_options(tmp_path: Path) ->
     with pytest.raises(RunError, match="was begun with meta_batch=2, not 4"):
         go(Slope(), run=tmp_path / "a", iterations=2, meta_batch=4)
     assert go(Slope(), run=tmp_path / "a", iterations=2).iteration == 2
+
+
+def test_a_run_goes_on_by_the_same_inner_loop_only(tmp_path: Path) -> None:
+    def go_on(**options: Any) -> None:
+        learner = ANIL(mlp(1, (4,)), way=1, **options)
+        meta_train(learner, Sinusoids(shot=3), iterations=1, meta_batch=2, run=tmp_path / "a")
+
+    go_on(inner_lr=0.1)
+    go_on(inner_lr=0.1)
+    with pytest.raises(RunError, match=r"was begun with inner_lr=0\.1, not 5\.0"):
+        go_on(inner_lr=5.0)
+    with pytest.raises(RunError, match="was begun with inner_params=head, not body"):
+        go_on(inner_lr=0.1, inner_params="body")
 
 
 def test_a_run_at_a_path_is_of_its_classes(tmp_path: Path, blobs: ClassDataset) -> None:

@@ -58,6 +58,8 @@ def implicit(
         >>> torch.autograd.grad(implicit(1.0)(half).params["w"], start["w"])  # λ / (1 + λ)
         (tensor([0.5000]),)
     """
+    if isinstance(strength, InnerProblem):
+        raise UserError("implicit makes a method: give implicit(strength), such as implicit(1.0)")
     if not strength > 0:
         raise UserError(f"the strength must be above 0, not {strength}")
     if not damping >= 0:
@@ -163,10 +165,15 @@ def conjugate_gradient(iterations: int = 5) -> Solver:
 def neumann(iterations: int = 10, rate: float = 0.1) -> Solver:
     """q = rate · Σⱼ (I − rate A)ʲ v, for a rate below 2 over A's largest eigenvalue.
 
+    Raises:
+        UserError: fewer than no iterations, or a rate that is not above 0.
+
     >>> a = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
     >>> neumann(50, 0.25)(lambda q: [a @ q[0]], [torch.tensor([2.0, 4.0])])
     [tensor([1., 1.])]
     """
+    if iterations < 0 or not rate > 0:
+        raise UserError(f"iterations must be at least 0 and the rate above 0, not {iterations} and {rate}")
 
     def solve(product: Product, v: Vector) -> Vector:
         term = total = v

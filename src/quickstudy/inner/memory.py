@@ -38,8 +38,13 @@ class _Saved:
         if held.uses[self.place] == 1:
             held.now += self.bytes
             held.most = max(held.most, held.now)
+        self.counted = True
+
+    counted = False  # where a tensor without storage, or without memory of its own, could not be
 
     def __del__(self) -> None:
+        if not self.counted:
+            return
         self.held.uses[self.place] -= 1
         if not self.held.uses[self.place]:
             self.held.now -= self.bytes

@@ -20,6 +20,7 @@ from quickstudy.errors import UserError
 
 INSTEAD = "--gradient first-order (gradient='first-order') does without"
 MARK = once_differentiable(lambda ctx: None).__code__
+COMPILED = re.compile(r"torch\.compile with aot_autograd does not currently support double backward")
 ABSENT = re.compile(r"derivative for '?(?:aten::)?(\w+)'? is not implemented")
 RECURRENT = re.compile(r"_cudnn_rnn|cudnn RNN")
 
@@ -38,6 +39,12 @@ def once_explained() -> Iterator[None]:
             raise UserError(
                 "a recurrent layer on cuDNN has no second derivative, and none at all in evaluation: call it "
                 "within torch.backends.cudnn.flags(enabled=False) in the net, or use GRUCell or LSTMCell"
+            ) from error
+        if COMPILED.search(str(error)):
+            raise UserError(
+                "a net compiled by torch.compile has no second derivative, which the way back through an "
+                "inner loop takes: give the net itself (--strategy compile compiles whole meta-steps); "
+                f"{INSTEAD}"
             ) from error
         absent = ABSENT.search(str(error))
         if not absent:

@@ -37,6 +37,6 @@ def truncated(k: int) -> Callable[[InnerProblem], Solution]:
     >>> torch.autograd.grad(truncated(1)(half).params["w"], start["w"])
     (tensor(0.5000),)
     """
-    if k < 0:
+    if not isinstance(k, int) or k < 0:
         raise UserError(f"truncated takes a number of last steps, at least 0, not {k}")
     return lambda problem: unrolled(problem, exact=min(k, problem.steps))

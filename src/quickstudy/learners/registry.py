@@ -90,16 +90,19 @@ def learner_class(name: str) -> type[Learner]:
     return known[name]
 
 
-def options(kind: type[Learner]) -> dict[str, inspect.Parameter]:
+def options(kind: type[Learner], *, typed: bool = True) -> dict[str, inspect.Parameter]:
     """The options of a learner: its keyword arguments besides body, way and classes, and where it hands on
     what else it is given, those of the class it builds on.
+
+    Args:
+        typed: whether annotations are looked up, which must then be names of the class's module.
 
     >>> options(ANIL)["test_steps"].annotation, options(ANIL)["steps"].default
     (int | None, 5)
     """
     found: dict[str, inspect.Parameter] = {}
     for base in kind.__mro__:
-        own = inspect.signature(base, eval_str=True).parameters
+        own = inspect.signature(base, eval_str=typed).parameters
         named = {k: p for k, p in own.items() if p.kind is p.KEYWORD_ONLY and k not in _GIVEN}
         found = {**named, **found}
         if not any(p.kind is p.VAR_KEYWORD for p in own.values()):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sized
 from contextlib import ExitStack
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from quickstudy.inner.precision import Precision, computing_in
 from quickstudy.inner.rules import Params
 from quickstudy.learners.base import Learner
 from quickstudy.learners.calling import explained
+from quickstudy.learners.registry import options as learner_options
 from quickstudy.nets import native
 from quickstudy.outer.checkpoint import BEST, History, State
 from quickstudy.outer.device import suited
@@ -108,8 +110,9 @@ def meta_train(
     lr = outer.outer_lr if outer_lr is None else outer_lr
     opt = make_optimizer(optimizer or outer.optimizer, list(params.values()), lr)
     rate = make_schedule(schedule or outer.schedule, opt, iterations)
-    options = {
+    options: dict[str, Any] = {
         "learner": type(learner).__name__,
+        "settings": settings_of(learner),
         "optimizer": named(optimizer or outer.optimizer),
         "outer_lr": lr,
         "schedule": named(schedule or outer.schedule),
@@ -226,6 +229,12 @@ def at_least(least: int, **numbers: float | None) -> None:
     for name, value in numbers.items():
         if value is not None and not value >= least:
             raise UserError(f"{name} must be at least {least}, not {value}")
+
+
+def settings_of(learner: Learner) -> dict[str, object]:
+    """The values of a learner's options now, functions by their names."""
+    found = {name: getattr(learner, name, None) for name in learner_options(type(learner), typed=False)}
+    return {k: v if isinstance(v, (bool, int, float, str, NoneType)) else named(v) for k, v in found.items()}
 
 
 def named(how: object) -> str:

@@ -248,13 +248,23 @@ def kept_in(run: str | Path | RunFolder | None, options: dict[str, Any]) -> Iter
         place = RunFolder.create(run, options)
     else:
         place = RunFolder.open(run)
-        for name, value in options.items():
-            if place.config.get(name, value) != value:
+        before = each(place.config)
+        for name, value in each(options).items():
+            if before.get(name, value) != value:
                 raise RunError(
-                    f"{run} was begun with {name}={place.config[name]}, not {value}: choose another folder"
+                    f"{run} was begun with {name}={before[name]}, not {value}: choose another folder"
                 )
     with place.claimed():
         yield place
+
+
+def each(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name, those of the learner among them.
+
+    >>> each({"seed": 0, "settings": {"steps": 5}})
+    {'seed': 0, 'steps': 5}
+    """
+    return {**{k: v for k, v in options.items() if k != "settings"}, **options.get("settings", {})}
 
 
 def noted(run: str | Path | RunFolder | None, name: str) -> Any:
