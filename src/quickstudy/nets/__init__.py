@@ -7,6 +7,7 @@ from quickstudy.nets.convert import convert_batch_norm
 from quickstudy.nets.film import film_layers, filmed
 from quickstudy.nets.lrua import LRUACell
 from quickstudy.nets.lstm import LSTMCell
+from quickstudy.nets.mirrored import Mirrored
 from quickstudy.nets.mlp import mlp
 from quickstudy.nets.norm import BatchNorm, Moments, normalised_by
 from quickstudy.nets.ntm import NTMCell
@@ -21,6 +22,7 @@ __all__ = [
     "ConvBlock",
     "LRUACell",
     "LSTMCell",
+    "Mirrored",
     "Moments",
     "NTMCell",
     "PerStep",

@@ -74,6 +74,8 @@ class TrainConfig:
         patience: stop after this many validations without a better one; by default never.
         body: the net that looks at an example; flatten is none, and hands on its numbers.
         channels: filters a block of conv4 (and the first of resnet), or hidden units of mlp.
+        mirrored: take the mean of the features of a picture and of its mirror image: for pictures that mean
+            the same mirrored, drawings of things, not of letters. A pass takes twice as long.
         norm: whose statistics normalise a query: support, batch (transductive), running; or group, layer,
             none. By default support, of learners that read a stream layer, for mlp and flatten none.
         size: pictures are brought to this height and width.
@@ -116,6 +118,7 @@ class TrainConfig:
     patience: int | None = None
     body: Literal["conv4", "resnet", "mlp", "flatten"] = "conv4"
     channels: int = 64
+    mirrored: bool = False
     norm: Norm | None = None
     size: int = 28
     split: str | None = None
@@ -293,6 +296,7 @@ class TrainConfig:
         """A fresh learner for such pictures; initial weights are a function of `seed`."""
         with seeded(self.seed):
             body = self.make_body(image_shape)
+            body = nets.Mirrored(body) if self.mirrored else body
             learner = build(self.learner, body, way=self.way, classes=classes, settings=self.settings)
         return learner.to(find_device(self.device))
 
