@@ -77,6 +77,14 @@ def test_a_net_that_normalises_its_own_way_is_refused() -> None:
     assert ProtoNet(nn.InstanceNorm1d(3)).modes == []
 
 
+def test_a_layer_that_waits_for_an_example_is_refused() -> None:
+    body = nn.Sequential(nn.LazyLinear(3), nn.ReLU())
+    with pytest.raises(UserError, match="layer '0' has no weights yet: call the net with an example first"):
+        ProtoNet(body)
+    body(torch.rand(2, 4))
+    assert ProtoNet(body).adapt(torch.rand(4, 4), [0, 0, 1, 1])(torch.rand(3, 4)).shape == (3, 2)
+
+
 class Forgetful(ProtoNet):
     """Hands on no moments of its support set."""
 

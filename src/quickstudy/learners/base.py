@@ -275,6 +275,8 @@ class Learner(nn.Module, ABC):
                     f"layer {name!r} writes running averages while it computes: make it with "
                     "track_running_stats=False"
                 )
+            if any(map(nn.parameter.is_lazy, module.parameters(recurse=False))):
+                raise UserError(f"layer {name!r} has no weights yet: call the net with an example first")
         norm: Any = getattr(body, "norm", None)
         self.statistics = norm if norm in get_args(Statistics) else "support"
         if self.statistics == "running" and self.trains_on == "nothing":
