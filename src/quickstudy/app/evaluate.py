@@ -26,6 +26,7 @@ from quickstudy.files import write_json
 from quickstudy.learners import Learner
 from quickstudy.learners.stream import StreamLearner
 from quickstudy.outer.distributed import world
+from quickstudy.outer.provenance import peak_memory_mb
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_run, load_splits, with_steps_taken
 from quickstudy.tasks import ClassTasks
@@ -175,6 +176,9 @@ def main(args: Sequence[str]) -> int:
     if given.json:
         print(json.dumps(report))
     sys.stdout.flush()
+    memory = peak_memory_mb()
+    if memory:
+        announce(f"peak memory {memory:.0f} MB")
     if kept:
         announce(f"kept: {kept} with every class's confusions, and pictures beside it")
     return 0
