@@ -30,6 +30,9 @@ SHOWN = (
     "part",
     "learner",
     "cell",
+    "presentation",
+    "factor",
+    "distractors",
     "split",
     "way",
     "shot",
@@ -40,6 +43,9 @@ SHOWN = (
     "length",
     "wrong_bits",
     "ci95",
+    "log_likelihood",
+    "gain",
+    "gain_ci95",
     "paper",
     "target",
     "train_seed",
@@ -94,6 +100,7 @@ def main(args: Sequence[str]) -> int:
         raise UserError(f"cannot make {given.results}: {error.strerror}") from error
     write_json(path, result)
     shown = [k for k in SHOWN if any(k in row for row in result["results"])]
+    shown = [k for k in shown if (k, "part") != ("learner", shown[0])]  # whose name says it
     table = Table(*shown)
     for row in result["results"]:
         table.add_row(*(shown_as(row.get(k)) for k in shown))
