@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,13 +18,18 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_results_table_is_made_from_the_files():
+def results_table() -> Any:
+    """The script that makes the tables, as a module."""
     spec = importlib.util.spec_from_file_location("results_table", ROOT / "benchmarks" / "results_table.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.updated(README) == README
+    return module
+
+
+def test_the_results_table_is_made_from_the_files():
+    assert results_table().updated(README) == README
 
 
 def test_every_learner_is_in_its_table():
@@ -93,3 +99,8 @@ def test_the_rule_of_the_docs_learns_its_rates():
     before = [rate.detach().clone() for rate in learner.rates]
     qs.meta_train(learner, Sinusoids(shot=5), iterations=2)
     assert all(not torch.equal(a, b) for a, b in zip(before, learner.rates, strict=True))
+
+
+def test_the_learners_tables_are_made_from_the_files():
+    page = (ROOT / "docs" / "which_learner.md").read_text()
+    assert results_table().pages(page) == page
