@@ -256,10 +256,13 @@ def quickstudy() -> Step:
     sx, sy, qx, qy = tensors()
     batch = Task(Support(sx, sy, way), Query(qx, qy))
 
+    def outputs(own: Any, task: Task) -> dict[str, Any]:
+        return {"z": own.judge(task).outputs}
+
     def step() -> list[Any]:
         if MODE == "evaluate":
             with torch.no_grad(), learner.in_use():
-                return [map_tasks(lambda m, t: {"z": m.judge(t).outputs}, learner, batch)["z"]]
+                return [map_tasks(outputs, learner, batch)["z"]]
         return list(estimate(learner.train(), batch)[1].values())
 
     return step

@@ -28,26 +28,28 @@ from rich.console import Console
 from rich.table import Table
 
 from quickstudy.data.glyphs import glyphs
-from quickstudy.inner import Method, estimate, flat, truncated
+from quickstudy.inner import Method, estimate, flat, implicit, truncated
 from quickstudy.inner.allocator import keep_freed_memory
-from quickstudy.learners import MAML
+from quickstudy.inner.solve import MethodName
+from quickstudy.learners import MAML, Reptile
 from quickstudy.nets import conv4, native
 from quickstudy.outer.provenance import commit, environment
 from quickstudy.tasks import ClassTasks
 
 ROOT = Path(__file__).parent.parent
-METHODS: dict[str, str | Method] = {
+METHODS: dict[str, MethodName | Method] = {
     "unrolled": "unrolled",
     "flat": "flat",
     "flat, two graphs": partial(flat, keep=2),
     "first-order": "first-order",
     "truncated(3)": truncated(3),
-    "evaluate": "first-order",
+    "implicit(1.0)": implicit(1.0),
 }
+ALL = (5, 10, 20, 50, 100)
 POINTS = {
-    "unrolled": (5, 10, 20, 50, 100),
-    "flat": (5, 10, 20, 50, 100, 1000),
-    **dict.fromkeys(("first-order", "truncated(3)", "evaluate"), (5, 10, 20, 50, 100)),
+    "unrolled": ALL,
+    "flat": (*ALL, 1000),
+    **dict.fromkeys(("first-order", "truncated(3)", "implicit(1.0)", "reptile", "evaluate"), ALL),
 }
 ROUNDS = 15
 
@@ -56,8 +58,13 @@ def problem(method: str, steps: int) -> Callable[[], object]:
     """A meta-gradient, or an evaluation, of one task, to be called."""
     torch.manual_seed(0)
     batch = ClassTasks(glyphs(size=28).limit(10), 5, 5, 5).batch(np.arange(1)).to(torch.float32)
-    learner = MAML(conv4(20, norm="batch"), way=5, inner_lr=0.01, steps=steps)
-    learner.gradient = METHODS[method]
+    body = conv4(20, norm="batch")
+    if method == "reptile":
+        reptile = Reptile(body, way=5, inner_lr=0.01, steps=steps, inner_batch=25)
+        batch = reptile.prepare(batch, torch.Generator().manual_seed(0))
+        return lambda: estimate(reptile.train(), batch, "loop")
+    learner = MAML(body, way=5, inner_lr=0.01, steps=steps)
+    learner.gradient = METHODS.get(method, "first-order")
 
     def evaluate() -> object:
         with torch.no_grad():
@@ -99,11 +106,11 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Peak memory and time by inner steps, a line a method."""
     from matplotlib.ticker import FuncFormatter  # here, as it takes memory where that is measured
 
-    from quickstudy.evaluation.plots import BLUE, GREEN, GREY, INK, RED, _axes, _figure, _save
+    from quickstudy.evaluation.style import BLUE, GREEN, GREY, INK, RED, axes_in, figure_of, save
 
-    colours = dict(zip(POINTS, (RED, BLUE, GREEN, "#9a6a00", GREY), strict=True))
-    figure = _figure(9.2, 3.6)
-    drawn = []
+    colours = dict(zip(POINTS, (RED, BLUE, GREEN, "#9a6a00", "#7b4ea3", "#d06a9a", GREY), strict=True))
+    figure = figure_of(9.2, 3.8)
+    drawn: list[Any] = []
     for place, (what, title, unit) in enumerate(
         (
             ("MB", "Peak memory of the process", "MB"),
@@ -111,7 +118,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         ),
         1,
     ):
-        axes = _axes(figure, 1, 2, place, title=f"{title}, {unit}", xlabel="inner steps")
+        axes = axes_in(figure, 1, 2, place, title=f"{title}, {unit}", xlabel="inner steps")
         axes.set_xscale("log")
         if what == "seconds":
             axes.set_yscale("log")
@@ -123,9 +130,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xticks([5, 10, 20, 50, 100, 1000], ["5", "10", "20", "50", "100", "1,000"])
         axes.minorticks_off()
     figure.legend(
-        handles=drawn, loc="outside lower center", ncols=5, frameon=False, fontsize=9, labelcolor=INK
+        handles=drawn, loc="outside lower center", ncols=7, frameon=False, fontsize=9, labelcolor=INK
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def in_a_process(*arguments: object) -> Any:

@@ -153,7 +153,8 @@ def make_setting(path: Path, way: int, shot: int, channels: int, dtype: Any, tas
     n, rng = way * shot, np.random.default_rng(0)
     pictures = {k: rng.standard_normal((tasks, n, 1, 28, 28), dtype=dtype) for k in ("xs", "xq")}
     labels = {k: np.tile(np.arange(n) % way, (tasks, 1)) for k in ("ys", "yq")}
-    np.savez(path, **weights, **pictures, **labels)
+    arrays: dict[str, Any] = {**weights, **pictures, **labels}
+    np.savez(path, **arrays)
 
 
 def operations(mode: str, way: int, shot: int, channels: int) -> float:

@@ -23,12 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from quickstudy.inner import computing_in
+from quickstudy.inner.precision import Precision
 from quickstudy.nets import native
 from quickstudy.outer import measure, meta_train
 from quickstudy.outer.config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
-PRECISIONS = ("float32", "bf16")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
 LEARNERS: dict[str, dict[str, Any]] = {
     "maml": {"meta_batch": 4},
     "protonet": {"train_way": 10, "train_query": 5},

@@ -1,15 +1,18 @@
-"""The README's table of results, from the files under results/.
+"""The tables of README.md and docs/, from the files under results/.
 
-python benchmarks/results_table.py            print it
-python benchmarks/results_table.py --write    put it into README.md
+python benchmarks/results_table.py            print those of the README
+python benchmarks/results_table.py --write    put all into their pages
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+Row = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
@@ -23,7 +26,7 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
-def measured(r: dict[str, Any]) -> str:
+def measured(r: Row) -> str:
     """What one accuracy was measured on: tasks, normalisation, settings that were searched."""
     parts = [f"{r['way']}-way {r['shot']}-shot"]
     if r["query"] == 1:
@@ -33,7 +36,7 @@ def measured(r: dict[str, Any]) -> str:
     return ", ".join(parts) + (f" ({' and '.join(chosen)} by meta-validation)" if chosen else "")
 
 
-def rows_of(result: dict[str, Any], file: str) -> list[list[str]]:
+def rows_of(result: Row, file: str) -> list[list[str]]:
     """The table rows of one result file: what was measured, result, aim, published, minutes of training."""
     rows: list[list[str]] = []
     results = result.get("results", [result])
@@ -114,7 +117,7 @@ def speed() -> str:
     return "\n".join(lines)
 
 
-def without_jax(row: dict[str, Any], kind: str) -> str:
+def without_jax(row: Row, kind: str) -> str:
     """A mark where JAX was not among the peers that were given our net."""
     return " †" if kind == "given" and "jax, ours net" not in row["best"] else ""
 
@@ -142,111 +145,158 @@ def memory() -> str:
     return "\n".join([*lines, "", said])
 
 
-def parts(name: str) -> list[dict[str, Any]]:
+def parts(name: str) -> list[Row]:
     """The rows of a recipe of many parts; none where it was never run."""
     path = ROOT / "results" / f"{name}.json"
     return json.loads(path.read_text())["results"] if path.exists() else []
 
 
-def grid(rows: list[dict[str, Any]], cell: Any, head: str, text: Any, beside: Any = None) -> str:
-    """Rows by learner, columns by what `cell` says of a row (None leaves it out), `beside` before them."""
-    found: dict[str, dict[str, str]] = {}
-    about: dict[str, list[str]] = {}
-    for row in rows:
-        column = cell(row)
-        if column is not None:
-            found.setdefault(row["learner"], {})[column] = text(row)
-            about.setdefault(row["learner"], beside(row) if beside else [])
-    columns = list(dict.fromkeys(column for cells in found.values() for column in cells))
-    if not columns:
-        return ""
-    lines = ["| " + " | ".join([head, *columns]) + " |", "|---|" + "---|" * (head.count("|") + len(columns))]
-    for learner, cells in found.items():
-        lines.append(
-            "| " + " | ".join([f"`{learner}`", *about[learner], *(cells.get(c, "") for c in columns)]) + " |"
-        )
-    return "\n".join(lines)
-
-
-def accuracy(row: dict[str, Any]) -> str:
+def accuracy(row: Row) -> str:
     """Percent with its interval; a dash where a learner cannot."""
     return "–" if row["accuracy"] is None else f"{percent(row['accuracy'])} ± {percent(row['ci95'])}"
 
 
+def grid(
+    rows: Iterable[Row],
+    column: Callable[[Row], str],
+    *,
+    line: Callable[[Row], str] = lambda row: f"`{row['learner']}`",
+    head: tuple[str, ...] = ("learner",),
+    beside: Callable[[Row], list[str]] = lambda row: [],
+    text: Callable[[Row], str] = accuracy,
+) -> str:
+    """A table: each row's text by its line and its column.
+
+    Args:
+        head: names of the line and of what stands beside it, before the columns.
+        beside: what is said of a line, by the first of its rows.
+    """
+    found: dict[str, dict[str, str]] = {}
+    about: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(line(row), {})[column(row)] = text(row)
+        about.setdefault(line(row), beside(row))
+    columns = list(dict.fromkeys(c for cells in found.values() for c in cells))
+    if not columns:
+        return ""
+    lines = [[*head, *columns], ["---"] * len([*head, *columns])]
+    lines += [[name, *about[name], *(cells.get(c, "") for c in columns)] for name, cells in found.items()]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def problem(row: Row) -> str:
+    """On which tasks an accuracy was measured."""
+    name = f"{row['way']}-way {row['shot']}-shot"
+    if row["split"] == "train":
+        return f"{name}, classes of meta-training"
+    return f"{name}, transductive" if row.get("transductive") else name
+
+
+def spent(row: Row) -> list[str]:
+    """What a learner takes."""
+    iterations = f"{row['iterations']:,}" + ", rising" * row["rising"]
+    memory = f"{row['training_mb']:.0f}" if row.get("training_mb") else ""
+    adapting = f"{row['adapt_ms']:.0f}" if "adapt_ms" in row else ""
+    return [f"{row['parameters']:,}", iterations, memory, adapting]
+
+
+TAKES = ("parameters", "meta-steps", "MB in training", "ms to adapt")
+
+
 def learners(data: str) -> str:
     """One data set's part of `learners.json`."""
+    rows = (row for row in parts("learners") if row["part"].partition("/")[0] == data)
+    return grid(rows, problem, head=("learner", *TAKES), beside=spent)
 
-    def cell(row: dict[str, Any]) -> str | None:
-        if row["part"].partition("/")[0] != data:
-            return None
-        name = f"{row['way']}-way {row['shot']}-shot"
-        if row["split"] == "train":
-            return f"{name}, classes of meta-training"
-        return f"{name}, transductive" if row.get("transductive") else name
 
-    def beside(row: dict[str, Any]) -> list[str]:
-        adapt = f"{row['adapt_ms']:.0f}" if "adapt_ms" in row else ""
-        rising = ", rising" if row["rising"] else ""
-        return [f"{row['parameters']:,}", f"{row['iterations']:,}{rising}", adapt]
-
-    head = "learner | parameters | meta-steps | ms to adapt"
-    return grid(parts("learners"), cell, head, accuracy, beside)
+def generalisation() -> str:
+    """`generalisation.json`: fewer classes, a deeper body."""
+    return grid(
+        parts("generalisation"),
+        problem,
+        line=lambda row: f"`{row['learner']}`, {row['label'].replace('-', ' ')}",
+        head=("learner", *TAKES),
+        beside=spent,
+    )
 
 
 def real_use() -> str:
     """`real-use.json`: tasks unlike those of meta-training."""
-    return grid(parts("real-use"), lambda row: row["cell"], "learner", accuracy)
+    return grid(parts("real-use"), lambda row: row["cell"])
 
 
 def regression(family: str) -> str:
     """One family's part of `regression.json`."""
 
-    def text(row: dict[str, Any]) -> str:
+    def text(row: Row) -> str:
         error = f"{row['mse']:.3f} ± {row['ci95']:.3f}"
         nats = row.get("log_likelihood")
         return error if nats is None else f"{error}; {nats:.2f} ± {row['log_likelihood_ci95']:.2f} nats"
 
-    rows = [row for row in parts("regression") if row["data"] == family]
-    return grid(rows, lambda row: f"{row['shot']} points", "learner", text)
+    rows = (row for row in parts("regression") if row["data"] == family)
+    return grid(rows, lambda row: f"{row['shot']} points", text=text)
 
 
 def presentations() -> str:
     """`presentations.json`, the paper's numbers beside ours."""
     wanted = (1, 2, 3, 4, 5, 10)
-    rows = [row for row in parts("presentations") if row["presentation"] in wanted]
-    ours = [{**row, "learner": f"{row['learner']}, {row['body']}"} for row in rows]
-    theirs = [
-        {
-            "learner": f"{row['learner']}, paper",
-            "presentation": row["presentation"],
-            "accuracy": row["paper"] / 100,
-            "ci95": None,
-        }
-        for row in rows
-    ]
+    ours = [row for row in parts("presentations") if row["presentation"] in wanted]
+    theirs = [{**row, "body": "paper", "accuracy": row["paper"] / 100, "ci95": None} for row in ours]
     return grid(
         [*ours, *theirs],
         lambda row: f"presentation {row['presentation']}",
-        "learner, body",
-        lambda row: percent(row["accuracy"]) if row["ci95"] is None else accuracy(row),
+        line=lambda row: f"`{row['learner']}`, {row['body']}",
+        head=("learner, body",),
+        text=lambda row: percent(row["accuracy"]) if row["ci95"] is None else accuracy(row),
     )
+
+
+def semi_supervised() -> str:
+    """`semi-supervised.json`: accuracies, and gains over prototypes of the labelled examples alone."""
+
+    def text(row: Row) -> str:
+        gain = f", {100 * row['gain']:+.1f} ± {percent(row['gain_ci95'])}" * (row["learner"] != "supervised")
+        return f"{accuracy(row)}{gain} (paper {row['paper']})"
+
+    return grid(
+        parts("semi-supervised"),
+        lambda row: f"{row['distractors']} classes of distractors",
+        line=lambda row: row["learner"],
+        head=("prototypes",),
+        text=text,
+    )
+
+
+def rates() -> str:
+    """`rates.json`: each learner and factor, the seeds side by side; and what Alpha MAML regains."""
+    path = ROOT / "results" / "rates.json"
+    table = grid(
+        parts("rates"),
+        lambda row: f"seed {row['train_seed']}",
+        line=lambda row: f"`{row['learner']}`, rates × {row['factor']:g}",
+        head=("learner",),
+    )
+    regained = json.loads(path.read_text())["regained"] if table else {}
+    told = [f"{100 * share:.0f} % at rates × {factor}" for factor, share in regained.items()]
+    return table + (f"\n\nOf what MAML loses Alpha MAML regains {', '.join(told)}." if told else "")
 
 
 def pages(page: str) -> str:
     """docs/which_learner.md with today's tables."""
     tables = {
         **{f"learners {data}": learners(data) for data in ("omniglot", "quickdraw", "quickdraw-plain")},
+        "generalisation": generalisation(),
         "real-use": real_use(),
         **{
             f"regression {name}": regression(name)
             for name in ("sinusoid", "five-modes", "gaussian-process", "completion")
         },
         "presentations": presentations(),
+        "semi-supervised": semi_supervised(),
+        "rates": rates(),
     }
     for name, text in tables.items():
-        mark = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if mark[0] in page:
-            page = between(page, *mark, text or "(not measured yet)")
+        page = between(page, f"<!-- {name} -->", f"<!-- /{name} -->", text or "(not measured yet)")
     return page
 
 
@@ -272,8 +322,7 @@ def main() -> None:
     readme.write_text(updated(readme.read_text()))
     page.write_text(between(page.read_text(), *MEMORY, memory()))
     which = ROOT / "docs" / "which_learner.md"
-    if which.exists():
-        which.write_text(pages(which.read_text()))
+    which.write_text(pages(which.read_text()))
 
 
 if __name__ == "__main__":

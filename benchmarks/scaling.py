@@ -75,17 +75,18 @@ def alone() -> Iterator[None]:
 @contextmanager
 def delayed(seconds: float) -> Iterator[None]:
     """Within this block an all-reduce takes so much longer."""
-    reduce = dist.all_reduce
+    group: Any = dist
+    reduce = group.all_reduce
 
     def slow(buffer: torch.Tensor) -> None:
         time.sleep(seconds)
         reduce(buffer)
 
-    dist.all_reduce = slow if seconds else reduce
+    group.all_reduce = slow if seconds else reduce
     try:
         yield
     finally:
-        dist.all_reduce = reduce
+        group.all_reduce = reduce
 
 
 def all_reduce(numbers: int, times: int) -> float:
@@ -216,7 +217,8 @@ def main() -> None:
         learner = qs.MAML(qs.nets.conv4(channels=CHANNELS), way=WAY, inner_lr=0.1, steps=1)
         step = stepper(learner, tasks)
         measured(step, here)  # what is slow only once is over
-        every, until = [], time.monotonic() + given.wait
+        every: list[dict[str, Any]] = []
+        until = time.monotonic() + given.wait
         for _ in range(given.rounds):
             if not here.led(lambda: quiet(until)) and len(every) >= 3:
                 break

@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,9 +46,9 @@ def pictures(tasks: int, way: int, shot: int, query: int, size: int) -> Task:
     return Task(Support(*part(shot), way), Query(*part(query)))
 
 
-def transformer() -> nn.Module:
+def transformer() -> Any:
     layer = nn.TransformerEncoderLayer(28, 4, 64, dropout=0.0, batch_first=True)
-    net = nn.Sequential(nn.Flatten(1, 2), nn.TransformerEncoder(layer, 2), nn.Flatten())
+    net: Any = nn.Sequential(nn.Flatten(1, 2), nn.TransformerEncoder(layer, 2), nn.Flatten())
     net.features = 28 * 28
     return net
 
@@ -90,7 +91,7 @@ CASES: dict[str, Callable[[], tuple[Learner, Task]]] = {
 }
 
 
-def compare(learner: Learner, batch: Task, rounds: int, strategies: Sequence[Strategy]) -> dict[str, object]:
+def compare(learner: Learner, batch: Task, rounds: int, strategies: Sequence[Strategy]) -> dict[str, Any]:
     """Median seconds by strategy, and what auto chooses, in a long run if one may compile."""
     learner.train()
     batch = learner.prepare(batch, torch.Generator().manual_seed(0))
@@ -108,7 +109,8 @@ def compare(learner: Learner, batch: Task, rounds: int, strategies: Sequence[Str
     medians = {k: statistics.median(v[1:]) for k, v in seconds.items()}
     long = 10**6 if "compile" in strategies else 0
     auto = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch, meta_steps=long)
-    found = {"seconds": medians, "auto": auto, "loses": medians[auto] / min(medians.values()) - 1}
+    found: dict[str, Any] = {"seconds": medians, "auto": auto}
+    found["loses"] = medians[auto] / min(medians.values()) - 1
     return found | ({"compiling": seconds["compile"][0]} if "compile" in medians else {})
 
 

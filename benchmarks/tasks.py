@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -62,7 +63,8 @@ def easyfsl(peer: Path, data: ClassDataset, way: int, shot: int, query: int) -> 
     for name in ("torchvision", "torchvision.transforms", "torchvision.datasets", "pandas", "tqdm"):
         sys.modules.setdefault(name, MagicMock())
     # Its sampler calls a constructor argument that torch's base class no longer has.
-    torch.utils.data.Sampler.__init__ = lambda self, data_source=None: None
+    base: Any = torch.utils.data.Sampler
+    base.__init__ = lambda self, data_source=None: None
     from easyfsl.samplers import TaskSampler
 
     x, y = data.x.float() / 255, data.labels().tolist()

@@ -11,6 +11,7 @@ import torch
 
 import quickstudy as qs
 from quickstudy.app.cli import COMMANDS
+from quickstudy.files import write_json
 from quickstudy.learners import CONTROLS, LEARNERS
 from quickstudy.tasks import Sinusoids
 
@@ -104,3 +105,41 @@ def test_the_rule_of_the_docs_learns_its_rates():
 def test_the_learners_tables_are_made_from_the_files():
     page = (ROOT / "docs" / "which_learner.md").read_text()
     assert results_table().pages(page) == page
+
+
+def test_rows_become_tables(tmp_path: Path, monkeypatch) -> None:
+    tables, results = results_table(), tmp_path / "results"
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    assert tables.rates() == tables.semi_supervised() == tables.generalisation() == ""
+    told = {"accuracy": 0.9, "ci95": 0.01}
+    results.mkdir()
+    seeds = [{**told, "learner": "maml", "factor": 10.0, "train_seed": seed} for seed in (0, 1)]
+    write_json(results / "rates.json", {"results": seeds, "regained": {"10": 0.75}})
+    assert tables.rates().splitlines() == [
+        "| learner | seed 0 | seed 1 |",
+        "| --- | --- | --- |",
+        "| `maml`, rates × 10 | 90.0 ± 1.0 | 90.0 ± 1.0 |",
+        "",
+        "Of what MAML loses Alpha MAML regains 75 % at rates × 10.",
+    ]
+    rows = [
+        {**told, "learner": learner, "distractors": 0, "gain": gain, "gain_ci95": 0.002, "paper": 97.25}
+        for learner, gain in (("supervised", 0.0), ("soft", 0.02))
+    ]
+    write_json(results / "semi-supervised.json", {"results": rows})
+    assert tables.semi_supervised().splitlines()[2:] == [
+        "| supervised | 90.0 ± 1.0 (paper 97.25) |",
+        "| soft | 90.0 ± 1.0, +2.0 ± 0.2 (paper 97.25) |",
+    ]
+    run = {"learner": "maml", "label": "52-classes", "parameters": 9000, "iterations": 800, "rising": True}
+    rows = [
+        {**told, **run, "training_mb": 512.3, "split": "test", "way": 5, "shot": 1, "adapt_ms": 4.2},
+        {**told, **run, "accuracy": None, "split": "train", "way": 5, "shot": 1},
+    ]
+    write_json(results / "generalisation.json", {"results": rows})
+    assert tables.generalisation().splitlines() == [
+        "| learner | parameters | meta-steps | MB in training | ms to adapt | 5-way 1-shot "
+        "| 5-way 1-shot, classes of meta-training |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| `maml`, 52 classes | 9,000 | 800, rising | 512 | 4 | 90.0 ± 1.0 | – |",
+    ]

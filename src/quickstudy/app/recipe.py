@@ -99,8 +99,9 @@ def main(args: Sequence[str]) -> int:
     except OSError as error:
         raise UserError(f"cannot make {given.results}: {error.strerror}") from error
     write_json(path, result)
-    shown = [k for k in SHOWN if any(k in row for row in result["results"])]
-    shown = [k for k in shown if (k, "part") != ("learner", shown[0])]  # whose name says it
+    known = {k for row in result["results"] for k in row}
+    known -= {"learner"} if "part" in known else set()  # a part's name says it
+    shown = [k for k in SHOWN if k in known]
     table = Table(*shown)
     for row in result["results"]:
         table.add_row(*(shown_as(row.get(k)) for k in shown))

@@ -30,6 +30,8 @@ class Held:
 class _Saved:
     """A tensor that a graph keeps for the way back; counted while it lives."""
 
+    counted = False  # a tensor without storage, or without memory of its own, cannot be
+
     def __init__(self, tensor: Tensor, held: Held) -> None:
         self.tensor, self.held, self.version = tensor.detach(), held, tensor._version
         self.place = tensor.untyped_storage().data_ptr()
@@ -39,8 +41,6 @@ class _Saved:
             held.now += self.bytes
             held.most = max(held.most, held.now)
         self.counted = True
-
-    counted = False  # where a tensor without storage, or without memory of its own, could not be
 
     def __del__(self) -> None:
         if not self.counted:

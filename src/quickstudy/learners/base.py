@@ -7,6 +7,7 @@ itself; so do learners that share a net.
 
 from __future__ import annotations
 
+import inspect
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -175,6 +176,11 @@ class Learner(nn.Module, ABC):
             finally:
                 for module in training:
                     module.training = True
+
+    @classmethod
+    def fixed_way(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether it answers no more ways than it is made for, with these options."""
+        return "way" in inspect.signature(cls).parameters
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """What answers `[q, …]` cost: cross-entropy for labels, the mean squared error for targets."""

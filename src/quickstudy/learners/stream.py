@@ -12,7 +12,7 @@ is shown right after it, by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -63,6 +63,11 @@ class StreamLearner(EmbeddingLearner):
         self.cell = cell(inputs)
         given_out, *_ = self.cell.start(torch.zeros(inputs))
         self.head = nn.Linear(len(given_out), outputs)
+
+    @classmethod
+    def fixed_way(cls, settings: Mapping[str, Any]) -> bool:
+        """Strings serve any number of ways."""
+        return settings.get("labels") != "strings"
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         cell, head, codes = self.held(self.cell), self.held(self.head), self.codes(support)

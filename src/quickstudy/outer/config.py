@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -262,8 +261,7 @@ class TrainConfig:
                 raise UserError(f"{self.learner} is trained on all labels, not on --labelled {self.labelled}")
             return SupervisedBatches(data, seed=self.seed)
         way = self.train_way or min(kind.outer.train_way or self.way, len(data) - self.distractors)
-        fixed = "way" in self.takes() and self.settings.get("labels") != "strings"  # which serve any way
-        if fixed and way > self.way:
+        if kind.fixed_way(self.settings) and way > self.way:
             raise TaskError(f"{self.learner} has a head for {self.way} ways and cannot train on {way}")
         shot, query = self.train_shot or self.shot, self.train_query
         if query is None and kind.outer.train_query:  # as many of these as there are
@@ -287,10 +285,6 @@ class TrainConfig:
         names = ("way", "shot", "query", "unlabelled", "distractors")
         options = {name: getattr(self, name) for name in names} | changes
         return ClassTasks(data, seed=seed, **options)
-
-    def takes(self) -> set[str]:
-        """The names of the learner's constructor arguments."""
-        return set(inspect.signature(learner_class(self.learner)).parameters)
 
     def make_learner(self, image_shape: tuple[int, ...], classes: int) -> Learner:
         """A fresh learner for such pictures; initial weights are a function of `seed`."""

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,15 @@ def commit() -> str | None:
         return None
 
 
+def forget_peak() -> None:
+    """Count the peak of memory from now on, where the system can: on Linux."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb() -> float | None:
-    """The most resident memory this process has had, in MB; None where the system does not tell.
+    """The most resident memory this process has had, since `forget_peak` where that was called, in MB; None
+    where the system does not tell.
 
     >>> (peak_memory_mb() or 100) > 10
     True

@@ -22,7 +22,7 @@ from quickstudy.outer.device import find_device
 from quickstudy.outer.distributed import world
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Progress
-from quickstudy.outer.provenance import peak_memory_mb
+from quickstudy.outer.provenance import forget_peak, peak_memory_mb
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.strategy import settle_strategy
 from quickstudy.tasks import ClassTasks, TaskSource
@@ -60,6 +60,7 @@ def train(
         return History(**done)
     if saved is not None:
         config = replayed(config, run, saved)
+    forget_peak()
     with threads(config.threads), computing_in(config.precision):
         splits = config.splits()
         learner = config.make_learner(splits.train.image_shape, len(splits.train))
@@ -191,8 +192,12 @@ def finish(run: RunFolder, learner: Learner, history: History) -> None:
     if not (run.path / BEST).exists():
         run.save(BEST, learner.state_dict(), {"iteration": 0})
     summary = {name: getattr(history, name) for name in SUMMED}
-    spent = {"seconds": round(history.seconds, 1), "peak_memory_mb": peak_memory_mb()}
-    run.write_json(SUMMARY, {**summary, **spent})
+    run.write_json(SUMMARY, {**summary, **spent_on(history)})
+
+
+def spent_on(history: History) -> dict[str, float | None]:
+    """What training has taken of time, and of memory in this process."""
+    return {"seconds": round(history.seconds, 1), "peak_memory_mb": peak_memory_mb()}
 
 
 def check_options(config: TrainConfig, run: RunFolder) -> None:

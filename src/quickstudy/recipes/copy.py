@@ -20,11 +20,10 @@ from quickstudy.learners.predictor import Predictor
 from quickstudy.nets import LSTMCell, NTMCell
 from quickstudy.nets.ntm import FeedForward
 from quickstudy.nets.scan import scan
-from quickstudy.outer import measure, meta_train
-from quickstudy.outer.progress import Bar
+from quickstudy.outer import measure
 from quickstudy.outer.seeds import seeded
 from quickstudy.outer.session import threads
-from quickstudy.recipes.recipe import Setting, provenance, run_at
+from quickstudy.recipes.recipe import Setting, about, provenance, trained_on
 from quickstudy.tasks.copy import CopyTasks
 from quickstudy.tasks.task import Support, Task
 
@@ -116,21 +115,20 @@ class CopyRecipe:
                     "growing": self.growing,
                     "seed": self.seed,
                 }
-                run = run_at(setting.runs / f"{setting.name}-{name}", told)
-                with run.claimed():
-                    history = meta_train(
-                        learner,
-                        training,
-                        validation=validation,
-                        iterations=self.iterations,
-                        meta_batch=META_BATCH,
-                        outer_lr=OUTER_LR,
-                        clip=CLIP,
-                        validation_tasks=100,
-                        run=run,
-                        progress=Bar(f"copying, {name}"),
-                    )
-                seconds += history.seconds
+                run = trained_on(
+                    training,
+                    learner,
+                    setting.runs / f"{setting.name}-{name}",
+                    told,
+                    f"copying, {name}",
+                    validation=validation,
+                    iterations=self.iterations,
+                    meta_batch=META_BATCH,
+                    outer_lr=OUTER_LR,
+                    clip=CLIP,
+                    validation_tasks=100,
+                )
+                seconds += about(learner, run)["training_seconds"]
                 for length in (LENGTH, 2 * LENGTH):
                     test = CopyTasks(length, BITS, seed=3 * self.seed + 2)
                     measured = measure(learner, test, n_tasks)

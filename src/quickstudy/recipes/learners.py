@@ -15,12 +15,11 @@ from quickstudy.errors import TaskError
 from quickstudy.evaluation.evaluate import Evaluation, evaluate
 from quickstudy.learners import CONTROLS, LEARNERS, Learner
 from quickstudy.outer.config import TrainConfig
-from quickstudy.outer.progress import Bar
-from quickstudy.outer.run_folder import ENVIRONMENT, RunFolder
-from quickstudy.outer.session import load_run, load_splits, threads, train
+from quickstudy.outer.run_folder import RunFolder
+from quickstudy.outer.session import load_splits, threads
 from quickstudy.recipes.budget import within
 from quickstudy.recipes.parts import PartsRecipe
-from quickstudy.recipes.recipe import Setting
+from quickstudy.recipes.recipe import Setting, about, trained
 
 DATA: dict[str, dict[str, Any]] = {
     "omniglot": {"data": "omniglot"},
@@ -92,9 +91,8 @@ class LearnersRecipe(PartsRecipe[Part]):
             config = dataclasses.replace(config, **{k: begun[k] for k in ("iterations", "validate_every")})
         else:
             config = within(config, self.seconds)
-        train(config, out, resume=True, progress=Bar(part.name))
         with threads(1):
-            return rows_of(part, *load_run(out, setting.data_dir), setting.tasks or TASKS)
+            return rows_of(part, *trained(config, out, part.name), setting.tasks or TASKS)
 
 
 TASKS = 1000
@@ -105,7 +103,7 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     """One row for each problem; for the first also one by the queries' own statistics, and one on the classes
     of meta-training."""
-    splits, summary = load_splits(config, run), run.read_json("summary.json")
+    splits = load_splits(config, run)
     told = {
         "part": part.name,
         "label": part.label,
@@ -115,19 +113,16 @@ def rows_of(
         "augment": config.augment,
         "norm": config.norm,
         "unlabelled": config.unlabelled,
-        "parameters": sum(p.numel() for p in learner.parameters()),
-        "iterations": config.iterations,
-        "training_seconds": summary["seconds"],
         "rising": rising([r.get("val_accuracy") for r in run.records()]),
-        "trained_at": run.read_json(ENVIRONMENT).get("commit"),
+        **about(learner, run),
     }
     rows = []
     for way, shot in PROBLEMS[part.data]:
-        about = {**told, "split": "test", "way": way, "shot": shot}
+        cell = {**told, "split": "test", "way": way, "shot": shot}
         try:
-            rows.append({**about, **reached(learner, config, run, splits, n_tasks, way=way, shot=shot)})
+            rows.append({**cell, **reached(learner, config, run, splits, n_tasks, way=way, shot=shot)})
         except TaskError as error:  # its head answers fewer ways
-            rows.append({**about, "accuracy": None, "ci95": None, "why": str(error)})
+            rows.append({**cell, "accuracy": None, "ci95": None, "why": str(error)})
     way, shot = PROBLEMS[part.data][0]
     rows[0] |= {"adapt_ms": round(1000 * adaptation_seconds(learner, config, splits), 2)}
     if "batch" in learner.modes and learner.statistics != "batch":

@@ -12,11 +12,9 @@ from typing import Any, Literal
 
 from quickstudy.evaluation import by_presentation
 from quickstudy.outer.config import TrainConfig
-from quickstudy.outer.progress import Bar
-from quickstudy.outer.run_folder import ENVIRONMENT
-from quickstudy.outer.session import load_run, load_splits, threads, train
+from quickstudy.outer.session import load_splits, threads
 from quickstudy.recipes.parts import PartsRecipe
-from quickstudy.recipes.recipe import Setting
+from quickstudy.recipes.recipe import Setting, about, trained
 
 Body = Literal["flatten", "conv4"]
 PAPER = {
@@ -77,20 +75,11 @@ class PresentationsRecipe(PartsRecipe[Stream]):
             threads=1,
             **BODIES[part.body],
         )
-        train(config, out, resume=True, progress=Bar(part.name))
-        learner, config, run = load_run(out, setting.data_dir)
+        learner, config, run = trained(config, out, part.name)
         source = config.problem(load_splits(config, run).test, seed=2)
         with threads(1):
             found = by_presentation(learner, source, setting.tasks or STREAMS, progress=True)
-        told = {
-            "part": part.name,
-            **asdict(part),
-            "parameters": sum(p.numel() for p in learner.parameters()),
-            "iterations": config.iterations,
-            "training_seconds": run.read_json("summary.json")["seconds"],
-            "trained_at": run.read_json(ENVIRONMENT).get("commit"),
-            "tasks": found.tasks,
-        }
+        told = {"part": part.name, **asdict(part), **about(learner, run), "tasks": found.tasks}
         return [
             {**told, "presentation": k, "accuracy": a, "ci95": ci95, "paper": PAPER[part.learner].get(k)}
             for k, (a, ci95) in enumerate(zip(found.accuracy, found.ci95, strict=True), 1)

@@ -7,18 +7,16 @@ factor; what counts is how much of what MAML loses by it Alpha MAML regains.
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quickstudy.evaluation.evaluate import evaluate
 from quickstudy.learners import learner_class
 from quickstudy.outer.config import TrainConfig
-from quickstudy.outer.progress import Bar
-from quickstudy.outer.run_folder import ENVIRONMENT
-from quickstudy.outer.session import load_run, load_splits, threads, train
+from quickstudy.outer.session import load_splits, threads
 from quickstudy.recipes.parts import PartsRecipe
-from quickstudy.recipes.recipe import Setting
+from quickstudy.recipes.recipe import Setting, about, trained
 
 INNER_LR = 0.4
 TASKS = 600
@@ -48,7 +46,6 @@ class RatesRecipe(PartsRecipe[OffBy]):
 
     Args:
         iterations: meta-steps of each.
-        options: of every run.
     """
 
     title: str = "Omniglot 5-way 1-shot from rates ten times too low and too high: MAML, Alpha MAML"
@@ -69,19 +66,12 @@ class RatesRecipe(PartsRecipe[OffBy]):
             settings={"inner_lr": part.factor * INNER_LR, "steps": 1},
             threads=1,
         )
-        train(config, out, resume=True, progress=Bar(part.name))
-        learner, config, run = load_run(out, setting.data_dir)
+        learner, config, run = trained(config, out, part.name)
         test = config.problem(load_splits(config, run).test, seed=2)
         with threads(1):
             found = evaluate(learner, test, setting.tasks or TASKS, progress=True)
-        told = {
-            "part": part.name,
-            **asdict(part),
-            "iterations": self.iterations,
-            "training_seconds": run.read_json("summary.json")["seconds"],
-            "trained_at": run.read_json(ENVIRONMENT).get("commit"),
-        }
-        return [told | found.json()]
+        told = {"part": part.name, "learner": part.learner, "factor": part.factor, "train_seed": part.seed}
+        return [told | about(learner, run) | found.json()]
 
     def run(self, setting: Setting) -> dict[str, Any]:
         """As every recipe of parts; and the means over seeds, where all of them were measured."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,11 +13,14 @@ from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation.evaluate import Evaluation, evaluate, normalising
 from quickstudy.evaluation.floors import Floor, floors
 from quickstudy.evaluation.search import choose_settings
+from quickstudy.learners import Learner
+from quickstudy.outer import meta_train
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import Bar
-from quickstudy.outer.provenance import commit, environment
+from quickstudy.outer.provenance import commit, environment, forget_peak
 from quickstudy.outer.run_folder import ENVIRONMENT, RunFolder
-from quickstudy.outer.session import load_run, load_splits, train, with_steps_taken
+from quickstudy.outer.session import SUMMARY, load_run, load_splits, spent_on, train, with_steps_taken
+from quickstudy.tasks import TaskSource
 
 SEARCH = 200
 """Meta-validation tasks for each setting that is tried, the learner's as the controls'."""
@@ -119,14 +123,14 @@ class Recipe:
         for seed in self.seeds:
             config = dataclasses.replace(self.config, seed=seed, data_dir=setting.data_dir)
             out = setting.runs / (setting.name if len(self.seeds) == 1 else f"{setting.name}-{seed}")
-            train(config, out, resume=True, progress=Bar(f"{setting.name}, seed {seed}"))
-            _, config, run = load_run(out, setting.data_dir)
-            seconds += run.read_json("summary.json")["seconds"]
+            learner, config, run = trained(config, out, f"{setting.name}, seed {seed}")
+            told = about(learner, run)
+            seconds += told["training_seconds"]
             splits = load_splits(config, run)
             for m in self.measures:
                 result, chosen = measured(m, run, splits, setting)
-                told = {"chosen": chosen, "train_seed": seed, "paper": m.paper, "target": m.target}
-                rows.append({**result.json(), **told, "trained_at": run.read_json(ENVIRONMENT).get("commit")})
+                asked = {"chosen": chosen, "train_seed": seed, "paper": m.paper, "target": m.target}
+                rows.append({**result.json(), **asked, "trained_at": told["trained_at"]})
             if setting.floors and seed == self.seeds[0]:
                 floor_rows = floors(
                     with_steps_taken(config, run),
@@ -173,16 +177,54 @@ def measured(
     return result, chosen
 
 
-def run_at(path: Path, config: dict[str, Any]) -> RunFolder:
-    """The run folder of a recipe at this place, begun with these options, now or before.
+def trained(config: TrainConfig, out: Path, title: str) -> tuple[Learner, TrainConfig, RunFolder]:
+    """A run's learner, its options and its folder: trained now, gone on with, or finished before."""
+    train(config, out, resume=True, progress=Bar(title))
+    return load_run(out, config.data_dir)
+
+
+def trained_on(
+    training: TaskSource,
+    learner: Learner,
+    out: Path,
+    told: Mapping[str, Any],
+    title: str,
+    *,
+    validation: TaskSource,
+    **options: Any,
+) -> RunFolder:
+    """The same for tasks that no command line names: `meta_train`, with its options, in a run folder.
+
+    Args:
+        told: what the run is of, kept in the folder.
 
     Raises:
-        RunError: it holds another run.
+        RunError: the folder holds another run.
     """
-    run = RunFolder.open(path) if (path / "config.json").exists() else RunFolder.create(path, config)
-    if {k: run.config.get(k) for k in config} != config:
-        raise RunError(f"{path} holds another run: remove it, or choose another folder with --runs")
+    run = RunFolder.open(out) if (out / "config.json").exists() else RunFolder.create(out, told)
+    if {k: run.config.get(k) for k in told} != told:
+        raise RunError(f"{out} holds another run: remove it, or choose another folder with --runs")
+    if not run.finished:
+        forget_peak()
+    with run.claimed():
+        history = meta_train(
+            learner, training, validation=validation, run=run, progress=Bar(title), **options
+        )
+    if not run.finished:
+        run.write_json(SUMMARY, spent_on(history))
     return run
+
+
+def about(learner: Learner, run: RunFolder) -> dict[str, Any]:
+    """What a row says of a run: its size, what its training took, the commit it was trained at."""
+    spent = run.read_json(SUMMARY)
+    return {
+        "parameters": sum(p.numel() for p in learner.parameters()),
+        "iterations": run.config["iterations"],
+        "training_seconds": spent["seconds"],
+        "training_mb": spent["peak_memory_mb"],
+        "trained_at": run.read_json(ENVIRONMENT).get("commit"),
+    }
 
 
 def provenance(setting: Setting) -> dict[str, Any]:

@@ -19,29 +19,29 @@ from quickstudy.recipes.sinusoid import SinusoidRecipe
 SNELL = "Snell et al. 2017, arXiv 1703.05175, table 1"
 FINN = "Finn et al. 2017, arXiv 1703.03400, table 1"
 
-METRIC: dict[str, Any] = {
-    "data": "omniglot",
-    "train_query": 5,
-    "schedule": "cosine",
-    "validate_every": 250,
-    "threads": 1,
-}
-"""How metric learners are trained on Omniglot."""
+OMNIGLOT: dict[str, Any] = {"data": "omniglot", "schedule": "cosine", "validate_every": 250, "threads": 1}
+"""How learners are trained on Omniglot for long."""
+
+
+def metric(learner: str, title: str, source: str, papers: tuple[float, float, float]) -> Recipe:
+    """A metric learner trained on 60-way Omniglot tasks; beside its paper: 5-way 1-, 5-shot, 20-way."""
+    problems = zip(((5, 1), (5, 5), (20, 1)), papers, strict=True)
+    return Recipe(
+        title=f"Omniglot 1028/172/423 with rotations, {title}",
+        source=source,
+        config=TrainConfig(
+            learner=learner, norm="running", train_way=60, train_query=5, iterations=4000, **OMNIGLOT
+        ),
+        measures=tuple(Measure(*problem, statistics="running", paper=paper) for problem, paper in problems),
+    )
+
 
 RECIPES: dict[str, Experiment] = {
     "omniglot-protonet": Recipe(
         title="Omniglot 1028/172/423 with rotations, Prototypical, 4-conv 64, running averages",
         source=SNELL,
         config=TrainConfig(
-            data="omniglot",
-            learner="protonet",
-            train_way=60,
-            train_query=5,
-            iterations=4000,
-            schedule="cosine",
-            norm="running",
-            validate_every=250,
-            threads=1,
+            learner="protonet", norm="running", train_way=60, train_query=5, iterations=4000, **OMNIGLOT
         ),
         measures=(
             Measure(5, 1, statistics="running", paper=98.8, target=98.0),
@@ -68,30 +68,24 @@ RECIPES: dict[str, Experiment] = {
         ),
         measures=(Measure(5, 1, statistics="running"), Measure(20, 1, statistics="running")),
     ),
-    "omniglot-matching": Recipe(
-        title="Omniglot 1028/172/423 with rotations, Matching, 4-conv 64, cosine, no full context",
-        source="Vinyals et al. 2016, arXiv 1606.04080, table 1",
-        config=TrainConfig(learner="matching", norm="running", train_way=60, iterations=4000, **METRIC),
-        measures=(
-            Measure(5, 1, statistics="running", paper=98.1),
-            Measure(5, 5, statistics="running", paper=98.9),
-            Measure(20, 1, statistics="running", paper=93.8),
-        ),
+    "omniglot-matching": metric(
+        "matching",
+        "Matching, 4-conv 64, cosine, no full context",
+        "Vinyals et al. 2016, arXiv 1606.04080, table 1",
+        (98.1, 98.9, 93.8),
     ),
-    "omniglot-r2d2": Recipe(
-        title="Omniglot 1028/172/423 with rotations, R2-D2, 4-conv 64, running averages",
-        source="Bertinetto et al. 2019, arXiv 1805.08136, table 2",
-        config=TrainConfig(learner="r2d2", norm="running", train_way=60, iterations=4000, **METRIC),
-        measures=(
-            Measure(5, 1, statistics="running", paper=98.91),
-            Measure(5, 5, statistics="running", paper=99.74),
-            Measure(20, 1, statistics="running", paper=96.24),
-        ),
+    "omniglot-r2d2": metric(
+        "r2d2",
+        "R2-D2, 4-conv 64, running averages",
+        "Bertinetto et al. 2019, arXiv 1805.08136, table 2",
+        (98.91, 99.74, 96.24),
     ),
     "omniglot-relation": Recipe(
         title="Omniglot 1028/172/423 with rotations, Relation, 4-conv 64; its published way and honest ones",
         source="Sung et al. 2018, arXiv 1711.06025, table 1, by the statistics of the query batch",
-        config=TrainConfig(learner="relation", norm="batch", train_way=20, iterations=4000, **METRIC),
+        config=TrainConfig(
+            learner="relation", norm="batch", train_way=20, train_query=5, iterations=4000, **OMNIGLOT
+        ),
         measures=(
             Measure(5, 1, statistics="batch", paper=99.6),
             Measure(20, 1, statistics="batch", paper=97.6),
@@ -104,17 +98,14 @@ RECIPES: dict[str, Experiment] = {
         title="Omniglot 1028/172/423 with rotations, MAML, 4-conv 64, one inner step, transductive",
         source=FINN,
         config=TrainConfig(
-            data="omniglot",
             learner="maml",
             train_query=1,
             meta_batch=16,
             iterations=5000,
-            schedule="cosine",
             norm="batch",
-            validate_every=250,
             settings={"inner_lr": 0.4, "steps": 1},
             strategy="loop",
-            threads=1,
+            **OMNIGLOT,
         ),
         measures=(
             Measure(5, 1, statistics="batch", search=True, paper=98.7, target=97.5),
@@ -129,15 +120,12 @@ RECIPES: dict[str, Experiment] = {
         title="Omniglot 1028/172/423 with rotations, Meta-SGD, 4-conv 64, one inner step, transductive",
         source="Li et al. 2017, arXiv 1707.09835, table 2",
         config=TrainConfig(
-            data="omniglot",
             learner="meta-sgd",
             train_query=1,
             iterations=5000,
-            schedule="cosine",
             norm="batch",
-            validate_every=250,
             settings={"inner_lr": 0.4, "steps": 1},
-            threads=1,
+            **OMNIGLOT,
         ),
         measures=(
             Measure(5, 1, 1, statistics="batch", search=True, paper=99.53),

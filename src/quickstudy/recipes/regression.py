@@ -19,19 +19,17 @@ from torch import Tensor, nn
 from quickstudy.data import load
 from quickstudy.errors import UserError
 from quickstudy.evaluation.fit import fit_picture
-from quickstudy.files import write_json
 from quickstudy.learners import Learner, build
 from quickstudy.nets import mlp, native
-from quickstudy.outer import measure, meta_train
+from quickstudy.outer import measure
 from quickstudy.outer.measure import Measurement
-from quickstudy.outer.progress import Bar
-from quickstudy.outer.run_folder import ENVIRONMENT, RunFolder
+from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.seeds import seeded
 from quickstudy.outer.session import threads
 from quickstudy.outer.strategy import settle_strategy
 from quickstudy.recipes.budget import shared, stepping, validating
 from quickstudy.recipes.parts import PartsRecipe
-from quickstudy.recipes.recipe import Setting, run_at
+from quickstudy.recipes.recipe import Setting, about, trained_on
 from quickstudy.tasks import Completion, FiveModes, GaussianProcesses, Sinusoids, TaskSource
 
 TASKS, VALIDATION_TASKS, QUERY = 1000, 200, 100
@@ -157,26 +155,19 @@ class RegressionRecipe(PartsRecipe[Fit]):
         """One row for each number of shots."""
         family, n_tasks = FAMILIES[part.family], setting.tasks or TASKS
         test = {shot: family.source(setting.data_dir, 2, shot, QUERY) for shot in family.shots}
-        about: dict[str, Any] = {"part": part.name, "data": part.family, "learner": part.learner}
+        told: dict[str, Any] = {"part": part.name, "data": part.family, "learner": part.learner}
         if part.learner in FLOORS:
             answer = FLOORS[part.learner]
             found = {shot: floor(answer, source, n_tasks) for shot, source in test.items()}
-            about["kind"] = "control"
+            told["kind"] = "control"
         else:
             with threads(1):  # nets this small only wait for each other on more
                 learner, run = self.trained(part, out, setting)
                 found = {shot: measure(learner, source, n_tasks) for shot, source in test.items()}
             if part.family != "completion":
                 fit_picture(learner, next(test[max(test)].batch(np.array([0])).unbatch()), out / "fit.png")
-            about |= {
-                "kind": "learner",
-                "trained": f"{family.shot}-shot",
-                "parameters": sum(p.numel() for p in learner.parameters()),
-                "iterations": run.config["iterations"],
-                "training_seconds": run.read_json("summary.json")["seconds"],
-                "trained_at": run.read_json(ENVIRONMENT).get("commit"),
-            }
-        return [{**about, "shot": shot, **numbers(measured)} for shot, measured in found.items()]
+            told |= {"kind": "learner", "trained": f"{family.shot}-shot", **about(learner, run)}
+        return [{**told, "shot": shot, **numbers(measured)} for shot, measured in found.items()]
 
     def trained(self, part: Fit, out: Path, setting: Setting) -> tuple[Learner, RunFolder]:
         """A part's learner, trained as long as its budget allows, and its run folder."""
@@ -194,21 +185,19 @@ class RegressionRecipe(PartsRecipe[Fit]):
                 **self.within(learner, training, validation, family.meta_batch),
             }
             learner = made(part)  # as it was before its steps were timed
-        run = run_at(out, config)
-        with run.claimed():
-            history = meta_train(
-                learner,
-                training,
-                validation=validation,
-                iterations=config["iterations"],
-                validate_every=config["validate_every"],
-                meta_batch=family.meta_batch,
-                clip=CLIP,
-                validation_tasks=VALIDATION_TASKS,
-                run=run,
-                progress=Bar(part.name),
-            )
-        write_json(out / "summary.json", {"seconds": round(history.seconds, 1)})
+        run = trained_on(
+            training,
+            learner,
+            out,
+            config,
+            part.name,
+            validation=validation,
+            iterations=config["iterations"],
+            validate_every=config["validate_every"],
+            meta_batch=family.meta_batch,
+            clip=CLIP,
+            validation_tasks=VALIDATION_TASKS,
+        )
         return learner, run
 
     def within(

@@ -7,11 +7,10 @@ from typing import Any
 
 from quickstudy.learners import MAML
 from quickstudy.nets import mlp
-from quickstudy.outer import measure, meta_train
-from quickstudy.outer.progress import Bar
+from quickstudy.outer import measure
 from quickstudy.outer.seeds import seeded
 from quickstudy.outer.session import threads
-from quickstudy.recipes.recipe import Setting, provenance, run_at
+from quickstudy.recipes.recipe import Setting, about, provenance, trained_on
 from quickstudy.tasks import Sinusoids
 
 HIDDEN, INNER_LR, OUTER_LR, META_BATCH = (40, 40), 0.01, 1e-3, 25
@@ -53,22 +52,19 @@ class SinusoidRecipe:
         rows, seconds = [], 0.0
         for name, steps in (("maml", 1), ("pretrained", 0)):
             learner = sinusoid_maml(steps, self.seed)
-            path = setting.runs / f"sinusoid-{name}"
-            config = {"data": "sinusoid", "learner": name, "iterations": self.iterations, "seed": self.seed}
-            run = run_at(path, config)
-            with run.claimed():
-                history = meta_train(
-                    learner,
-                    training,
-                    validation=validation,
-                    iterations=self.iterations,
-                    meta_batch=META_BATCH,
-                    outer_lr=OUTER_LR,
-                    validation_tasks=200,
-                    run=run,
-                    progress=Bar(f"sinusoids, {name}"),
-                )
-            seconds += history.seconds
+            run = trained_on(
+                training,
+                learner,
+                setting.runs / f"sinusoid-{name}",
+                {"data": "sinusoid", "learner": name, "iterations": self.iterations, "seed": self.seed},
+                f"sinusoids, {name}",
+                validation=validation,
+                iterations=self.iterations,
+                meta_batch=META_BATCH,
+                outer_lr=OUTER_LR,
+                validation_tasks=200,
+            )
+            seconds += about(learner, run)["training_seconds"]
             for test_steps in (0, 1, 10):
                 learner.steps = test_steps
                 if name == "pretrained" and test_steps:
