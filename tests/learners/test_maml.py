@@ -15,7 +15,7 @@ from quickstudy.errors import DataError, UserError
 from quickstudy.inner import Method, estimate, flat, implicit, map_tasks, truncated
 from quickstudy.learners import FOMAML, MAML, Learner, ProtoMAML
 from quickstudy.nets import convert_batch_norm, mlp, resnet
-from quickstudy.tasks import Sinusoids, Task
+from quickstudy.tasks import Sinusoids, Support, Task
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -351,3 +351,39 @@ def test_an_unknown_strategy_is_refused(how: Callable[..., Any], batch: Task) ->
 def test_truncated_takes_no_negative_number() -> None:
     with pytest.raises(UserError, match="at least 0, not -1"):
         truncated(-1)
+
+
+# -- unequal shots ----------------------------------------------------------------------------------------
+
+
+def test_an_inner_step_follows_the_mean_over_classes() -> None:
+    """By hand: the gradient of the mean, over classes, of the mean cross-entropy of a class's examples."""
+    torch.manual_seed(0)
+    learner = MAML(mlp(3, (4,)), way=3, inner_lr=0.5, steps=1)
+    x, y = torch.randn(7, 3), torch.tensor([0, 0, 0, 0, 1, 1, 2])
+    net = copy.deepcopy(learner.net)
+    torch.stack([F.cross_entropy(net(x[y == c]), y[y == c]) for c in range(3)]).mean().backward()
+    with torch.no_grad():
+        for p in net.parameters():
+            p -= 0.5 * p.grad
+    query = torch.randn(5, 3)
+    torch.testing.assert_close(learner.adapt(x, y)(query), net(query).detach())
+
+
+@pytest.mark.parametrize("name", [MAML, ProtoMAML])
+def test_an_example_given_twice_says_no_more_than_once(name: type[Learner]) -> None:
+    torch.manual_seed(0)
+    learner = name(mlp(3, (4,)), **({"way": 3} if name is MAML else {}), inner_lr=0.5, steps=3)
+    x, y = torch.randn(3, 3), torch.arange(3)
+    often = torch.tensor([0, 0, 0, 0, 0, 1, 1, 2])
+    query = torch.randn(5, 3)
+    torch.testing.assert_close(learner.adapt(x[often], y[often])(query), learner.adapt(x, y)(query))
+
+
+def test_classes_that_are_stated_but_not_shown_count_nothing() -> None:
+    torch.manual_seed(0)
+    learner = MAML(mlp(3, (4,)), way=3, inner_lr=0.5, steps=2)
+    x, y = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
+    predictor = learner.adapt(Support(x, y, way=3))
+    assert torch.isfinite(predictor(x)).all()
+    torch.testing.assert_close(predictor.losses[0], F.cross_entropy(learner.net(x), y).detach())

@@ -67,3 +67,13 @@ def test_the_penalty_is_above_zero(make: Make) -> None:
         make("r2d2", penalty=0.0)
     with pytest.raises(UserError, match="penalty must be at least 0 and finite, not nan"):
         make("r2d2", penalty=float("nan"))
+
+
+def test_classes_count_alike_however_many_examples_they_have() -> None:
+    """By the normal equations with weights, each class of the same weight in all."""
+    learner = R2D2(mlp(3, ()), penalty=0.5)
+    x, y, query = torch.randn(5, 3), torch.tensor([0, 0, 0, 1, 2]), torch.randn(4, 3)
+    weights = torch.tensor([1, 1, 1, 3, 3]) * 5 / 9  # every class 5/3, all together 5
+    rows, targets = with_ones(x), F.one_hot(y, 3).double()
+    w = torch.linalg.inv(rows.T * weights @ rows + 0.5 * torch.eye(4)) @ (rows.T * weights) @ targets
+    torch.testing.assert_close(learner.adapt(x, y)(query), learner.scale.detach() * with_ones(query) @ w)

@@ -19,7 +19,7 @@ from quickstudy.learners.base import Learner
 from quickstudy.learners.calling import call, width
 from quickstudy.learners.options import at_least_one, at_least_zero
 from quickstudy.learners.predictor import Predictor
-from quickstudy.learners.targets import check_way, task_loss
+from quickstudy.learners.targets import check_way, shares, task_loss
 from quickstudy.nets.norm import NORMS, BatchNorm, Moments, Pair
 from quickstudy.nets.per_step import PerStep
 from quickstudy.tasks.task import Support
@@ -131,6 +131,7 @@ class Descent:
         self.once = head_only and not any(isinstance(m, PerStep) for m in learner.embedding.modules())
         self.shared = learner.support_moments()  # of the features, where they are the same in all steps
         self.features = learner.embed(self.fixed, support.x, self.shared) if self.once else None
+        self.shares = shares(support, next(iter(self.params.values())).dtype)
 
     def weights(self, params: Params) -> Params:
         """All weights of the net, with these for those that move."""
@@ -143,13 +144,14 @@ class Descent:
         return InnerProblem(self.params, self.loss, learner.rule(self.params), steps)
 
     def loss(self, params: Params, step: int) -> Tensor:
-        """The support loss in an inner step."""
+        """The support loss in an inner step, in which classes count alike: by the mean over examples a few
+        steps would learn mostly which class has most of them."""
         weights, z = self.weights(params), self.features
         if z is None:
             here = self.learner.support_moments(kept=False, step=step)
             z = self.learner.embed(weights, self.support.x, here)
             self.seen.update(here.seen)
-        return task_loss(headed(weights, z), self.support.y)
+        return task_loss(headed(weights, z), self.support.y, self.shares)
 
     def moments(self, params: Params, step: int | None = None) -> Moments:
         """The support set's moments under these parameters, in an inner step or after the last, for queries.

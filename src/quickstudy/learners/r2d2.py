@@ -7,7 +7,8 @@ column of ones among them, and its labels Y `[n, N]` in rows of 0 and 1, the hea
 
 the last by Woodbury's identity a system of n equations instead of D, and a query's logits are α f(x)W. The
 meta-gradient goes through the solution. The paper also shifts all logits alike, which changes no
-probability.
+probability. Where classes have unequally many examples, which the paper does not treat, the squares are
+weighed so that all classes count alike.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from quickstudy.errors import UserError
 from quickstudy.learners.base import Outer
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.options import at_least_zero
-from quickstudy.learners.targets import one_hot
+from quickstudy.learners.targets import one_hot, shares
 from quickstudy.tasks.task import Support
 
 
@@ -68,9 +69,12 @@ class R2D2(EmbeddingLearner):
         self.scale = nn.Parameter(torch.tensor(10.0))  # answers near 0 and 1 are no logits yet
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
-        w = ridge_regression(with_ones(z), one_hot(support, z.dtype), self.log_penalty.exp())  # [D + 1, N]
-        if support.way is not None:
-            w = self.scale * w
+        x, y, each = with_ones(z), one_hot(support, z.dtype), shares(support, z.dtype)
+        if each is None:
+            w = ridge_regression(x, y, self.log_penalty.exp())  # [D + 1, N]
+        else:
+            root = (len(z) * each).sqrt()[:, None]  # [n, 1]
+            w = self.scale * ridge_regression(root * x, root * y, self.log_penalty.exp())
         return lambda q: with_ones(q) @ w
 
 

@@ -54,8 +54,26 @@ def label_rows(support: Support, columns: int, dtype: torch.dtype) -> Tensor:
     return F.pad(rows, (0, columns - rows.shape[-1]))
 
 
-def task_loss(output: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy for class labels, mean squared error for real targets."""
+def shares(support: Support, dtype: torch.dtype) -> Tensor | None:
+    """What each example counts in the support loss, `[n]`, of sum 1: a class counts as much as any other,
+    however many examples it has. None for real targets, which count alike.
+
+    >>> shares(Support.of([[0.0], [1.0], [2.0]], [0, 0, 1]), torch.float32)
+    tensor([0.2500, 0.2500, 0.5000])
+    """
+    if support.way is None:
+        return None
+    rows = one_hot(support, dtype)  # [n, N]
+    each = rows @ (1 / rows.sum(0).clamp(min=1))
+    return each / each.sum()
+
+
+def task_loss(output: Tensor, y: Tensor, shares: Tensor | None = None) -> Tensor:
+    """Cross-entropy for class labels, mean squared error for real targets.
+
+    Args:
+        shares: what each example's cross-entropy counts; by default all count alike.
+    """
     if y.is_floating_point():
         if output.shape != y.shape:
             raise DataError(
@@ -63,7 +81,9 @@ def task_loss(output: Tensor, y: Tensor) -> Tensor:
                 "number of values to predict, and class labels whole numbers"
             )
         return F.mse_loss(output, y)
-    return F.cross_entropy(output, y)
+    if shares is None:
+        return F.cross_entropy(output, y)
+    return F.cross_entropy(output, y, reduction="none") @ shares
 
 
 def log_likelihood(output: Tensor, y: Tensor) -> Tensor:
