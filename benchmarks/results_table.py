@@ -18,7 +18,16 @@ ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 SPEED = "<!-- speed, by benchmarks/results_table.py -->", "<!-- end of speed -->"
 MEMORY = "<!-- memory -->", "<!-- /memory -->"
-PARTS = ("learners", "generalisation", "real-use", "regression", "presentations", "semi-supervised", "rates")
+PARTS = (
+    "learners",
+    "variants",
+    "generalisation",
+    "real-use",
+    "regression",
+    "presentations",
+    "semi-supervised",
+    "rates",
+)
 """Recipes with a row for each learner, each a table of its own in docs/which_learner.md."""
 
 
@@ -209,10 +218,10 @@ def learners(data: str) -> str:
     return grid(rows, problem, head=("learner", *TAKES), beside=spent)
 
 
-def generalisation() -> str:
-    """`generalisation.json`: fewer classes, a deeper body."""
+def labelled(name: str) -> str:
+    """`variants.json` or `generalisation.json`: other choices of the same learners."""
     return grid(
-        parts("generalisation"),
+        parts(name),
         problem,
         line=lambda row: f"`{row['learner']}`, {row['label'].replace('-', ' ')}",
         head=("learner", *TAKES),
@@ -285,7 +294,8 @@ def pages(page: str) -> str:
     """docs/which_learner.md with today's tables."""
     tables = {
         **{f"learners {data}": learners(data) for data in ("omniglot", "quickdraw", "quickdraw-plain")},
-        "generalisation": generalisation(),
+        "variants": labelled("variants"),
+        "generalisation": labelled("generalisation"),
         "real-use": real_use(),
         **{
             f"regression {name}": regression(name)

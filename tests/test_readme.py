@@ -110,7 +110,7 @@ def test_the_learners_tables_are_made_from_the_files():
 def test_rows_become_tables(tmp_path: Path, monkeypatch) -> None:
     tables, results = results_table(), tmp_path / "results"
     monkeypatch.setattr(tables, "ROOT", tmp_path)
-    assert tables.rates() == tables.semi_supervised() == tables.generalisation() == ""
+    assert tables.rates() == tables.semi_supervised() == tables.labelled("generalisation") == ""
     told = {"accuracy": 0.9, "ci95": 0.01}
     results.mkdir()
     seeds = [{**told, "learner": "maml", "factor": 10.0, "train_seed": seed} for seed in (0, 1)]
@@ -137,7 +137,7 @@ def test_rows_become_tables(tmp_path: Path, monkeypatch) -> None:
         {**told, **run, "accuracy": None, "split": "train", "way": 5, "shot": 1},
     ]
     write_json(results / "generalisation.json", {"results": rows})
-    assert tables.generalisation().splitlines() == [
+    assert tables.labelled("generalisation").splitlines() == [
         "| learner | parameters | meta-steps | MB in training | ms to adapt | 5-way 1-shot "
         "| 5-way 1-shot, classes of meta-training |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -54,5 +54,5 @@ def test_the_map_is_of_the_bodys_features(blobs: ClassDataset, tmp_path: Path) -
 
 def test_only_of_learners_that_embed(blobs: ClassDataset) -> None:
     learner = MAML(conv4(4, size=16, blocks=2), way=3)
-    with pytest.raises(UserError, match="compares nothing in an embedding"):
+    with pytest.raises(UserError, match="embeds nothing that could be drawn"):
         mapped(learner, ClassTasks(blobs, 3, 2).task(0))

@@ -321,3 +321,19 @@ def test_float_queries_of_another_scale_are_refused(make: Make) -> None:
     predictor((255 * x).to(torch.uint8))
     assert predictor(x[:0]).shape == (0, 2)
     make("protonet").adapt(4 * x - 2, [0, 0, 1, 1])(8 * x)  # standardised ones may go anywhere
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("lstm", {}), ("snail", {}), ("matching", {"full_context": True})]
+)
+def test_who_reads_in_order_reads_no_class_after_the_other(name: str, options: Any, make: Make) -> None:
+    learner = make(name, "layer", **options)
+    x, y = torch.rand(6, 1, 16, 16), torch.tensor([0, 0, 1, 1, 2, 2])
+    read = []
+    inner, learner.learn = learner.learn, lambda support: read.append(support) or inner(support)
+    for order in (torch.arange(6), torch.tensor([2, 0, 4, 1, 5, 3])):
+        learner.adapt(x[order], y[order])
+    assert sorted(read[0].y.tolist()) == y.tolist() != read[0].y.tolist()
+    for row, label in zip(read[0].x, read[0].y, strict=True):  # each keeps its label
+        assert any(torch.equal(row, x[i].to(row.dtype)) and y[i] == label for i in range(6))
+    assert torch.equal(read[1].y, y[torch.tensor([2, 0, 4, 1, 5, 3])])  # an order of the caller's own stays

@@ -252,7 +252,8 @@ def test_a_hypernetwork_by_hand(make: Make, batch: Task) -> None:
     logits = []
     for n in range(3):
         c = z[task.support.y == n].mean(0)
-        made = learner.generator(c[None])[0]
+        among = torch.stack([z[task.support.y == m].mean(0) for m in range(3)]).mean(0)
+        made = learner.generator(torch.cat([c, among])[None])[0]
         logits.append(q @ (2 * c + made[:-1]) + made[-1] - c.square().sum())
     close(learner.adapt(task.support)(task.query.x), torch.stack(logits, 1).detach(), "logits")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,8 +46,14 @@ def test_votes_of_large_scores_stay_finite() -> None:
     )
     found = votes(scores, member)
     found.sum().backward()
-    torch.testing.assert_close(found, torch.tensor([[1e4, 0.0]]))
+    torch.testing.assert_close(found, torch.tensor([[1e4, -math.log(2)]]))
     torch.testing.assert_close(scores.grad, torch.tensor([[1.0, 0.0, 1.0]]))
+
+
+def test_an_example_given_twice_says_no_more_than_once(make: Make) -> None:
+    learner, x, y = make("matching", "layer"), torch.rand(3, 1, 16, 16), torch.arange(3)
+    often, query = torch.tensor([0, 0, 0, 1, 2]), torch.rand(4, 1, 16, 16)
+    torch.testing.assert_close(learner.adapt(x[often], y[often])(query), learner.adapt(x, y)(query))
 
 
 @pytest.mark.parametrize("full_context", [False, True])

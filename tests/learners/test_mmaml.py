@@ -99,3 +99,12 @@ def test_a_saved_learner_answers_the_same() -> None:
     other.load_state_dict(learner.state_dict())
     support = Support(task.support.x, task.support.y)
     assert torch.equal(other.adapt(support)(task.query.x), learner.adapt(support)(task.query.x))
+
+
+def test_a_body_of_a_single_layer_is_modulated_too() -> None:
+    body = nn.Linear(2, 3)
+    body.features = 3
+    learner, x = MMAML(body, way=1, inner_lr=0.1), torch.rand(4, 2)
+    changed = learner.start(Support.of(x, x[:, :1]))
+    assert changed["body.weight"].shape == (3, 2)
+    assert learner.adapt(x, x[:, :1])(x).shape == (4, 1)

@@ -30,7 +30,7 @@ def test_logits_are_the_relation_of_each_query_to_each_class_mean(batch: Task) -
     for i, row in enumerate(predictor(task.query.x)):
         for n in range(3):
             mean = torch.stack([z[j] for j in range(6) if task.support.y[j] == n]).mean(0)
-            score = learner.relation(torch.cat([q[i], mean])[None])
+            score = learner.relation(q[i : i + 1], mean[None])
             torch.testing.assert_close(row[n], score[0, 0].detach())
 
 
@@ -54,14 +54,30 @@ def test_pairs_are_normalised_by_those_of_the_support_set_or_of_the_queries(mode
     hook = layer.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
     learner.adapt(task.support)(task.query.x)
     hook.remove()
-    (of_support, _), (of_queries, found) = seen
-    assert (len(of_support), len(of_queries)) == (6 * 3, 9 * 3)
-    by = of_support if mode == "support" else of_queries
+    *of_support, (of_queries, found) = seen
+    assert [len(x) for x, _ in of_support] == ([6 * 3] if mode == "support" else [])
+    assert len(of_queries) == 9 * 3
+    by = of_support[0][0] if mode == "support" else of_queries
     var, mean = torch.var_mean(by, (0, 2, 3), correction=0, keepdim=True)
     scale, shift = layer.weight.view(-1, 1, 1), layer.bias.view(-1, 1, 1)
     torch.testing.assert_close(
         found, ((of_queries - mean) / (var + layer.eps).sqrt() * scale + shift).detach()
     )
+
+
+@pytest.mark.parametrize("mode", ["batch", "running"])
+def test_averages_are_those_of_the_pairs_that_queries_make(mode: str, batch: Task) -> None:
+    """In meta-training these are normalised by their own moments, so that they are what is averaged."""
+    learner, task = with_maps(mode).train(), next(batch.unbatch())
+    layer = learner.relation.rest[0]
+    seen = []
+    hook = layer.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0]))
+    stats = learner(task).stats
+    hook.remove()
+    (of_queries,) = seen
+    var, mean = torch.var_mean(of_queries, (0, 2, 3), correction=0)
+    torch.testing.assert_close(stats["relation.rest.0.mean"], mean.detach())
+    torch.testing.assert_close(stats["relation.rest.0.var"], var.detach())
 
 
 def test_every_mode_applies_to_the_relation_module_too() -> None:

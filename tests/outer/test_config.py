@@ -222,3 +222,14 @@ def test_strings_are_trained_on_more_ways_than_are_solved() -> None:
         else:
             with pytest.raises(TaskError, match="has a head for 5 ways and cannot train on 9"):
                 config.training_tasks(data)
+
+
+def test_what_a_learner_and_its_data_usually_have() -> None:
+    assert TrainConfig(learner="semi-protonet").unlabelled == 5
+    assert TrainConfig(learner="semi-protonet", unlabelled=0).unlabelled == 0
+    assert TrainConfig(learner="protonet").unlabelled == 0
+    assert (TrainConfig(learner="mann").clip, TrainConfig(learner="maml").clip) == (10.0, None)
+    assert TrainConfig(data="quickdraw").augment == "drawing"
+    assert TrainConfig(data="quickdraw", augment="none").augment == "none"
+    assert TrainConfig(data="quickdraw", learner="siamese").augment == "affine"
+    assert TrainConfig(data="omniglot").augment == "none"

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,16 @@ def test_the_meta_gradient_is_clipped_to_its_norm(clip: float | None, length: fl
     learner = Slope()
     go(learner, clip=clip)
     assert learner.w.tolist() == pytest.approx([-0.6 * length, -0.8 * length])
+
+
+def test_it_is_clipped_to_what_the_learner_states() -> None:
+    class Steep(Slope):
+        outer = replace(Slope.outer, clip=0.5)
+
+    for clip, length in ((None, 0.5), (2.0, 2.0)):
+        learner = Steep()
+        go(learner, clip=clip)
+        assert learner.w.tolist() == pytest.approx([-0.6 * length, -0.8 * length])
 
 
 def test_the_rate_follows_the_schedule() -> None:

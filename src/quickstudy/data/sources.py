@@ -27,6 +27,7 @@ class Info:
         urls: where what is missing is fetched from.
         bytes: how much that is in all.
         splits: the ready-made splits and their classes in meta-train/validation/test.
+        augment: how pictures of meta-training are usually distorted, where classes have few examples.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Info:
     licence: str
     citation: str
     splits: dict[str, str]
+    augment: str = "none"
     files: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()
     bytes: int = 0
@@ -80,6 +82,7 @@ _INFO = {
         licence="CC BY 4.0, Quick, Draw! Dataset, Google",
         citation="Ha and Eck (2018), A neural representation of sketch drawings, ICLR",
         splits={"random": "207/69/69"},
+        augment="drawing",
         files=tuple(f"quickdraw/numpy_bitmap/{name}.npy" for name in categories()),
         urls=("https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap/",),
         bytes=345 * (20 * 784 + 80),

@@ -50,7 +50,7 @@ def mapped(learner: Learner, task: Task) -> Map:
         UserError: the learner embeds nothing.
     """
     if not isinstance(learner, EmbeddingLearner):
-        raise UserError(f"{type(learner).__name__} compares nothing in an embedding")
+        raise UserError(f"{type(learner).__name__} embeds nothing that could be drawn")
     task = suited(task, learner)
     with learner.in_use(), torch.no_grad():
         z, embed, _ = learner.embedded(task.support)

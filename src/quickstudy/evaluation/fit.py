@@ -72,7 +72,7 @@ def fit_picture(learner: Learner, task: Task, path: str | Path, steps: Sequence[
     grid, found = fits(learner, task, steps)
     figure = figure_of(6.4, 3.8)
     axes = axes_in(figure, title="A task and its fit", xlabel="x")
-    x, y = task.query.x[:, 0].numpy(), task.query.y[:, 0].numpy()
+    x, y = (part[:, 0].cpu().numpy() for part in (task.query.x, task.query.y))
     axes.plot(x, y, ".", color=GREY, markersize=4, label="queries")
     for colour, (label, fitted) in zip(COLOURS, found.items(), strict=False):
         mean = fitted.mean[:, 0].numpy()

@@ -60,8 +60,8 @@ def precision_now() -> Precision:
     return _now.get()
 
 
-def computed(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`net(x)` in the precision of this place; float32 where that is bf16.
+def computed(net: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """`net(x)`, or of more inputs, in the precision of this place; float32 where that is bf16.
 
     Raises:
         UserError: bf16 is asked of a net in another precision than float32.
@@ -73,14 +73,15 @@ def computed(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     True
     """
     if precision_now() == "float32":
-        return net(x)
-    if x.is_floating_point() and x.dtype != torch.float32:
-        kind = str(x.dtype).removeprefix("torch.")
-        raise UserError(f"bf16 is for learners in float32, not {kind}: call learner.float() first")
+        return net(*inputs)
+    for x in inputs:
+        if x.is_floating_point() and x.dtype != torch.float32:
+            kind = str(x.dtype).removeprefix("torch.")
+            raise UserError(f"bf16 is for learners in float32, not {kind}: call learner.float() first")
     by_hand = _ByHand() if inside_map() else nullcontext()
     # Torch's cache would keep cast weights, and every inner step's, while a user's own autocast lasts.
-    with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False), by_hand:
-        return net(x).float()
+    with torch.autocast(inputs[0].device.type, torch.bfloat16, cache_enabled=False), by_hand:
+        return net(*inputs).float()
 
 
 class _ByHand(TorchFunctionMode):

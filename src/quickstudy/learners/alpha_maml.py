@@ -14,13 +14,13 @@ shorter steps as training goes on, so that it settles. β is the outer optimiser
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.inner.rules import Params, Rule, sgd
-from quickstudy.learners.base import Outer
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.options import at_least_zero
 
@@ -40,7 +40,7 @@ class AlphaMAML(MAML):
         tensor(0.1105)
     """
 
-    outer = Outer(optimizer="adam-hd", meta_batch=16, outer_lr=1e-3, train_query=5)
+    outer = replace(MAML.outer, optimizer="adam-hd")
     steers = ("log_factor",)
 
     def __init__(self, body: nn.Module, *, way: int, hyper_lr: float = 0.1, **maml: Any) -> None:
@@ -53,6 +53,11 @@ class AlphaMAML(MAML):
     def alpha(self) -> Tensor:
         """The inner rate of now."""
         return self.inner_lr * self.log_factor.exp()
+
+    def candidates(self) -> list[dict[str, Any]]:
+        """Numbers of steps; the rate is found already."""
+        steps = dict.fromkeys(setting["test_steps"] for setting in super().candidates())
+        return [{"test_steps": n} for n in steps]
 
     def rule(self, params: Params) -> Rule:
         return sgd(self.alpha)

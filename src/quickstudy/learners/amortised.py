@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.learners.base import Outer
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.targets import label_rows
 from quickstudy.nets.mlp import mlp
@@ -25,6 +26,7 @@ class AmortisedLearner(EmbeddingLearner):
         columns: classes, or values of a regression, that it answers at most.
     """
 
+    outer = Outer(meta_batch=4, outer_lr=1e-3, schedule="cosine", train_query=5)
     spread = True
 
     def __init__(self, body: nn.Module, columns: int) -> None:

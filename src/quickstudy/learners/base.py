@@ -26,7 +26,7 @@ from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.learners.calling import explained
 from quickstudy.learners.predictor import Predictor
-from quickstudy.learners.support import checked, copied
+from quickstudy.learners.support import checked, copied, shuffled
 from quickstudy.learners.targets import log_likelihood, task_loss
 from quickstudy.nets.norm import BatchNorm, Moments, Norm, Statistics
 from quickstudy.tasks.augment import AugmentName
@@ -46,8 +46,10 @@ class Outer:
         outer_lr: its rate.
         schedule: constant, linear (to zero), cosine (to zero) or halving (every fifth of the run).
         meta_batch: tasks a meta-step.
+        clip: the largest norm of the meta-gradient; None is any.
         train_way: classes of a meta-training task; None trains on the way to be solved.
         train_query: query examples a class in meta-training; None is the default number.
+        unlabelled: further examples of each class that it is given, without labels.
         strategy: how tasks are mapped: loop, threads, vmap, compile, or auto, the fastest of them by a rule.
         augment: how pictures of meta-training are distorted, a name of `tasks.AUGMENTATIONS`, or none. Of a
             run; who calls `meta_train` gives it distorted tasks, `tasks.Augmented(source, "drawing")`.
@@ -58,8 +60,10 @@ class Outer:
     outer_lr: float = 1e-3
     schedule: ScheduleName = "constant"
     meta_batch: int = 16
+    clip: float | None = None
     train_way: int | None = None
     train_query: int | None = None
+    unlabelled: int = 0
     strategy: Strategy = "auto"
     augment: AugmentName = "none"
     norm: Norm = "support"
@@ -141,7 +145,7 @@ class Learner(nn.Module, ABC):
         like = next(self.parameters(), as_input(support.x))
         device, dtype, shape = like.device, like.dtype, support.x.shape[1:]  # the learner's, as it is now
         fractions = bool(support.x.ndim == 4 and support.x.min() >= 0 and support.x.max() <= 1)
-        support = copied(support, device, dtype)
+        support = copied(shuffled(support) if self.reads_in_order else support, device, dtype)
         with explained(shape), self.in_use(), torch.no_grad():
             predictor = self.learn(support)
 
@@ -176,6 +180,11 @@ class Learner(nn.Module, ABC):
             finally:
                 for module in training:
                     module.training = True
+
+    @property
+    def reads_in_order(self) -> bool:
+        """Whether the order of a support set matters."""
+        return False
 
     @classmethod
     def fixed_way(cls, settings: Mapping[str, Any]) -> bool:
@@ -310,6 +319,10 @@ class Learner(nn.Module, ABC):
             return Moments("running", step=step)
         carry = kept and self.statistics == "support" and torch.is_grad_enabled()
         return Moments("batch", fused=not carry, step=step)
+
+    def set_moments(self) -> Moments:
+        """The statistics for a net that reads the support set alone, as a set encoder: always its own."""
+        return Moments("batch", fused=True, noting=False, step=0)
 
     def query_moments(self, support: Moments) -> Moments:
         """The statistics for a call on queries, after the call on the support set, in the same inner step."""

@@ -17,8 +17,9 @@ from quickstudy.nets.native import kernels
 from quickstudy.nets.norm import Moments, normalised_by
 
 
-def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments) -> Tensor:
-    """`net(x)` with these weights and statistics instead of its own, in the precision of `computing_in`.
+def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments, *more: Tensor) -> Tensor:
+    """`net(x)`, or `net(x, *more)`, with these weights and statistics instead of its own, in the precision of
+    `computing_in`.
 
     Raises:
         UserError: the net writes to a buffer while it computes.
@@ -26,7 +27,7 @@ def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments) -> Tensor
     buffers = {k: weights.get(k, v) for k, v in net.named_buffers()}
     versions = [v._version for v in buffers.values()]
     with normalised_by(moments), kernels():
-        found = computed(lambda x: torch.func.functional_call(net, weights, (x,)), x)
+        found = computed(lambda *inputs: torch.func.functional_call(net, weights, inputs), x, *more)
     for (name, buffer), version in zip(buffers.items(), versions, strict=True):
         if buffer._version != version:
             raise UserError(

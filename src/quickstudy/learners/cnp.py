@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.learners.amortised import AmortisedLearner, Pairs
-from quickstudy.learners.base import Outer
 from quickstudy.learners.calling import width
 from quickstudy.learners.options import at_least_one
 from quickstudy.nets.mlp import perceptron
@@ -39,8 +38,6 @@ class CNP(AmortisedLearner):
         >>> mean.shape, bool((std > 0).all())
         (torch.Size([3, 1]), True)
     """
-
-    outer = Outer(meta_batch=4, outer_lr=1e-3, schedule="cosine", train_query=5)
 
     def __init__(self, body: nn.Module, *, way: int, hidden: int = 128) -> None:
         at_least_one(way=way, hidden=hidden)

@@ -15,7 +15,7 @@ from quickstudy.errors import UserError, unknown
 from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Params, Rule, sgd
 from quickstudy.inner.solve import METHODS, Method, MethodName, solve
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Learner, Outer
 from quickstudy.learners.calling import call, width
 from quickstudy.learners.options import at_least_one, at_least_zero
 from quickstudy.learners.predictor import Predictor
@@ -42,6 +42,7 @@ class DescentLearner(Learner):
             `inner.truncated(2)` or `inner.implicit(1.0)`; by default the class's `method`.
     """
 
+    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5)
     method: ClassVar[MethodName] = "unrolled"
 
     def __init__(
@@ -76,6 +77,11 @@ class DescentLearner(Learner):
     def rule(self, params: Params) -> Rule:
         """The inner update rule for these parameters, of which a head of fewer ways has fewer rows."""
         return sgd(self.inner_lr)
+
+    def support_loss(self, output: Tensor, y: Tensor, shares: Tensor | None = None) -> Tensor:
+        """What the inner loop descends, as `loss` is what the outer one does; `shares` `[n]` say what each
+        example counts."""
+        return task_loss(output, y, shares)
 
     def embed(self, weights: Params, x: Tensor, moments: Moments) -> Tensor:
         """Features `[n, D]` of inputs `[n, …]`."""
@@ -131,7 +137,7 @@ class Descent:
         self.once = head_only and not any(isinstance(m, PerStep) for m in learner.embedding.modules())
         self.shared = learner.support_moments()  # of the features, where they are the same in all steps
         self.features = learner.embed(self.fixed, support.x, self.shared) if self.once else None
-        self.shares = shares(support, next(iter(self.params.values())).dtype)
+        self.shares = shares(support.y, next(iter(self.params.values())).dtype)
 
     def weights(self, params: Params) -> Params:
         """All weights of the net, with these for those that move."""
@@ -151,7 +157,7 @@ class Descent:
             here = self.learner.support_moments(kept=False, step=step)
             z = self.learner.embed(weights, self.support.x, here)
             self.seen.update(here.seen)
-        return task_loss(headed(weights, z), self.support.y, self.shares)
+        return self.learner.support_loss(headed(weights, z), self.support.y, self.shares)
 
     def moments(self, params: Params, step: int | None = None) -> Moments:
         """The support set's moments under these parameters, in an inner step or after the last, for queries.

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from quickstudy.inner.rules import Params
-from quickstudy.learners.base import Learner
+from quickstudy.learners.base import Learner, Outer
 from quickstudy.learners.calling import call
 from quickstudy.learners.predictor import Predictor
 from quickstudy.nets.norm import Moments
@@ -24,6 +24,7 @@ class EmbeddingLearner(Learner):
         body: the embedding: inputs `[n, …]` → features `[n, D]`.
     """
 
+    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
     spread: ClassVar[bool] = False
     """Whether it answers a regression by mean and log standard deviation."""
 

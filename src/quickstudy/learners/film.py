@@ -15,13 +15,11 @@ from __future__ import annotations
 from torch import nn
 
 from quickstudy.inner.rules import Params
-from quickstudy.learners.base import Outer
 from quickstudy.learners.calling import call, width
 from quickstudy.learners.options import at_least_one
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.nets.film import film_layers, filmed
 from quickstudy.nets.mlp import perceptron
-from quickstudy.nets.norm import Moments
 from quickstudy.tasks.task import Support
 
 
@@ -39,8 +37,6 @@ class FiLM(ProtoNet):
         torch.Size([7, 7])
     """
 
-    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
-
     def __init__(self, body: nn.Module, *, hidden: int = 64) -> None:
         super().__init__(body)
         at_least_one(hidden=hidden)
@@ -51,6 +47,5 @@ class FiLM(ProtoNet):
 
     def body_weights(self, support: Support) -> Params:
         weights = self.weights(self.body)
-        own = Moments("batch", fused=True, noting=False)
-        s = call(self.body, weights, support.x, own).mean(0, keepdim=True)  # [1, D]
+        s = call(self.body, weights, support.x, self.set_moments()).mean(0, keepdim=True)  # [1, D]
         return filmed(weights, self.layers, self.held(self.generator)(s)[0])

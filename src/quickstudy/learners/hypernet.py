@@ -3,18 +3,20 @@
 A net g gives the weights of another. As in CNAPs (Requeima et al. 2019, arXiv 1906.07697) the other is a
 task's linear classifier, class by class, from the mean cₙ of the class's support embeddings:
 
-    (Δₙ, δₙ) = g(cₙ),   wₙ = 2cₙ + Δₙ,   bₙ = −‖cₙ‖² + δₙ,   logit n = wₙ · f(x) + bₙ.
+    (Δₙ, δₙ) = g(cₙ, c̄),   wₙ = 2cₙ + Δₙ,   bₙ = −‖cₙ‖² + δₙ,   logit n = wₙ · f(x) + bₙ.
 
-g ends in zeros, so that it begins as the classifier that prototypes are (Snell et al. 2017, section 2.4).
+The mean c̄ of all classes tells among which others a class has to be found (CNAPs write each class from its
+own examples alone). g ends in zeros, so that it begins as the classifier that prototypes are (Snell et al.
+2017, section 2.4).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
-from quickstudy.learners.base import Outer
 from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.options import at_least_one
@@ -38,19 +40,19 @@ class HyperNet(EmbeddingLearner):
     """
 
     needs_every_class = True
-    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
 
     def __init__(self, body: nn.Module, *, hidden: int = 128) -> None:
         super().__init__(body)
         at_least_one(hidden=hidden)
         self.hidden = hidden
-        self.generator = perceptron(width(body), hidden, width(body) + 1)
+        self.generator = perceptron(2 * width(body), hidden, width(body) + 1)
         for p in self.generator[-1].parameters():
             nn.init.zeros_(p)
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         c = prototypes(z, support.y, support.ways)  # [N, D]
-        made = self.held(self.generator)(c)  # [N, D + 1]
+        among = c.mean(0).expand_as(c)
+        made = self.held(self.generator)(torch.cat([c, among], -1))  # [N, D + 1]
         weight = 2 * c + made[:, :-1]
         bias = made[:, -1] - c.square().sum(-1)
         return lambda q: q @ weight.T + bias

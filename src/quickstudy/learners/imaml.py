@@ -16,7 +16,6 @@ from torch import nn
 from quickstudy.errors import UserError
 from quickstudy.inner.implicit import conjugate_gradient, implicit
 from quickstudy.inner.solve import Method
-from quickstudy.learners.base import Outer
 from quickstudy.learners.descent import HeadLearner, Which
 from quickstudy.learners.options import at_least_one, at_least_zero
 
@@ -39,8 +38,6 @@ class IMAML(HeadLearner):
         >>> len(learner.adapt(x, y).losses)
         16
     """
-
-    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5)
 
     def __init__(
         self,

@@ -12,7 +12,6 @@ from __future__ import annotations
 from torch import nn
 
 from quickstudy.inner.solve import MethodName
-from quickstudy.learners.base import Outer
 from quickstudy.learners.descent import HeadLearner, Which
 
 
@@ -30,15 +29,13 @@ class MAML(HeadLearner):
             never parameters that need no gradient.
         gradient: the way back through the inner loop: unrolled, the fastest; flat, the same meta-gradient
             in memory that does not grow with the steps; first-order, without second derivatives. By default
-            unrolled for MAML and ANIL, first-order for first-order MAML.
+            unrolled, but first-order for first-order MAML.
 
     Example:
         >>> from quickstudy.nets import conv4
         >>> MAML(conv4(8), way=5, inner_lr=0.4, steps=1).way
         5
     """
-
-    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5)
 
     def __init__(
         self,

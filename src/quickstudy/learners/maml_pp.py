@@ -25,7 +25,6 @@ from quickstudy.inner.rules import Params, Rule, sgd
 from quickstudy.inner.schedules import by_step
 from quickstudy.inner.solve import Method, MethodName
 from quickstudy.inner.unrolled import trajectory
-from quickstudy.learners.base import Outer
 from quickstudy.learners.descent import Descent, Which
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.rates import Rates
@@ -58,7 +57,7 @@ class MAMLPlusPlus(MAML):
         {'body.1': [0.5, 0.5], 'head': [0.5, 0.5]}
     """
 
-    outer = Outer(meta_batch=8, outer_lr=1e-3, schedule="cosine", train_query=5)
+    outer = replace(MAML.outer, meta_batch=8, schedule="cosine")
     progress: Tensor
     first_order: bool
     every_step: bool

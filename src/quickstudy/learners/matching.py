@@ -7,7 +7,8 @@ what it attends to votes for its class:
 
 c being the cosine. With full context embeddings f and g also see the whole support set
 (`nets/full_context.py`). The paper's softmax has no temperature, and a cosine of at most 1 cannot make it
-certain: by default cosines are divided by 0.1.
+certain: by default cosines are divided by 0.1. Where classes have unequally many examples, which the paper
+does not treat, a class's vote is the mean of its members', not their sum.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.learners.base import Outer
 from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.options import at_least_one
@@ -28,15 +28,15 @@ from quickstudy.tasks.task import Support
 
 
 def votes(scores: Tensor, member: Tensor) -> Tensor:
-    """log Σᵢ exp(sᵢ) over the members of each class: `[q, n]` and `[n, N]` of 0 and 1 → logits `[q, N]`.
+    """log mean exp(sᵢ) over the members of each class: `[q, n]` and `[n, N]` of 0 and 1 → logits `[q, N]`.
 
-    Their softmax is the attention that each class gets.
+    Where classes have equally many, their softmax is the attention that each class gets.
 
     >>> votes(torch.zeros(1, 3), torch.tensor([[1, 0], [1, 0], [0, 1]])).softmax(-1)
-    tensor([[0.6667, 0.3333]])
+    tensor([[0.5000, 0.5000]])
     """
     outside = torch.where(member.T > 0, 0.0, -torch.inf).to(scores.dtype)  # [N, n]
-    return (scores[:, None] + outside).logsumexp(-1)
+    return (scores[:, None] + outside).logsumexp(-1) - member.sum(0).to(scores.dtype).log()
 
 
 class MatchingNet(EmbeddingLearner):
@@ -58,7 +58,6 @@ class MatchingNet(EmbeddingLearner):
     """
 
     needs_every_class = True
-    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
 
     def __init__(
         self,
@@ -77,6 +76,10 @@ class MatchingNet(EmbeddingLearner):
         if full_context:
             self.support_context = SupportContext(width(body))
             self.query_context = QueryContext(width(body), steps)
+
+    @property
+    def reads_in_order(self) -> bool:
+        return self.full_context
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         alike = similarity(self.distance, self.temperature)

@@ -4,7 +4,8 @@
 
     θ' = θ − α ∘ ∇L(θ),   outer loss = L'(θ').
 
-The authors draw each α from 0.005 to 0.1 and take a single step. Here all begin alike.
+The authors draw each α from 0.005 to 0.1 and take a single step. Here all begin alike, by default at MAML's
+rate, which is higher.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from quickstudy.learners.calling import call, width
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.targets import label_rows
 from quickstudy.nets.film import film_layers, filmed
-from quickstudy.nets.norm import Moments
 from quickstudy.nets.task_encoder import TaskEncoder
 from quickstudy.tasks.task import Support
 
@@ -46,11 +45,12 @@ class MMAML(MAML):
         self.encoder = TaskEncoder(width(body), way, outputs=2 * sum(film_layers(body).values()))
 
     def start(self, support: Support) -> Params:
-        layers = {f"body.{name}": channels for name, channels in film_layers(self.net.body).items()}
+        layers = {
+            f"body.{name}".rstrip("."): channels for name, channels in film_layers(self.net.body).items()
+        }
         return filmed(super().start(support), layers, self.film(support))
 
     def film(self, support: Support) -> Tensor:
         """γ and β of all layers `[2 · channels]` for this task."""
-        # Queries are never read: whatever normalises these, here it is the support set.
-        z = call(self.reader, self.weights(self.reader), support.x, Moments(fused=True, step=0))
+        z = call(self.reader, self.weights(self.reader), support.x, self.set_moments())
         return self.held(self.encoder)(z, label_rows(support, self.way, z.dtype))

@@ -6,11 +6,12 @@ loop starts from that head, made from the task's own prototypes, so any number o
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from quickstudy.inner.rules import Params
 from quickstudy.inner.solve import MethodName
-from quickstudy.learners.base import Outer
 from quickstudy.learners.descent import DescentLearner
 from quickstudy.learners.protonet import prototypes
 from quickstudy.tasks.task import Support
@@ -31,7 +32,7 @@ class ProtoMAML(DescentLearner):
     """
 
     needs_every_class = True
-    outer = Outer(meta_batch=8, outer_lr=1e-3, train_query=5)
+    outer = replace(DescentLearner.outer, meta_batch=8)
 
     def __init__(
         self,

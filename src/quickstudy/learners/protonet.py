@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.learners.base import Outer
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.similarity import Distance, similarity
 from quickstudy.tasks.task import Support
@@ -42,7 +41,6 @@ class ProtoNet(EmbeddingLearner):
     """
 
     needs_every_class = True
-    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
 
     def __init__(
         self, body: nn.Module, *, distance: Distance = "euclidean", temperature: float | None = None

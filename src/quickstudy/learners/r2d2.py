@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
-from quickstudy.learners.base import Outer
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.options import at_least_zero
 from quickstudy.learners.targets import one_hot, shares
@@ -57,8 +56,6 @@ class R2D2(EmbeddingLearner):
         tensor([[5.]])
     """
 
-    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
-
     def __init__(self, body: nn.Module, *, penalty: float = 50.0) -> None:
         super().__init__(body)
         at_least_zero(penalty=penalty)
@@ -69,7 +66,7 @@ class R2D2(EmbeddingLearner):
         self.scale = nn.Parameter(torch.tensor(10.0))  # answers near 0 and 1 are no logits yet
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
-        x, y, each = with_ones(z), one_hot(support, z.dtype), shares(support, z.dtype)
+        x, y, each = with_ones(z), one_hot(support, z.dtype), shares(support.y, z.dtype)
         if each is None:
             w = ridge_regression(x, y, self.log_penalty.exp())  # [D + 1, N]
         else:

@@ -10,11 +10,13 @@ cross-entropy is the outer loss, by which g learns several times faster than by 
 
 g normalises too. The published numbers normalise a query by the pairs of all queries in the call, which tells
 of their classes: the mode `batch`. In the mode `support` g's statistics are those of the support set's own
-pairs, each example with each class, and in the mode `running` their averages.
+pairs, each example with each class, and in the mode `running` the averages of those of meta-training's
+queries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -23,18 +25,18 @@ from torch import Tensor, nn
 
 from quickstudy.errors import unknown
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.base import Learner, Outer
 from quickstudy.learners.calling import call, width
+from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.protonet import prototypes
 from quickstudy.nets.norm import Moments
-from quickstudy.nets.relation import Relation, pairs
+from quickstudy.nets.relation import Relation
 from quickstudy.tasks.task import Support, Task
 
 Objective = Literal["mse", "cross-entropy"]
 
 
-class RelationNet(Learner):
+class RelationNet(EmbeddingLearner):
     """Relation networks: a learned comparison of feature maps; any way, any shot.
 
     Args:
@@ -51,14 +53,13 @@ class RelationNet(Learner):
 
     needs_every_class = True
     compares_maps = True
-    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=10, train_query=5)
+    outer = replace(EmbeddingLearner.outer, train_way=10)
 
     def __init__(self, body: nn.Module, *, objective: Objective = "cross-entropy") -> None:
-        super().__init__()
+        super().__init__(body)
         if objective not in get_args(Objective):
             raise unknown("objective", objective, get_args(Objective))
         self.objective: Objective = objective
-        self.body = self.accept(body)
         self.map_shape: tuple[int, int, int] = getattr(body, "map_shape", None) or (width(body), 1, 1)
         norm = getattr(body, "norm", None)
         self.relation = Relation(
@@ -66,23 +67,23 @@ class RelationNet(Learner):
         )
 
     def learn(self, support: Support) -> Predictor:
-        body, relation, shape = self.body, self.relation, self.map_shape
-        embed, compare = self.weights(body), self.weights(relation)
-        way, moments = support.ways, self.support_moments()
-        z = call(body, embed, support.x, moments)  # [n, D]
-        c = prototypes(z, support.y, way).unflatten(1, shape)  # [N, C, H, W]
+        z, embed, moments = self.embedded(support)
+        related = self.related(z, support, moments)
+        return Predictor(lambda x: related(embed(x)), support.way, self.transductive, moments=moments)
 
-        def related(z: Tensor, moments: Moments) -> Tensor:
-            scores = call(relation, compare, pairs(z.unflatten(1, shape), c), moments)
-            return scores.reshape(len(z), way)  # [q, N]
+    def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
+        return self.related(z, support, self.support_moments())
 
-        related(z, moments)  # for the statistics of pairs
-        for_query = self.query_moments(moments)
-
-        def predict(x: Tensor) -> Tensor:
-            return related(call(body, embed, x, for_query), for_query)
-
-        return Predictor(predict, way, self.transductive, moments=moments)
+    def related(self, z: Tensor, support: Support, moments: Moments) -> Callable[[Tensor], Tensor]:
+        """What `answers` promises, the moments of pairs noted among those of the body."""
+        relation, weights, shape = self.relation, self.weights(self.relation), self.map_shape
+        c = prototypes(z, support.y, support.ways).unflatten(1, shape)  # [N, C, H, W]
+        if self.statistics == "support" and self.norms():
+            call(relation, weights, z.unflatten(1, shape), moments, c)
+        # Otherwise what is averaged is what queries are normalised by in meta-training: an example of one
+        # shot is its class's mean, and no query makes such a pair.
+        for_query = replace(self.query_moments(moments), seen=moments.seen, noting=self.training)
+        return lambda q: call(relation, weights, q.unflatten(1, shape), for_query, c)  # [q, N]
 
     def forward(self, task: Task) -> Outcome:
         """Judged as any learner, trained by its `objective`."""

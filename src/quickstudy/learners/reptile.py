@@ -24,7 +24,6 @@ from quickstudy.inner.truncated import first_order
 from quickstudy.learners.base import Outer
 from quickstudy.learners.descent import HeadLearner, headed
 from quickstudy.learners.options import at_least_one, at_least_zero
-from quickstudy.learners.targets import task_loss
 from quickstudy.nets.norm import Moments
 from quickstudy.tasks.task import Task
 
@@ -103,7 +102,7 @@ class Reptile(HeadLearner):
         def loss(params: Params, step: int) -> Tensor:
             weights = {**fixed, **params}
             z = self.embed(weights, x[rows[step]], noted[step])
-            return task_loss(headed(weights, z), y[rows[step]])
+            return self.support_loss(headed(weights, z), y[rows[step]])
 
         end = first_order(InnerProblem(params, loss, self.rule(params), self.steps))
         distance = torch.stack([(params[k] - end.params[k].detach()).square().sum() for k in params]).sum()

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -27,7 +28,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import unknown
-from quickstudy.learners.base import Outer
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.protonet import prototypes
 from quickstudy.learners.similarity import squared_distances
@@ -58,7 +58,7 @@ class SemiProtoNet(EmbeddingLearner):
 
     needs_every_class = True
     uses_unlabelled = True
-    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
+    outer = replace(EmbeddingLearner.outer, unlabelled=5)
 
     def __init__(self, body: nn.Module, *, refinement: Refinement = "masked") -> None:
         super().__init__(body)

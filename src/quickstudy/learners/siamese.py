@@ -7,7 +7,8 @@ are of one class:
 
 trained by the cross-entropy of σ(s) on pairs of equal and of different classes, of pictures each distorted on
 its own (`--augment affine`, as usual here). The paper embeds the two pictures of each pair; here a task's
-examples are embedded once and pairs drawn among them, so that a thousand cost little more than one.
+examples are embedded once and pairs drawn among them, so that a thousand cost little more than one. The
+paper's features end in a sigmoid, these are the body's.
 
 A query is of the class it most likely makes a pair with: its logits are the log-odds themselves, with
 several support examples a class their mean.
@@ -25,7 +26,6 @@ from torch import Tensor, nn
 
 from quickstudy.errors import UserError, unknown
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners.base import Outer
 from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.options import at_least_one
@@ -53,9 +53,7 @@ class Siamese(EmbeddingLearner):
     """
 
     needs_every_class = True
-    outer = Outer(
-        meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5, augment="affine"
-    )
+    outer = replace(EmbeddingLearner.outer, augment="affine")
 
     def __init__(self, body: nn.Module, *, head: Head = "l1", pairs: int = 1000) -> None:
         super().__init__(body)
@@ -104,11 +102,10 @@ class Siamese(EmbeddingLearner):
         return replace(batch, extra={**batch.extra, "pairs": pairs})
 
     def forward(self, task: Task) -> Outcome:
-        """The cross-entropy of the pairs that `prepare` drew, normalised as queries are."""
-        x, y = torch.cat([task.support.x, task.query.x]), torch.cat([task.support.y, task.query.y])
+        """The cross-entropy of the pairs that `prepare` drew."""
         a, b = task.extra["pairs"].unbind(-1)
-        _, embed, moments = self.embedded(task.support)
-        z = embed(x)  # [m, D]
+        z, embed, moments = self.embedded(task.support)
+        z, y = torch.cat([z, embed(task.query.x)]), torch.cat([task.support.y, task.query.y])  # [m, D], [m]
         scores = self.score(self.compared(z[a], z[b])).squeeze(-1)  # [P]
         same = y[a] == y[b]
         loss = F.binary_cross_entropy_with_logits(scores, same.to(scores.dtype))

@@ -49,6 +49,10 @@ class SNAIL(EmbeddingLearner):
         self.way, self.filters, self.reach = way, filters, reach
         self.layers = CausalNet(width(body) + way, filters, reach, way)
 
+    @property
+    def reads_in_order(self) -> bool:
+        return True
+
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         y, layers = label_rows(support, self.way, z.dtype), self.held(self.layers)  # [n, way]
         past, answered = torch.cat([z, y], -1), support.way or support.y.shape[-1]

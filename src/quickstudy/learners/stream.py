@@ -32,6 +32,9 @@ from quickstudy.nets.norm import Moments
 from quickstudy.nets.scan import scan
 from quickstudy.tasks.task import Support, Task
 
+AT_ONCE = 256
+"""Queries that are answered at a time."""
+
 
 class StreamLearner(EmbeddingLearner):
     """Learns by reading examples one after the other; a subclass says by what recurrent net.
@@ -46,7 +49,13 @@ class StreamLearner(EmbeddingLearner):
     """
 
     outer = Outer(
-        meta_batch=16, outer_lr=3e-3, schedule="cosine", train_query=9, strategy="vmap", norm="layer"
+        meta_batch=16,
+        outer_lr=3e-3,
+        schedule="cosine",
+        clip=10.0,
+        train_query=9,
+        strategy="vmap",
+        norm="layer",
     )  # a picture normalised by others of its stream would be shown those to come
     cell: Any
 
@@ -64,6 +73,10 @@ class StreamLearner(EmbeddingLearner):
         given_out, *_ = self.cell.start(torch.zeros(inputs))
         self.head = nn.Linear(len(given_out), outputs)
 
+    @property
+    def reads_in_order(self) -> bool:
+        return True
+
     @classmethod
     def fixed_way(cls, settings: Mapping[str, Any]) -> bool:
         """Strings serve any number of ways."""
@@ -75,12 +88,13 @@ class StreamLearner(EmbeddingLearner):
         heard = torch.cat([z, late[:-1]], -1)  # [n, D + L]
         _, state = scan(cell, heard, self.cell.start(heard[0]))
 
-        def answer(q: Tensor) -> Tensor:
+        def answered(q: Tensor) -> Tensor:
             x = torch.cat([q, late[-1].expand(len(q), -1)], -1)
             given_out, *_ = cell(x, tuple(s.expand(len(q), *s.shape) for s in state))
             return self.said(head(given_out), codes)
 
-        return answer
+        # Each query changes a state of its own, a whole memory.
+        return lambda q: torch.cat([answered(part) for part in q.split(AT_ONCE)])
 
     def codes(self, support: Support, numbers: Tensor | None = None) -> Tensor | None:
         """How the task's classes are written `[N, L]`; None for real targets, which are told as they are.
@@ -97,7 +111,7 @@ class StreamLearner(EmbeddingLearner):
         if self.labels == "strings":
             numbers = apart(way).to(like.device) if numbers is None else numbers[:way]
             return strings(numbers).to(like.dtype)
-        check_way(way, self.way)
+        check_way(way, self.way, "with labels='strings' (--labels strings) it answers any number")
         return torch.eye(way, self.way, dtype=like.dtype, device=like.device)
 
     def said(self, outputs: Tensor, codes: Tensor | None) -> Tensor:

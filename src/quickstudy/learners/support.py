@@ -41,6 +41,22 @@ def more(unlabelled: object, x: Tensor) -> Tensor | None:
     return found if len(found) else None
 
 
+def shuffled(support: Support) -> Support:
+    """A support set that is sorted by class, in an order drawn by a fixed seed; any other as it is.
+
+    Whoever reads examples in order was meta-trained on shuffled ones, and class after class is what files lie
+    in.
+
+    >>> shuffled(Support.of([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])).y.tolist()
+    [1, 0, 1, 0]
+    """
+    y = support.y
+    if support.way is None or len(y) < 3 or not bool((y[1:] >= y[:-1]).all()):
+        return support
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0)).to(y.device)
+    return replace(support, x=support.x[order], y=y[order])
+
+
 def copied(support: Support, device: torch.device, dtype: torch.dtype) -> Support:
     """A support set in memory of its own, its floats in `dtype`."""
 

@@ -24,16 +24,14 @@ def one_hot(support: Support, dtype: torch.dtype) -> Tensor:
     return F.one_hot(support.y, support.way).to(dtype)
 
 
-def check_way(way: int | None, most: int) -> None:
+def check_way(way: int | None, most: int, instead: str = "the learner proto-maml answers any number") -> None:
     """Refuse more ways than a learner's outputs can answer.
 
     Raises:
-        TaskError: it says which learner answers any number.
+        TaskError: it says what answers more `instead`.
     """
     if way is not None and way > most:
-        raise TaskError(
-            f"this learner answers at most {most} ways, not {way}; the learner proto-maml answers any number"
-        )
+        raise TaskError(f"this learner answers at most {most} ways, not {way}; {instead}")
 
 
 def label_rows(support: Support, columns: int, dtype: torch.dtype) -> Tensor:
@@ -54,17 +52,17 @@ def label_rows(support: Support, columns: int, dtype: torch.dtype) -> Tensor:
     return F.pad(rows, (0, columns - rows.shape[-1]))
 
 
-def shares(support: Support, dtype: torch.dtype) -> Tensor | None:
-    """What each example counts in the support loss, `[n]`, of sum 1: a class counts as much as any other,
-    however many examples it has. None for real targets, which count alike.
+def shares(y: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """What each example of a support set counts, `[n]`, of sum 1: every class as much as any other, however
+    many examples it has (Ochal et al. 2021, arXiv 2101.02523, on what happens otherwise). None for real
+    targets, which count alike.
 
-    >>> shares(Support.of([[0.0], [1.0], [2.0]], [0, 0, 1]), torch.float32)
+    >>> shares(torch.tensor([0, 0, 1]), torch.float32)
     tensor([0.2500, 0.2500, 0.5000])
     """
-    if support.way is None:
+    if y.is_floating_point():
         return None
-    rows = one_hot(support, dtype)  # [n, N]
-    each = rows @ (1 / rows.sum(0).clamp(min=1))
+    each = (y[:, None] == y).sum(-1).to(dtype).reciprocal()
     return each / each.sum()
 
 

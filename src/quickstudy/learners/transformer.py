@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.learners.amortised import AmortisedLearner
-from quickstudy.learners.base import Outer
 from quickstudy.learners.calling import width
 from quickstudy.learners.options import at_least_one
 from quickstudy.learners.targets import check_way
@@ -47,8 +46,6 @@ class InContext(AmortisedLearner):
         >>> InContext(mlp(2)).adapt(x, y)(x).shape
         torch.Size([7, 7])
     """
-
-    outer = Outer(meta_batch=4, outer_lr=1e-3, schedule="cosine", train_query=5)
 
     def __init__(
         self, body: nn.Module, *, max_way: int = 20, hidden: int = 64, depth: int = 4, heads: int = 4
@@ -86,7 +83,7 @@ class InContext(AmortisedLearner):
         support, query = batch.support, batch.query
         if support.way is None:
             return batch
-        check_way(support.way, self.max_way)
+        check_way(support.way, self.max_way, "one made with a larger max_way (--max-way) answers more")
         labels = torch.rand(len(support.y), self.max_way, generator=generator).argsort(-1)  # [T, W]
         labels = labels.to(support.y.device)
         return replace(

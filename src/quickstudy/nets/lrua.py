@@ -9,8 +9,9 @@ they are written to, one for each of n heads:
 
     wᵘ = γ wᵘₜ₋₁ + wʳ + wʷ.
 
-The paper leaves two things open. Here a head reads before it writes, else it finds its own key first; and
-content has a strength β, as in a neural Turing machine, that begins high enough to tell rows apart.
+The paper leaves three things open. Here a head reads before it writes, else it finds its own key first;
+content has a strength β, as in a neural Turing machine, that begins high enough to tell rows apart; and the
+controller gives α anew at each step.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ FADING = 0.95
 """γ, how much of a row's usage remains a step later."""
 
 STRONG = 4.0
-"""What strengths are at first."""
+"""The bias of strengths at first, which so are 1 + softplus(4), about 5."""
 
 
 def least_used(usage: Tensor, heads: int) -> Tensor:

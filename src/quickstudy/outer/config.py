@@ -26,9 +26,9 @@ from quickstudy.tasks import Augmented, ClassTasks, SupervisedBatches, TaskSourc
 from quickstudy.tasks.augment import AugmentName
 from quickstudy.tasks.rows import Rows
 
-USUAL = ("optimizer", "outer_lr", "schedule", "meta_batch")
+USUAL = ("optimizer", "outer_lr", "schedule", "meta_batch", "clip")
 """The options that a learner has usual values for."""
-OUTER = (*USUAL, "iterations", "clip", "precision", "seed", "validate_every", "validation_tasks", "patience")
+OUTER = (*USUAL, "iterations", "precision", "seed", "validate_every", "validation_tasks", "patience")
 """The options that `meta_train` takes under the same names."""
 LEAST: dict[str, float] = {
     **dict.fromkeys(("way", "train_way", "train_classes"), 2),
@@ -55,7 +55,8 @@ class TrainConfig:
         train_way: classes of a meta-training task.
         train_shot: support examples a class in meta-training; by default --shot.
         train_query: query examples a class in meta-training.
-        unlabelled: further examples of each class, given without labels, for learners that use them.
+        unlabelled: further examples of each class, given without labels, for learners that use them; by
+            default as many as such a learner usually has.
         distractors: classes that appear among these only.
         labelled: the share of a meta-training class's examples that have labels; the others are for
             --unlabelled.
@@ -65,7 +66,7 @@ class TrainConfig:
         optimizer: the meta-optimiser; adam-hd and sgd-hd adapt their rate as they go.
         outer_lr: the meta-optimiser's rate.
         schedule: of that rate; linear and cosine end at zero, halving halves it every fifth of the run.
-        clip: largest norm of the meta-gradient; by default any.
+        clip: largest norm of the meta-gradient; by default the learner's, mostly any.
         precision: in which the net computes while it is trained and validated: float32, or bf16, which is for
             GPUs. Weights, losses and gradients stay float32; evaluate and predict use float32 always.
         validate_every: meta-steps between validations; by default a twentieth of the run, from 50 to 500.
@@ -85,7 +86,7 @@ class TrainConfig:
         train_classes: meta-train on so many of the classes for it only, drawn at random.
         augment: how the pictures of meta-training are distorted, each time anew: none; affine, turned and
             shifted a little; drawing, also mirrored, bent and by another pen. For few examples a class.
-            By default as the learner's paper does, mostly none.
+            By default as the learner's paper does, mostly none; but drawing on quickdraw.
         rotations: turned pictures as further classes; by default on Omniglot's character splits only.
         strategy: how tasks are mapped on this machine.
         threads: processor threads; by default torch's choice.
@@ -101,7 +102,7 @@ class TrainConfig:
     train_way: int | None = None
     train_shot: int | None = None
     train_query: int | None = None
-    unlabelled: int = 0
+    unlabelled: int | None = None
     distractors: int = 0
     labelled: float = 1.0
     iterations: int = 3000
@@ -135,7 +136,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self.check_kinds()
         kind = learner_class(self.learner)
-        usual = {k: v for k, v in asdict(kind.outer).items() if k in (*USUAL, "augment")}
+        usual = {k: v for k, v in asdict(kind.outer).items() if k in (*USUAL, "augment", "unlabelled")}
+        if self.data in names() and kind.outer.augment == "none":
+            usual["augment"] = describe(self.data).augment
         usual["norm"] = "none" if self.body in ("mlp", "flatten") else kind.outer.norm
         for name, value in usual.items():  # what is used is what is kept with the run
             if getattr(self, name) is None:
@@ -267,7 +270,7 @@ class TrainConfig:
         if query is None and kind.outer.train_query:  # as many of these as there are
             apart = self.labelled < 1  # then unlabelled examples are not taken from the same ones
             fewest = Rows.of(data).parted(self.labelled)[0].counts.min()
-            left = int(fewest) - shot - (0 if apart else self.unlabelled)
+            left = int(fewest) - shot - (0 if apart else self.unlabelled or 0)
             query = min(kind.outer.train_query, max(1, left))
         return ClassTasks(
             data,
@@ -275,7 +278,7 @@ class TrainConfig:
             shot,
             query,
             seed=self.seed,
-            unlabelled=self.unlabelled,
+            unlabelled=self.unlabelled or 0,
             distractors=self.distractors,
             labelled=self.labelled,
         )

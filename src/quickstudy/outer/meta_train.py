@@ -74,7 +74,7 @@ def meta_train(
         meta_batch, optimizer, outer_lr, schedule, strategy: by default what the learner states in `outer`;
             optimizer and schedule may be functions that make one of torch's, but not LBFGS, which needs the
             loss several times a step, nor ReduceLROnPlateau, which is no function of the step.
-        clip: largest norm of the meta-gradient; None does not clip.
+        clip: largest norm of the meta-gradient, by default what the learner states, mostly None: any.
         precision: in which nets compute, in validation too: "float32", which is that of the weights, or
             "bf16", by torch's autocast. Weights and gradients keep theirs.
         patience: stop after this many validations without a better one.
@@ -97,6 +97,7 @@ def meta_train(
     if clip is not None and not clip > 0:
         raise UserError(f"clip must be above 0, not {clip}")
     outer, here = learner.outer, world()
+    clip = outer.clip if clip is None else clip
     show = display(progress) if here.leads else NoProgress()
     params = learner.outer_parameters()
     if not params or learner.trains_on == "nothing":

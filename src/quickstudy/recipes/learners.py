@@ -66,7 +66,7 @@ class Part:
 
     def config(self, data_dir: Path | None) -> TrainConfig:
         """The run's options, but for how long it takes."""
-        usual = {"channels": 32, "threads": 1, "way": 5, "shot": 1, "data_dir": data_dir}
+        usual = {"channels": 32, "threads": 1, "device": "cpu", "way": 5, "shot": 1, "data_dir": data_dir}
         given = {**usual, **DATA[self.data], **self.options}
         return TrainConfig(learner=self.learner, settings=self.settings, **given)
 
@@ -178,12 +178,6 @@ def rising(accuracies: list[float | None]) -> bool:
     return statistics.mean(last) - statistics.mean(before) > RISING
 
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "semi-protonet": {"unlabelled": 5},
-    "mann": {"clip": 10.0},
-    "lstm": {"clip": 10.0},
-}
-"""What some learners need besides what all are given."""
 BESIDE = ("maml", "protonet", "matching", "r2d2", "snail", "transformer")
 """One of each kind, trained without augmentation too."""
 
@@ -191,10 +185,35 @@ BESIDE = ("maml", "protonet", "matching", "r2d2", "snail", "transformer")
 def parts() -> tuple[Part, ...]:
     """Every learner and every control on every data set, as it is usually trained."""
     return tuple(
-        Part(name, data, OPTIONS.get(name, {}))
+        Part(name, data)
         for data in DATA
         for name in (*LEARNERS, *CONTROLS)
         if data != "quickdraw-plain" or name in BESIDE
+    )
+
+
+def variants() -> tuple[Part, ...]:
+    """The choices that learners leave, on Omniglot: one at a time from what is usual."""
+    choices: dict[str, dict[str, dict[str, Any]]] = {
+        "protonet": {"cosine": {"distance": "cosine"}, "temperature-4": {"temperature": 4.0}},
+        "matching": {"euclidean": {"distance": "euclidean"}, "full-context": {"full_context": True}},
+        "siamese": {"cosine": {"head": "cosine"}},
+        "relation": {"mse": {"objective": "mse"}},
+        "semi-protonet": {kind: {"refinement": kind} for kind in ("soft", "distractor")},
+        "maml++": {
+            f"without-{switch.replace('_', '-')}": {switch: False}
+            for switch in ("multi_step_loss", "derivative_annealing", "learned_rates", "per_step_norm")
+        },
+        "mann": {"strings": {"labels": "strings"}},
+    }
+    return (
+        *(
+            Part(learner, "omniglot", settings=settings, label=label)
+            for learner, labelled in choices.items()
+            for label, settings in labelled.items()
+        ),
+        Part("protonet", "omniglot", {"train_way": 5}, label="trained-5-way"),
+        Part("protonet", "omniglot", {"train_way": 60}, label="trained-60-way"),
     )
 
 

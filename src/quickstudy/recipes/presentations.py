@@ -68,7 +68,6 @@ class PresentationsRecipe(PartsRecipe[Stream]):
             query=9,
             train_query=9,
             outer_lr=1e-3,
-            clip=10.0,
             iterations=self.iterations,
             validate_every=max(1, self.iterations // 20),
             validation_tasks=100,

@@ -7,7 +7,7 @@ from typing import Any
 from quickstudy.errors import unknown
 from quickstudy.outer.config import TrainConfig
 from quickstudy.recipes.copy import CopyRecipe
-from quickstudy.recipes.learners import LearnersRecipe, generalising, parts
+from quickstudy.recipes.learners import LearnersRecipe, generalising, parts, variants
 from quickstudy.recipes.presentations import PresentationsRecipe, streams
 from quickstudy.recipes.rates import RatesRecipe, off_by
 from quickstudy.recipes.real_use import RealUseRecipe
@@ -139,6 +139,7 @@ RECIPES: dict[str, Experiment] = {
         config=TrainConfig(
             data="quickdraw",
             samples_per_class=20,
+            augment="none",
             learner="maml",
             query=1,
             train_query=1,
@@ -156,6 +157,9 @@ RECIPES: dict[str, Experiment] = {
     ),
     "sinusoid-maml": SinusoidRecipe(),
     "learners": LearnersRecipe(parts()),
+    "variants": LearnersRecipe(
+        variants(), title="Omniglot: what the choices are worth that learners leave, 10 minutes each"
+    ),
     "generalisation": LearnersRecipe(
         generalising(),
         title="Quick, Draw!: classes of meta-training and unseen ones, by how many there were; a deeper body",

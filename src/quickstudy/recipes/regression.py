@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from quickstudy.data import load
 from quickstudy.errors import UserError
 from quickstudy.evaluation.fit import fit_picture
+from quickstudy.evaluation.search import choose_settings
 from quickstudy.learners import Learner, build
 from quickstudy.nets import mlp, native
 from quickstudy.outer import measure
@@ -41,13 +42,12 @@ DESCENDING = (
     "fomaml",
     "anil",
     "boil",
-    "reptile",
     "meta-sgd",
     "maml++",
     "alpha-maml",
-    "imaml",
     "mmaml",
 )
+"""Those whose inner loop is MAML's, so that they are given the paper's rate for sinusoids, and five steps."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,10 @@ FAMILIES = {
         shots=(5, 10),
         learners={
             **{name: {"inner_lr": 0.01, "steps": 5} for name in DESCENDING},
-            **{name: {} for name in ("r2d2", "mann", "lstm", "snail", "cnp", "anp", "transformer")},
+            **{
+                name: {}
+                for name in ("reptile", "imaml", "r2d2", "mann", "lstm", "snail", "cnp", "anp", "transformer")
+            },
         },
     ),
     "five-modes": Family(
@@ -143,6 +146,8 @@ class Fit:
 class RegressionRecipe(PartsRecipe[Fit]):
     """Squared errors, and log-likelihoods where a learner states a density, beside simple answers.
 
+    Inner steps and rates in use are chosen on meta-validation.
+
     Args:
         seconds: for how long each is trained.
     """
@@ -163,6 +168,8 @@ class RegressionRecipe(PartsRecipe[Fit]):
         else:
             with threads(1):  # nets this small only wait for each other on more
                 learner, run = self.trained(part, out, setting)
+                validation = family.source(setting.data_dir, 1, family.shot, QUERY)
+                told["chosen"], _ = choose_settings(learner, validation, VALIDATION_TASKS)
                 found = {shot: measure(learner, source, n_tasks) for shot, source in test.items()}
             if part.family != "completion":
                 fit_picture(learner, next(test[max(test)].batch(np.array([0])).unbatch()), out / "fit.png")

@@ -59,7 +59,7 @@ class LongTailed:
             raise TaskError("only tasks of one size, with class labels, can be thinned to a long tail")
         y, way = batch.support.y, batch.support.way  # [T, n]
         shots = torch.tensor(tail(y.shape[1] // way, way), device=y.device)
-        rank = torch.from_numpy(np.argsort(uniforms(self.seed, STREAM, indices, way), axis=-1))  # [T, N]
+        rank = torch.from_numpy(np.argsort(uniforms(self.seed, STREAM, indices, way), axis=-1)).to(y.device)
         same = y[:, :, None] == y[:, None, :]  # [T, n, n]
         before = same.tril(-1).sum(-1)
         mask = before < shots[rank].gather(1, y)
