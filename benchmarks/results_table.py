@@ -264,12 +264,13 @@ def semi_supervised() -> str:
     """`semi-supervised.json`: accuracies, and gains over prototypes of the labelled examples alone."""
 
     def text(row: Row) -> str:
-        gain = f", {100 * row['gain']:+.1f} ± {percent(row['gain_ci95'])}" * (row["learner"] != "supervised")
-        return f"{accuracy(row)}{gain} (paper {row['paper']})"
+        gain, theirs = 100 * row["gain_accuracy"], row["paper"] - row["paper_supervised"]
+        said = f"{accuracy(row)}, {gain:+.1f} ± {percent(row['gain_ci95'])}"
+        return f"{said} (paper {row['paper']}, {theirs:+.1f})"
 
     return grid(
         parts("semi-supervised"),
-        lambda row: f"{row['distractors']} classes of distractors",
+        lambda row: f"{row['distractors'] or 'no'} classes of distractors",
         line=lambda row: row["learner"],
         head=("prototypes",),
         text=text,

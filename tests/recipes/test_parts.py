@@ -16,7 +16,7 @@ from quickstudy.recipes import Setting, presentations, rates, semi_supervised
 from quickstudy.recipes.parts import PartsRecipe
 from quickstudy.recipes.presentations import PresentationsRecipe, Stream
 from quickstudy.recipes.rates import OffBy, RatesRecipe, off_by, regained
-from quickstudy.recipes.semi_supervised import SemiSupervisedRecipe
+from quickstudy.recipes.semi_supervised import Refined, SemiSupervisedRecipe
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,12 @@ def test_what_is_regained_of_what_is_lost() -> None:
 @pytest.mark.usefixtures("on_digits")
 def test_gains_are_of_the_same_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(semi_supervised, "UNLABELLED", 2)
-    few = {(kind, distractors): 90.0 + distractors for distractors in (0, 1) for kind in (None, "soft")}
-    monkeypatch.setattr(semi_supervised, "PAPER", few)
-    found = SemiSupervisedRecipe(iterations=2).run(Setting("semi-supervised", tmp_path, tasks=5))
-    rows = {(row["learner"], row["distractors"]): row for row in found["results"]}
-    assert set(rows) == {("supervised", 0), ("supervised", 1), ("soft", 0), ("soft", 1)}
-    for distractors in (0, 1):
-        plain, soft = rows["supervised", distractors], rows["soft", distractors]
-        assert (plain["gain"], plain["gain_ci95"]) == (0.0, 0.0)
-        assert soft["gain"] == pytest.approx(soft["accuracy"] - plain["accuracy"], abs=1e-6)
-        assert soft["paper"] == few["soft", distractors]
+    parts = tuple(Refined("soft", distractors, 97.0) for distractors in (0, 1))
+    recipe = SemiSupervisedRecipe(parts, iterations=2)
+    rows = recipe.run(Setting("semi-supervised", tmp_path, tasks=5))["results"]
+    assert [(row["part"], row["distractors"]) for row in rows] == [("soft/0", 0), ("soft/1", 1)]
+    assert {path.name for path in (tmp_path / "semi-supervised").iterdir()} == {"supervised", "soft"}
+    for row in rows:
+        gain = row["accuracy"] - row["supervised_accuracy"]
+        assert row["gain_accuracy"] == pytest.approx(gain, abs=1e-6)
+        assert (row["paper"], row["tasks"]) == (97.0, 5)

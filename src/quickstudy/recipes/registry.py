@@ -13,7 +13,7 @@ from quickstudy.recipes.rates import RatesRecipe, off_by
 from quickstudy.recipes.real_use import RealUseRecipe
 from quickstudy.recipes.recipe import Experiment, Measure, Recipe
 from quickstudy.recipes.regression import RegressionRecipe, fits
-from quickstudy.recipes.semi_supervised import SemiSupervisedRecipe
+from quickstudy.recipes.semi_supervised import SemiSupervisedRecipe, refinements
 from quickstudy.recipes.sinusoid import SinusoidRecipe
 
 SNELL = "Snell et al. 2017, arXiv 1703.05175, table 1"
@@ -168,7 +168,7 @@ RECIPES: dict[str, Experiment] = {
     "real-use": RealUseRecipe(tuple(part for part in parts() if part.data == "omniglot")),
     "presentations": PresentationsRecipe(streams()),
     "rates": RatesRecipe(off_by()),
-    "semi-supervised": SemiSupervisedRecipe(),
+    "semi-supervised": SemiSupervisedRecipe(refinements()),
     "ntm-copy": CopyRecipe(),
 }
 
