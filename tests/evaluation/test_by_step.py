@@ -10,7 +10,7 @@ from PIL import Image
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.evaluation.by_step import by_step, stepping, steps_picture
-from quickstudy.learners import MAML, ProtoNet
+from quickstudy.learners import MAML, ProtoNet, build
 from quickstudy.nets import conv4, mlp
 from quickstudy.outer import measure
 from quickstudy.tasks import ClassTasks
@@ -43,6 +43,21 @@ def test_error_by_step_is_that_of_descent() -> None:
     for count, measured in found.items():
         assert measured.mean("loss") == pytest.approx(naive(learner, count, 6), rel=1e-5)
     assert learner.test_steps == 4
+
+
+@pytest.mark.parametrize("name", ["maml", "anil", "imaml", "maml++", "proto-maml", "reptile"])
+@pytest.mark.parametrize("norm", ["support", "batch"])
+def test_one_descent_finds_what_a_descent_for_each_number_finds(
+    name: str, norm: str, blobs: ClassDataset
+) -> None:
+    learner = build(name, conv4(4, size=16, blocks=2, norm=norm), way=3, classes=8, settings={"steps": 2})
+    source, counts = ClassTasks(blobs, 3, 1, 2, seed=1), (0, 1, 2, 4)
+    found = by_step(learner, source, 3, steps=counts)
+    for count in counts:
+        with stepping(learner, count):
+            wanted = measure(learner, source, 3)
+        for metric, values in wanted.values.items():
+            torch.testing.assert_close(found[count].values[metric], values)
 
 
 def test_only_of_learners_that_descend(blobs: ClassDataset) -> None:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from quickstudy.errors import UserError
 from quickstudy.evaluation.evaluate import progress_bar
 from quickstudy.evaluation.style import BLUE, GREY, INK, PERCENT, axes_in, figure_of, save
 from quickstudy.inner.choice import Strategy
+from quickstudy.inner.problem import InnerProblem, take_step, taking_steps
+from quickstudy.inner.rules import Params
+from quickstudy.inner.solve import solve
 from quickstudy.learners.base import Learner
-from quickstudy.learners.descent import DescentLearner
-from quickstudy.outer.measure import Measurement, measure
-from quickstudy.tasks.task import TaskSource
+from quickstudy.learners.descent import Descent, DescentLearner
+from quickstudy.outer.distributed import world
+from quickstudy.outer.measure import Measurement, collect
+from quickstudy.tasks.task import Task, TaskSource
 
 Course = dict[int, Measurement]
 """What was reached by inner step."""
@@ -38,6 +47,7 @@ def by_step(
     steps: Sequence[int] = STEPS,
     *,
     strategy: Strategy | None = None,
+    chunk: int = 20,
     progress: bool = False,
 ) -> Course:
     """What `learner` reaches on the same tasks after each of these numbers of inner steps.
@@ -46,6 +56,7 @@ def by_step(
         learner: one that descends; left as it was.
         source: its tasks 0 … n_tasks - 1 are used.
         strategy: how tasks are mapped; by default as the learner states in `outer`.
+        chunk: tasks that are mapped at once.
         progress: show a bar on standard error.
 
     Raises:
@@ -61,13 +72,44 @@ def by_step(
     """
     if not isinstance(learner, DescentLearner):
         raise UserError(f"{type(learner).__name__} takes no inner steps")
-    found: Course = {}
-    with progress_bar(progress) as bar:
-        shown = bar.add_task("by inner step", total=sum(steps), note="")
-        for count in steps:
-            with stepping(learner, count):
-                found[count] = measure(learner, source, n_tasks, strategy=strategy)
-            bar.update(shown, advance=count, note=f"{count} steps")
+    parts: list[dict[str, Tensor]] = []
+    with progress_bar(progress) as bar, stepping(learner, max(steps)):
+        shown = bar.add_task("by inner step", total=len(world().share(n_tasks)), note="")
+
+        def take(batch: Task, found: dict[str, Tensor]) -> None:
+            parts.append({k: v.cpu() for k, v in found.items()})
+            bar.update(shown, advance=len(batch.support.x))
+
+        judge = partial(judged_by_step, counts=steps)
+        collect(learner, source, n_tasks, judge, take, strategy=strategy, chunk=chunk)
+    parts = world().gathered(parts)
+    found: dict[int, dict[str, Tensor]] = {count: {} for count in steps}
+    for name in parts[0]:
+        count, _, metric = name.partition(" ")
+        found[int(count)][metric] = torch.cat([part[name] for part in parts])
+    return {count: Measurement(values) for count, values in found.items()}
+
+
+def judged_by_step(learner: DescentLearner, task: Task, counts: Sequence[int]) -> dict[str, Tensor]:
+    """One task's metrics after each of these numbers of steps, in one descent: "5 accuracy" and so on."""
+    loop, found = Descent(learner, task.support), {}
+
+    def judge(count: int, params: Params) -> None:
+        if count in counts:
+            predictor = learner.predictor(task.support, loop.weights(params), loop.moments(params))
+            metrics = learner.judged(predictor, task.query).metrics
+            found.update({f"{count} {name}": value for name, value in metrics.items()})
+
+    def step(
+        problem: InnerProblem, params: Params, state: Any, step: int, create_graph: bool
+    ) -> tuple[Tensor, Params, Any]:
+        judge(step, params)
+        with taking_steps(None):
+            return take_step(problem, params, state, step, create_graph)
+
+    with taking_steps(step):
+        end = solve(loop.problem(), learner.way_back())
+    judge(len(end.losses), end.params)
     return found
 
 

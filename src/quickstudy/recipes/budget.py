@@ -40,12 +40,12 @@ def within(config: TrainConfig, seconds: float) -> TrainConfig:
     """
     for _ in range(2):  # the second time with the strategy of a run of about this length
         with settled(config) as (learner, tasks, strategy):
-            validation = validating(
+            validation = validation_seconds(
                 learner, config.problem(config.splits().val), config.validation_tasks, strategy
             )
             if learner.trains_on == "nothing":
                 return dataclasses.replace(config, iterations=1, validate_every=1)
-            step = stepping(learner, tasks, config.meta_batch or 1, strategy, config.optimizer)
+            step = step_seconds(learner, tasks, config.meta_batch or 1, strategy, config.optimizer)
         iterations, every = shared(seconds, step, validation)
         config = dataclasses.replace(config, iterations=iterations, validate_every=every)
         with settled(config) as (_, _, anew):
@@ -65,7 +65,7 @@ def settled(config: TrainConfig) -> Iterator[tuple[Learner, TaskSource, Strategy
         yield learner, tasks, settle_strategy(learner, tasks, size, asked, config.iterations)
 
 
-def stepping(
+def step_seconds(
     learner: Learner, tasks: TaskSource, size: int, strategy: Strategy, optimizer: str | None = None
 ) -> float:
     """The processor's seconds of a meta-step of `size` tasks, the mean over all stages of a run.
@@ -91,7 +91,7 @@ def stepping(
     return statistics.mean(times[WARM:])
 
 
-def validating(learner: Learner, problem: TaskSource, n_tasks: int, strategy: Strategy) -> float:
+def validation_seconds(learner: Learner, problem: TaskSource, n_tasks: int, strategy: Strategy) -> float:
     """The processor's seconds of a validation on so many tasks."""
     few = min(20, n_tasks)
     measure(learner, problem, few, strategy=strategy)

@@ -28,7 +28,7 @@ from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.seeds import seeded
 from quickstudy.outer.session import threads
 from quickstudy.outer.strategy import settle_strategy
-from quickstudy.recipes.budget import shared, stepping, validating
+from quickstudy.recipes.budget import shared, step_seconds, validation_seconds
 from quickstudy.recipes.parts import PartsRecipe
 from quickstudy.recipes.recipe import Setting, about, trained_on
 from quickstudy.tasks import Completion, FiveModes, GaussianProcesses, Sinusoids, TaskSource
@@ -213,8 +213,8 @@ class RegressionRecipe(PartsRecipe[Fit]):
         """How many meta-steps take the budget, and after how many to validate."""
         with native.settled(GUESS * size):
             how = settle_strategy(learner, training, size, learner.outer.strategy, GUESS)
-            step = stepping(learner, training, size, how)
-            checking = validating(learner, validation, VALIDATION_TASKS, how)
+            step = step_seconds(learner, training, size, how)
+            checking = validation_seconds(learner, validation, VALIDATION_TASKS, how)
         iterations, every = shared(self.seconds, step, checking)
         return {"iterations": iterations, "validate_every": every}
 
