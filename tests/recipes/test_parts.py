@@ -68,6 +68,7 @@ def on_digits(monkeypatch: pytest.MonkeyPatch) -> None:
         options |= {"data": "digits", "way": 3, "channels": 4, "validation_tasks": 4, "query": 2}
         options |= {"size": 16} if options.get("body", "conv4") == "conv4" else {}
         options |= {"train_way": 3} if options.get("train_way") else {}
+        options |= {"iterations": min(2, options["iterations"])}
         options |= {"way": options["way"] - ("labelled" in options), "train_query": 2}
         return TrainConfig(**options)
 
@@ -78,9 +79,7 @@ def on_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("on_digits")
 def test_streams_beside_the_paper(tmp_path: Path) -> None:
     parts = (Stream("lstm", "flatten"), Stream("mann", "conv4"))
-    rows = PresentationsRecipe(parts, iterations=2).run(Setting("presentations", tmp_path, tasks=3))[
-        "results"
-    ]
+    rows = PresentationsRecipe(parts).run(Setting("presentations", tmp_path, tasks=3))["results"]
     assert [(row["part"], row["presentation"]) for row in rows] == [
         (part.name, k) for part in parts for k in (1, 2, 3)
     ]
