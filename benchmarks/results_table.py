@@ -113,10 +113,7 @@ def speed() -> str:
     for title, one in tables.items():
         rows = one["rows"]
         for kind, said in words.items():
-            cells = [
-                f"{rows[s]['ratios'][kind]:.2f}{without_jax(rows[s], kind)}" if s in rows else ""
-                for s in settings
-            ]
+            cells = [f"{rows[s]['ratios'][kind]:.2f}" if s in rows else "" for s in settings]
             lines.append(f"| {title}: {said} | {' | '.join(cells)} | {one['geometric means'][kind]:.2f} |")
         ours = {s: row["best"]["quickstudy, ours net"]["seconds"] / row["floor"] for s, row in rows.items()}
         cells = [f"{ours[s]:.1f}" if s in ours else "" for s in settings]
@@ -124,11 +121,6 @@ def speed() -> str:
             f"| {title}: ours over the arithmetic alone, at the machine's peak | {' | '.join(cells)} | |"
         )
     return "\n".join(lines)
-
-
-def without_jax(row: Row, kind: str) -> str:
-    """A mark where JAX was not among the peers that were given our net."""
-    return " †" if kind == "given" and "jax, ours net" not in row["best"] else ""
 
 
 def memory() -> str:
