@@ -63,6 +63,12 @@ def test_what_native_kernels_compute_is_not_compiled(blobs: ClassDataset) -> Non
 
 
 @pytest.mark.usefixtures("graphs")
+def test_convolutions_are_not_compiled_on_a_processor(blobs: ClassDataset) -> None:
+    body = conv4(4, size=16, norm="group")  # which no native kernel serves
+    assert settle_strategy(MAML(body, way=3, steps=1), tasks(blobs), 3, "auto", LONG) == "vmap"
+
+
+@pytest.mark.usefixtures("graphs")
 def test_a_long_run_of_what_cannot_be_compiled_goes_by_vmap(blobs: ClassDataset) -> None:
     body: Any = nn.Sequential(nn.Flatten(), nn.Linear(256, 4), nn.Dropout(0.5))
     body.features = 4

@@ -3,7 +3,8 @@
 An operation costs some microseconds before it computes anything. Where a task's operations are small, all
 tasks share one such cost by vmap; where they are large, processors are best used by a task each. The native
 kernels do both: one operation for all tasks, a task for each processor. The rule measures sizes, not times,
-so the same run chooses the same on the same machine. Compiling takes most of a minute: it is for long runs.
+so the same run chooses the same on the same machine. Compiling takes most of a minute: it is for long runs,
+and on a processor for nets without convolutions, which leave it nothing to win and take it ten minutes.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def choose(
     meta_steps: int = 0,
 ) -> Strategy:
     """The strategy for these tasks: vmap on a GPU, for small operations and native kernels, else threads or
-    a loop; and in a long run compiled, where it would be vmap without native kernels.
+    a loop; and in a long run compiled, where it would be vmap without native kernels and, on a processor,
+    without convolutions.
 
     Args:
         attempt: what is to be done with some tasks by some strategy. It is done once with one task, and once
@@ -71,7 +73,8 @@ def choose(
                 with count:
                     attempt(first(batch, 1), "loop")
             join = joinable and (on_gpu or served or count.numbers_an_operation < SMALL)
-            mapped: Strategy = "compile" if count.operations * meta_steps >= LONG else "vmap"
+            pays = count.operations * meta_steps >= LONG and (on_gpu or not count.convolutions)
+            mapped: Strategy = "compile" if pays else "vmap"
             known[key] = mapped if join and possible(lambda: attempt(first(batch, 2), "vmap")) else singly
     return known[key]
 
@@ -114,7 +117,7 @@ def possible(attempt: Callable[[], object]) -> bool:
 
 
 class Count(TorchDispatchMode):
-    """Counts the operations within this block, and the numbers they make.
+    """Counts the operations within this block, convolutions among them, and the numbers they make.
 
     >>> x = torch.ones(10)
     >>> with Count() as count:
@@ -125,7 +128,7 @@ class Count(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations = self.numbers = 0
+        self.operations = self.convolutions = self.numbers = 0
 
     @property
     def numbers_an_operation(self) -> float:
@@ -136,5 +139,6 @@ class Count(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         made = result if isinstance(result, (tuple, list)) else (result,)
         self.operations += 1
+        self.convolutions += "convolution" in func.__name__
         self.numbers += sum(v.numel() for v in made if isinstance(v, Tensor))
         return result
