@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.errors import UserError
-from quickstudy.inner import Rule, adam, momentum, sgd
+from quickstudy.inner import InnerProblem, Rule, adam, momentum, sgd, unrolled
 from quickstudy.inner.rules import Params
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -103,8 +103,17 @@ def test_meta_gradients_of_start_and_rate(make: Callable[[Tensor], Rule]) -> Non
     assert torch.autograd.gradcheck(after, (w, torch.tensor(0.1, requires_grad=True)))
 
 
-def test_adam_has_a_finite_meta_gradient_where_a_gradient_is_zero() -> None:
-    """As from a dead ReLU. By Kingma and Ba's formula the step there is 0, and so is its derivative."""
+def test_adam_stays_where_its_gradient_has_been_zero() -> None:
+    """The bottom of a bowl, in as many steps as one likes: where it ends moves as where it began."""
+    w = torch.zeros(1, dtype=torch.float32, requires_grad=True)
+    bowl = InnerProblem({"w": w}, lambda params, step: params["w"].square().sum(), adam(0.1), steps=50)
+    end = unrolled(bowl).params["w"]
+    assert end.item() == 0
+    assert torch.autograd.grad(end.sum(), w)[0].item() == 1
+
+
+def test_adam_has_no_meta_gradient_where_a_gradient_is_zero() -> None:
+    """As from a dead ReLU: the step there is 0, and so is its derivative."""
     g = torch.tensor([0.0, 0.0, 2.0], requires_grad=True)
     rule, params = adam(0.1), {"w": torch.zeros(3)}
     state, total = rule.init(params), torch.zeros(3)
@@ -113,5 +122,6 @@ def test_adam_has_a_finite_meta_gradient_where_a_gradient_is_zero() -> None:
         total = total + updates["w"]
     (meta,) = torch.autograd.grad(total.sum(), g)
     assert torch.isfinite(total).all()
+    assert meta[:2].abs().max() == 0
     assert torch.isfinite(meta).all()
     assert total[:2].abs().max() == 0

@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import nn
 
 from quickstudy.data import ClassDataset
 from quickstudy.errors import NonFiniteError, RunError, TaskError, UserError
+from quickstudy.inner import flat, implicit, neumann, truncated
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.inner.outcome import Outcome
 from quickstudy.learners import ANIL, LEARNERS, MAML, Learner, PixelNN, Predictor, ProtoNet, build
@@ -320,6 +322,25 @@ def test_a_run_goes_on_by_the_same_inner_loop_only(tmp_path: Path) -> None:
         go_on(inner_lr=5.0)
     with pytest.raises(RunError, match="was begun with inner_params=head, not body"):
         go_on(inner_lr=0.1, inner_params="body")
+
+
+@pytest.mark.parametrize(
+    ("begun", "other", "said"),
+    [
+        (truncated(2), truncated(1), r"gradient=truncated\(k=2\), not truncated\(k=1\)"),
+        (partial(flat, keep=1), implicit(1.0), r"gradient=flat\(keep=1\), not implicit\(strength=1\.0"),
+        (implicit(1.0), implicit(1.0, neumann(3)), r"conjugate_gradient\(iterations=5\).* not .*neumann\("),
+    ],
+)
+def test_a_run_goes_on_by_the_same_method_only(begun: Any, other: Any, said: str, tmp_path: Path) -> None:
+    def go_on(gradient: Any) -> None:
+        learner = MAML(mlp(1, (4,)), way=1, steps=2, gradient=gradient)
+        meta_train(learner, Sinusoids(shot=3), iterations=1, meta_batch=2, run=tmp_path / "a")
+
+    go_on(begun)
+    go_on(begun)
+    with pytest.raises(RunError, match=f"was begun with .*{said}"):
+        go_on(other)
 
 
 def test_a_run_at_a_path_is_of_its_classes(tmp_path: Path, blobs: ClassDataset) -> None:

@@ -142,24 +142,30 @@ def plus(a: Vector, scale: Tensor | float, b: Vector) -> Vector:
 def conjugate_gradient(iterations: int = 5) -> Solver:
     """Solve A q = v for a positive definite A; exact after as many iterations as A has eigenvalues.
 
+    Raises:
+        UserError: fewer than no iterations.
+
     >>> a = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
     >>> conjugate_gradient(2)(lambda q: [a @ q[0]], [torch.tensor([2.0, 4.0])])
     [tensor([1.0000, 1.0000])]
     """
 
-    def solve(product: Product, v: Vector) -> Vector:
-        q, rest, towards = [torch.zeros_like(x) for x in v], v, v
-        size = dot(rest, rest)
-        for _ in range(iterations):
-            image = product(towards)
-            tiny = torch.finfo(size.dtype).tiny  # no step where nothing is left
-            length = size / (dot(towards, image) + tiny)
-            q, rest = plus(q, length, towards), plus(rest, -length, image)
-            size, before = dot(rest, rest), size
-            towards = plus(rest, size / (before + tiny), towards)
-        return q
+    if iterations < 0:
+        raise UserError(f"iterations must be at least 0, not {iterations}")
+    return partial(_conjugate_gradient, iterations=iterations)
 
-    return solve
+
+def _conjugate_gradient(product: Product, v: Vector, *, iterations: int) -> Vector:
+    q, rest, towards = [torch.zeros_like(x) for x in v], v, v
+    size = dot(rest, rest)
+    for _ in range(iterations):
+        image = product(towards)
+        tiny = torch.finfo(size.dtype).tiny  # no step where nothing is left
+        length = size / (dot(towards, image) + tiny)
+        q, rest = plus(q, length, towards), plus(rest, -length, image)
+        size, before = dot(rest, rest), size
+        towards = plus(rest, size / (before + tiny), towards)
+    return q
 
 
 def neumann(iterations: int = 10, rate: float = 0.1) -> Solver:
@@ -175,11 +181,12 @@ def neumann(iterations: int = 10, rate: float = 0.1) -> Solver:
     if iterations < 0 or not rate > 0:
         raise UserError(f"iterations must be at least 0 and the rate above 0, not {iterations} and {rate}")
 
-    def solve(product: Product, v: Vector) -> Vector:
-        term = total = v
-        for _ in range(iterations):
-            term = plus(term, -rate, product(term))
-            total = plus(total, 1.0, term)
-        return [rate * x for x in total]
+    return partial(_neumann, iterations=iterations, rate=rate)
 
-    return solve
+
+def _neumann(product: Product, v: Vector, *, iterations: int, rate: float) -> Vector:
+    term = total = v
+    for _ in range(iterations):
+        term = plus(term, -rate, product(term))
+        total = plus(total, 1.0, term)
+    return [rate * x for x in total]

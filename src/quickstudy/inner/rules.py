@@ -116,6 +116,9 @@ class AdamState(NamedTuple):
 def adam(lr: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Rule:
     """Adam (Kingma and Ba 2015, 1412.6980), with finite meta-gradients where a gradient is zero.
 
+    A parameter whose gradients have all been zero, as behind a dead ReLU, stays where it is whatever it is.
+    (By the letter a step g / (|g| + ε) has the slope 1/ε there, and some steps the slope of a power of it.)
+
     >>> rule, params = adam(0.1), {"w": torch.zeros(2)}
     >>> rule.update({"w": torch.tensor([3.0, -0.2])}, rule.init(params), params)[0]
     {'w': tensor([-0.1000,  0.1000])}
@@ -133,10 +136,10 @@ def adam(lr: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8)
         v = {k: b2 * state.v[k] + (1 - b2) * g * g for k, g in grads.items()}
 
         def step(k: str) -> Tensor:
-            # The square root has no derivative at 0: take it of 1 there, whose derivative is then dropped.
+            # The square root has no derivative at 0: take it of 1 there, and drop what comes of it.
             zero = v[k] == 0
-            root = torch.where(zero, 0.0, torch.where(zero, 1.0, v[k] / (1 - b2**t)).sqrt())
-            return -rate_of(lr, k) * (m[k] / (1 - b1**t)) / (root + eps)
+            root = torch.where(zero, 1.0, v[k] / (1 - b2**t)).sqrt()
+            return torch.where(zero, 0.0, -rate_of(lr, k) * (m[k] / (1 - b1**t)) / (root + eps))
 
         return {k: step(k) for k in grads}, AdamState(t, m, v)
 

@@ -8,6 +8,7 @@ but the last k: exact with k = S, first order with k = 0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from quickstudy.errors import UserError
 from quickstudy.inner.problem import InnerProblem, Solution
@@ -39,4 +40,8 @@ def truncated(k: int) -> Callable[[InnerProblem], Solution]:
     """
     if not isinstance(k, int) or k < 0:
         raise UserError(f"truncated takes a number of last steps, at least 0, not {k}")
-    return lambda problem: unrolled(problem, exact=min(k, problem.steps))
+    return partial(_truncated, k=k)
+
+
+def _truncated(problem: InnerProblem, *, k: int) -> Solution:
+    return unrolled(problem, exact=min(k, problem.steps))

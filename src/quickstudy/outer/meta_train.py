@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sized
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -239,8 +240,17 @@ def settings_of(learner: Learner) -> dict[str, object]:
 
 
 def named(how: object) -> str:
-    """What an optimiser or schedule is called: its name, or that of the function that makes it."""
-    return how if isinstance(how, str) else getattr(how, "__qualname__", type(how).__name__)
+    """What an optimiser, a schedule or a method is called: its name, or that of the function that makes it,
+    with what it was given.
+
+    >>> from quickstudy.inner import flat, truncated
+    >>> named("adam"), named(truncated(2)), named(partial(flat, keep=1))
+    ('adam', 'truncated(k=2)', 'flat(keep=1)')
+    """
+    if isinstance(how, partial):
+        given = [("", v) for v in how.args] + [(f"{k}=", v) for k, v in how.keywords.items()]
+        return f"{named(how.func)}({', '.join(k + (named(v) if callable(v) else repr(v)) for k, v in given)})"
+    return how if isinstance(how, str) else getattr(how, "__qualname__", type(how).__name__).lstrip("_")
 
 
 def validate(learner: Learner, source: TaskSource, n_tasks: int, strategy: Strategy) -> dict[str, float]:
