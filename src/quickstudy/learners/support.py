@@ -47,8 +47,8 @@ def shuffled(support: Support) -> Support:
     Whoever reads examples in order was meta-trained on shuffled ones, and class after class is what files lie
     in.
 
-    >>> shuffled(Support.of([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])).y.tolist()
-    [1, 0, 1, 0]
+    >>> shuffled(Support.of(torch.rand(6, 1), [0, 0, 1, 1, 2, 2])).y.tolist()
+    [1, 2, 1, 0, 0, 2]
     """
     y = support.y
     if support.way is None or len(y) < 3 or not bool((y[1:] >= y[:-1]).all()):
