@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.nets import Moments, convert_batch_norm, native, normalised_by
-from quickstudy.nets.block import Blocks, conv_norm_pool
+from quickstudy.nets.block import Blocks, conv_norm_pool, parts
 from quickstudy.nets.native import Native
 
 
@@ -132,7 +132,6 @@ def renormed() -> nn.Sequential:
             for options in (
                 {"kernel_size": 5, "padding": 1},
                 {"kernel_size": 3},
-                {"kernel_size": 3, "padding": "same"},
                 {"kernel_size": 3, "padding": 1, "stride": 2},
                 {"kernel_size": 3, "padding": 1, "dilation": 2},
                 {"kernel_size": 3, "padding": 1, "groups": 2},
@@ -162,6 +161,15 @@ def test_what_is_no_block_is_left_as_it_is(make: Callable[[], nn.Sequential], ke
     theirs = make().double()
     ours = convert_batch_norm(copy.deepcopy(theirs))
     x = torch.randn(6, 2, 9, 7, dtype=torch.double)
+    with native.kernels(), normalised_by(Moments(fused=True)):
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("padding", [1, "same"])
+def test_a_block_is_found_by_what_it_computes(padding: int | str, kernels: Native) -> None:
+    theirs = nn.Sequential(nn.Conv2d(2, 4, 3, padding=padding), *block(2, 4)[1:]).double()
+    ours, x = convert_batch_norm(copy.deepcopy(theirs)), torch.randn(6, 2, 9, 7, dtype=torch.double)
+    assert [type(part) for part in parts(list(ours))] == [tuple]
     with native.kernels(), normalised_by(Moments(fused=True)):
         torch.testing.assert_close(ours(x), theirs(x))
 

@@ -40,7 +40,8 @@ def command(learner: str) -> type[TrainConfig]:
     helps = option_help(kind)
     own: list[tuple[str, Any, Any]] = []
     for name, usual in dataclasses.asdict(kind.outer).items():
-        told = f"{usual}, usual for {learner}" if usual is not None else name.replace("train_", "--")
+        told = f"--{name.removeprefix('train_')}" if name.startswith("train_") else "none"
+        told = told if usual is None else f"{usual}, usual for {learner}"
         hint = tyro.conf.arg(help_behavior_hint=f"(default: {told})")
         own.append((name, Annotated[kinds[name], hint], None))
     for name, parameter in options(kind).items():

@@ -86,7 +86,8 @@ def _is_block(layers: list[Any]) -> bool:
         return False
     conv, _, _, pool = layers
     return (
-        (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
+        (conv.kernel_size, conv.stride) == ((3, 3), (1, 1))
+        and conv.padding in ((1, 1), "same")
         and (conv.dilation, conv.groups, conv.padding_mode) == ((1, 1), 1, "zeros")
         and (_pair(pool.kernel_size), _pair(pool.stride)) == ((2, 2), (2, 2))
         and (_pair(pool.padding), _pair(pool.dilation)) == ((0, 0), (1, 1))
