@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.errors import UserError
-from quickstudy.inner import InnerProblem, Rule, adam, momentum, sgd, unrolled
+from quickstudy.inner import InnerProblem, Rule, adam, momentum, sgd, unrolled, weight_decay
 from quickstudy.inner.rules import Params
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -125,3 +125,25 @@ def test_adam_has_no_meta_gradient_where_a_gradient_is_zero() -> None:
     assert meta[:2].abs().max() == 0
     assert torch.isfinite(meta).all()
     assert total[:2].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: sgd(-1), "lr must be a number of at least 0, not -1"),
+        (lambda: adam("x"), "lr must be a number of at least 0, not 'x'"),
+        (lambda: adam(0.1, b1=1.5), "b1 must be a number of at least 0 and below 1, not 1.5"),
+        (lambda: momentum(0.1, decay=2), "decay must be a number of at least 0 and below 1, not 2"),
+        (lambda: momentum(float("nan")), "lr must be a number of at least 0, not nan"),
+        (lambda: weight_decay(-1), "strength must be a number of at least 0, not -1"),
+    ],
+)
+def test_numbers_that_no_rule_can_have_are_refused(make: Callable[[], Rule], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make()
+
+
+def test_a_learned_rate_may_be_below_zero() -> None:
+    """As Meta-SGD's, which may turn the direction."""
+    grads = {"w": torch.ones(1)}
+    assert sgd(torch.tensor(-0.5)).update(grads, (), grads)[0]["w"].item() == 0.5

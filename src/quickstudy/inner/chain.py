@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.errors import UserError
-from quickstudy.inner.rules import Params, Plain, Rule, rate_of
+from quickstudy.inner.rules import Params, Plain, Rule, check, rate_of
 
 
 def chain(*rules: Rule) -> Rule:
@@ -80,6 +80,7 @@ def weight_decay(strength: Plain) -> Rule:
     >>> weight_decay(0.1).update({"w": torch.ones(1)}, (), {"w": torch.tensor([5.0])})[0]
     {'w': tensor([1.5000])}
     """
+    check(strength=strength)
     return _stateless(
         lambda grads, params: {k: g + rate_of(strength, k) * params[k] for k, g in grads.items()}
     )

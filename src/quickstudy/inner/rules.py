@@ -6,8 +6,10 @@ learned optimisers are the same type, and everything a rule is made of can carry
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -49,6 +51,19 @@ def rate_of(lr: Plain, name: str) -> float | Tensor:
     return lr[place]
 
 
+def check(below: float = math.inf, **numbers: Any) -> None:
+    """Refuse plain numbers that are not from 0 up to `below`; what is learned or scheduled may be any.
+
+    Raises:
+        UserError: one is not, or is no number.
+    """
+    for name, value in numbers.items():
+        odd = value is None or isinstance(value, (str, bool))
+        if odd or (isinstance(value, Real) and not 0 <= float(value) < below):
+            most = f" and below {below:g}" if below < math.inf else ""
+            raise UserError(f"{name} must be a number of at least 0{most}, not {value!r}")
+
+
 def scheduled(make: Callable[[Plain], Rule], lr: Callable[[int], Plain]) -> Rule:
     """The rule that `make` makes of the rate at each step, which counts the steps in its state.
 
@@ -75,6 +90,7 @@ def sgd(lr: Rate) -> Rule:
     >>> rule.update({"w": torch.tensor([1.0])}, rule.init(params), params)[0]
     {'w': tensor([-0.5000])}
     """
+    check(lr=lr)
     if callable(lr):
         return scheduled(sgd, lr)
 
@@ -94,6 +110,8 @@ def momentum(lr: Rate, decay: float = 0.9, *, nesterov: bool = False) -> Rule:
     >>> first, rule.update(grads, state, params)[0]
     ({'w': tensor([-0.5000])}, {'w': tensor([-0.7500])})
     """
+    check(lr=lr)
+    check(1, decay=decay)
     if callable(lr):
         return scheduled(partial(momentum, decay=decay, nesterov=nesterov), lr)
 
@@ -123,6 +141,8 @@ def adam(lr: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8)
     >>> rule.update({"w": torch.tensor([3.0, -0.2])}, rule.init(params), params)[0]
     {'w': tensor([-0.1000,  0.1000])}
     """
+    check(lr=lr, eps=eps)
+    check(1, b1=b1, b2=b2)
     if callable(lr):
         return scheduled(partial(adam, b1=b1, b2=b2, eps=eps), lr)
 
