@@ -12,6 +12,7 @@ from quickstudy.outer.provenance import forget_peak, peak_memory_mb
 SIZE = 200 * 2**20
 
 
+# Elsewhere there is no /proc, `forget_peak` does nothing and a peak stays one.
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux forgets a peak")
 def test_a_peak_is_counted_from_where_it_was_forgotten() -> None:
     forget_peak()
