@@ -21,7 +21,6 @@ from quickstudy.nets.per_step import PerStep
 def conv_norm_pool(x: Tensor, conv: nn.Conv2d, norm: BatchNorm | PerStep) -> Tensor:
     """What a block makes of pictures: `[B, C, H, W]` → `[B, D, H/2, W/2]`.
 
-    >>> import torch
     >>> conv_norm_pool(torch.rand(5, 1, 9, 8), nn.Conv2d(1, 3, 3, padding=1), BatchNorm(3)).shape
     torch.Size([5, 3, 4, 4])
     """
@@ -59,9 +58,18 @@ class Blocks(nn.Sequential):
     native = True
 
     def forward(self, input: Tensor) -> Tensor:
-        for part in parts(list(self)):
-            input = conv_norm_pool(input, *part) if isinstance(part, tuple) else part(input)
-        return input
+        return in_order(input, list(self))
+
+
+def in_order(x: Tensor, layers: list[Any]) -> Tensor:
+    """What layers make of `x` one after the other, each block among them computed as one.
+
+    >>> in_order(torch.tensor([-1.0, 2.0]), [nn.ReLU(), nn.Identity()])
+    tensor([0., 2.])
+    """
+    for part in parts(layers):
+        x = conv_norm_pool(x, *part) if isinstance(part, tuple) else part(x)
+    return x
 
 
 def parts(layers: list[Any]) -> Iterator[nn.Module | tuple[nn.Conv2d, BatchNorm | PerStep]]:
@@ -72,7 +80,7 @@ def parts(layers: list[Any]) -> Iterator[nn.Module | tuple[nn.Conv2d, BatchNorm 
     ['tuple', 'Flatten']
     """
     while layers:
-        if _is_block(layers[:4]):
+        if is_block(layers[:4]):
             conv, norm, *_ = layers
             yield conv, norm
             layers = layers[4:]
@@ -81,7 +89,12 @@ def parts(layers: list[Any]) -> Iterator[nn.Module | tuple[nn.Conv2d, BatchNorm 
             layers = layers[1:]
 
 
-def _is_block(layers: list[Any]) -> bool:
+def is_block(layers: list[Any]) -> bool:
+    """Whether these layers are one block, with nothing in them that would see the layers called.
+
+    >>> is_block([nn.Conv2d(1, 3, 3), BatchNorm(3), nn.ReLU(), nn.MaxPool2d(2)])  # of another padding
+    False
+    """
     if [_kind(layer) for layer in layers] != [nn.Conv2d, BatchNorm, nn.ReLU, nn.MaxPool2d]:
         return False
     conv, _, _, pool = layers

@@ -9,6 +9,7 @@ from quickstudy.errors import UserError
 from quickstudy.nets.block import Blocks, parts
 from quickstudy.nets.norm import BatchNorm
 from quickstudy.nets.replace import replaced
+from quickstudy.nets.traced import trace
 
 
 def convert_batch_norm(net: nn.Module) -> nn.Module:
@@ -17,16 +18,18 @@ def convert_batch_norm(net: nn.Module) -> nn.Module:
     Torch's layers write running averages while they compute, which an inner loop must not do. A layer that is
     used in several places stays one layer, and what was frozen stays so; in a learner each normalises by the
     statistics that the learner states, and its averages move by a twentieth a meta-step. Where an
-    `nn.Sequential` holds the blocks of few-shot learning (3×3 convolution, normalisation, ReLU, 2×2 pooling)
-    they are computed as fast as those of `conv4`.
+    `nn.Sequential`, or a `forward` that can be traced, calls the blocks of few-shot learning (3×3
+    convolution, normalisation, ReLU, 2×2 pooling) they are computed as fast as those of `conv4`.
 
     >>> convert_batch_norm(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)))[1]
     BatchNorm()
     """
     net = replaced(net, _converted)
-    for module in net.modules():
+    for module in [*net.modules()]:
         if type(module) is nn.Sequential and any(isinstance(p, tuple) for p in parts([*module])):
             module.__class__ = Blocks  # it stays itself, with its hooks and names
+        elif not type(module).__module__.startswith(("torch.nn.", "quickstudy.nets.")):
+            trace(module)
     return net
 
 
