@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py [--out results/memory.json] [--plot docs/memory.png]
 
-One 5-way 5-shot task, Conv4 with 20 channels, 28x28, one thread, the kernels that a run would use. Each point
+One 5-way 5-shot task, and eight mapped at once, Conv4 with 20 channels, 28x28, one thread, the kernels that a
+run would use. Each point
 is a process of its own: one meta-step to warm up, then the peak of resident memory (Linux: VmHWM, reset in
 between) and the processor's median time over five more, fewer for many inner steps. The price is that of 5
 steps, all methods in one process in turn.
@@ -28,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quickstudy.data.glyphs import glyphs
-from quickstudy.inner import Method, estimate, flat, implicit, truncated
+from quickstudy.inner import Method, Strategy, estimate, flat, implicit, truncated
 from quickstudy.inner.allocator import keep_freed_memory
 from quickstudy.inner.solve import MethodName
 from quickstudy.learners import MAML, Reptile
@@ -46,31 +47,35 @@ METHODS: dict[str, MethodName | Method] = {
     "implicit(1.0)": implicit(1.0),
 }
 ALL = (5, 10, 20, 50, 100)
-POINTS = {
+DRAWN = {
     "unrolled": ALL,
     "flat": (*ALL, 1000),
     **dict.fromkeys(("first-order", "truncated(3)", "implicit(1.0)", "reptile", "evaluate"), ALL),
 }
+MAPPED = "flat, 8 tasks by vmap"
+POINTS = {**DRAWN, MAPPED: (5, 100)}
 ROUNDS = 15
 
 
 def problem(method: str, steps: int) -> Callable[[], object]:
-    """A meta-gradient, or an evaluation, of one task, to be called."""
+    """A meta-gradient, or an evaluation, of one task (of eight where mapped), to be called."""
     torch.manual_seed(0)
-    batch = ClassTasks(glyphs(size=28).limit(10), 5, 5, 5).batch(np.arange(1)).to(torch.float32)
+    strategy: Strategy
+    tasks, strategy = (8, "vmap") if method == MAPPED else (1, "loop")
+    batch = ClassTasks(glyphs(size=28).limit(10), 5, 5, 5).batch(np.arange(tasks)).to(torch.float32)
     body = conv4(20, norm="batch")
     if method == "reptile":
         reptile = Reptile(body, way=5, inner_lr=0.01, steps=steps, inner_batch=25)
         batch = reptile.prepare(batch, torch.Generator().manual_seed(0))
         return lambda: estimate(reptile.train(), batch, "loop")
     learner = MAML(body, way=5, inner_lr=0.01, steps=steps)
-    learner.gradient = METHODS.get(method, "first-order")
+    learner.gradient = "flat" if method == MAPPED else METHODS.get(method, "first-order")
 
     def evaluate() -> object:
         with torch.no_grad():
             return learner.eval().judge(next(batch.unbatch())).metrics
 
-    return evaluate if method == "evaluate" else lambda: estimate(learner.train(), batch, "loop")
+    return evaluate if method == "evaluate" else lambda: estimate(learner.train(), batch, strategy)
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -108,7 +113,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     from quickstudy.evaluation.style import BLUE, GREEN, GREY, INK, RED, axes_in, figure_of, save
 
-    colours = dict(zip(POINTS, (RED, BLUE, GREEN, "#9a6a00", "#7b4ea3", "#d06a9a", GREY), strict=True))
+    colours = dict(zip(DRAWN, (RED, BLUE, GREEN, "#9a6a00", "#7b4ea3", "#d06a9a", GREY), strict=True))
     figure = figure_of(9.2, 3.8)
     drawn: list[Any] = []
     for place, (what, title, unit) in enumerate(
@@ -157,7 +162,7 @@ def main() -> None:
         print(json.dumps({**found, "kernels": "native" if native.built() else "torch"}))
         return
     native.build(print)  # which the processes then find, as a run does
-    table = Table(title="one meta-step, or evaluation, of one task")
+    table = Table(title="one meta-step, or evaluation, of a task")
     for name in ("method", "inner steps", "peak MB", "more than at 5", "seconds"):
         table.add_column(name, justify="right")
     rows: list[dict[str, Any]] = []

@@ -10,14 +10,10 @@ import argparse
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, Any]
+from engine_tables import Marks, Row, engine, memory, percent, precision, read, scaling, speed
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- results -->", "<!-- end of results -->"
-SPEED = "<!-- speed, by benchmarks/results_table.py -->", "<!-- end of speed -->"
-MEMORY = "<!-- memory -->", "<!-- /memory -->"
 PARTS = (
     "learners",
     "variants",
@@ -29,10 +25,6 @@ PARTS = (
     "rates",
 )
 """Recipes with a row for each learner, each a table of its own in docs/which_learner.md."""
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
 def measured(r: Row) -> str:
@@ -94,62 +86,9 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def speed() -> str:
-    """The meta-steps of `meta_step.json`: how many times as fast as the fastest peer."""
-    path = ROOT / "results" / "meta_step.json"
-    if not path.exists():
-        return ""
-    tables = json.loads(path.read_text())["tables"]
-    settings = list(dict.fromkeys(setting for one in tables.values() for setting in one["rows"]))
-    lines = [
-        f"| how many times as fast as the fastest peer | {' | '.join(settings)} | geometric mean |",
-        "|---|" + "---|" * (len(settings) + 1),
-    ]
-    words = {
-        "standard": "peer with the standard net",
-        "given": "peer given our net",
-        "user": "both with the standard net",
-    }
-    for title, one in tables.items():
-        rows = one["rows"]
-        for kind, said in words.items():
-            cells = [f"{rows[s]['ratios'][kind]:.2f}" if s in rows else "" for s in settings]
-            lines.append(f"| {title}: {said} | {' | '.join(cells)} | {one['geometric means'][kind]:.2f} |")
-        ours = {s: row["best"]["quickstudy, ours net"]["seconds"] / row["floor"] for s, row in rows.items()}
-        cells = [f"{ours[s]:.1f}" if s in ours else "" for s in settings]
-        lines.append(
-            f"| {title}: ours over the arithmetic alone, at the machine's peak | {' | '.join(cells)} | |"
-        )
-    return "\n".join(lines)
-
-
-def memory() -> str:
-    """Peaks and seconds of `memory.json`, a row a method, a column a number of inner steps."""
-    path = ROOT / "results" / "memory.json"
-    if not path.exists():
-        return ""
-    kept = json.loads(path.read_text())
-    cells = {(r["method"], r["steps"]): f"{r['MB']:.0f} MB, {r['seconds']:.2f} s" for r in kept["rows"]}
-    methods, steps = dict.fromkeys(m for m, _ in cells), sorted({n for _, n in cells})
-    lines = [f"| inner steps | {' | '.join(f'{n:,}' for n in steps)} |", "|---|" + "---|" * len(steps)]
-    lines += [f"| {m} | {' | '.join(cells.get((m, n), '') for n in steps)} |" for m in methods]
-    more = {r["steps"]: r["more"] for r in kept["rows"] if r["method"] == "flat"}
-    price = kept["time at 5 steps, ms"]
-    seconds = {(r["method"], r["steps"]): r["seconds"] for r in kept["rows"]}
-    far = seconds["flat", 100] / seconds["unrolled", 100]
-    said = (
-        f"Flat memory takes {more[100]:.0f} MB more for 100 inner steps than for 5, {more[1000]:.0f} MB for\n"
-        f"1,000. At 5 steps, whose graphs fit the budget, it takes {price['flat / unrolled']:.2f} times as\n"
-        f"long as unrolling ({price['flat, two graphs / unrolled']:.2f} with two graphs kept); "
-        f"at 100, {far:.2f} times."
-    )
-    return "\n".join([*lines, "", said])
-
-
 def parts(name: str) -> list[Row]:
     """The rows of a recipe of many parts; none where it was never run."""
-    path = ROOT / "results" / f"{name}.json"
-    return json.loads(path.read_text())["results"] if path.exists() else []
+    return read(name).get("results", [])
 
 
 def accuracy(row: Row) -> str:
@@ -271,20 +210,19 @@ def semi_supervised() -> str:
 
 def rates() -> str:
     """`rates.json`: each learner and factor, the seeds side by side; and what Alpha MAML regains."""
-    path = ROOT / "results" / "rates.json"
     table = grid(
         parts("rates"),
         lambda row: f"seed {row['train_seed']}",
         line=lambda row: f"`{row['learner']}`, rates × {row['factor']:g}",
         head=("learner",),
     )
-    regained = json.loads(path.read_text())["regained"] if table else {}
+    regained = read("rates")["regained"] if table else {}
     told = [f"{100 * share:.0f} % at rates × {factor}" for factor, share in regained.items()]
     return table + (f"\n\nOf what MAML loses Alpha MAML regains {', '.join(told)}." if told else "")
 
 
-def pages(page: str) -> str:
-    """docs/which_learner.md with today's tables."""
+def which_learner() -> dict[Marks, str]:
+    """Those of docs/which_learner.md."""
     tables = {
         **{f"learners {data}": learners(data) for data in ("omniglot", "quickdraw", "quickdraw-plain")},
         "variants": labelled("variants"),
@@ -298,9 +236,12 @@ def pages(page: str) -> str:
         "semi-supervised": semi_supervised(),
         "rates": rates(),
     }
-    for name, text in tables.items():
-        page = between(page, f"<!-- {name} -->", f"<!-- /{name} -->", text or "(not measured yet)")
-    return page
+    return {marks(name): text for name, text in tables.items()}
+
+
+def marks(name: str) -> Marks:
+    """What stands before and after a table."""
+    return f"<!-- {name} -->", f"<!-- /{name} -->"
 
 
 def between(text: str, begin: str, end: str, new: str) -> str:
@@ -310,22 +251,31 @@ def between(text: str, begin: str, end: str, new: str) -> str:
     return f"{head}{begin}\n{new}\n{end}{tail}"
 
 
-def updated(readme: str) -> str:
-    """The README with today's tables."""
-    return between(between(readme, BEGIN, END, table()), *SPEED, speed())
+def with_tables(page: str, tables: dict[Marks, str]) -> str:
+    """The page with the text between each pair of marks replaced."""
+    for marks, text in tables.items():
+        page = between(page, *marks, text or "(not measured yet)")
+    return page
+
+
+PAGES: dict[str, Callable[[], dict[Marks, str]]] = {
+    "README.md": lambda: {marks("results"): table(), marks("speed"): speed(), marks("engine"): engine()},
+    "docs/meta_gradients.md": lambda: {marks("memory"): memory(), marks("precision"): precision()},
+    "docs/distributed.md": lambda: {marks("scaling"): scaling()},
+    "docs/which_learner.md": which_learner,
+}
+"""The tables of each page that has some, by the marks that they stand between."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
     if not parser.parse_args().write:
-        print(table(), speed(), memory(), sep="\n\n")
+        print(table(), speed(), engine(), sep="\n\n")
         return
-    readme, page = ROOT / "README.md", ROOT / "docs" / "meta_gradients.md"
-    readme.write_text(updated(readme.read_text()))
-    page.write_text(between(page.read_text(), *MEMORY, memory()))
-    which = ROOT / "docs" / "which_learner.md"
-    which.write_text(pages(which.read_text()))
+    for name, tables in PAGES.items():
+        path = ROOT / name
+        path.write_text(with_tables(path.read_text(), tables()))
 
 
 if __name__ == "__main__":

@@ -129,27 +129,25 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
 class Rows:
     """The tensors after each step, stacked: `[S - 1, …]` of each.
 
-    One block of memory for each; many small ones would scatter the heap.
+    One block of memory for each, of all tasks of a map; many small ones would scatter the heap.
     """
 
     def __init__(self, count: int) -> None:
-        self.count = count
-        self.blocks: list[Tensor] = []
-        self.loose: list[list[Tensor]] = []
+        self.count, self.tasks, self.at = count, below(), int(inside_map())
+        self.blocks: list[Tensor] = []  # [T, S - 1, …], or [S - 1, …] where no map runs
 
     def add(self, i: int, tensors: Sequence[Tensor]) -> None:
         """The tensors after step i."""
-        if inside_map():  # where a block cannot be written to by each task for itself
-            self.loose.append(list(tensors))
-            return
-        if not i:
-            self.blocks = [v.new_empty(self.count, *v.shape) for v in tensors]
-        for block, v in zip(self.blocks, tensors, strict=True):
-            block[i].copy_(v)
+        found = [self.tasks.unwrapped(v) for v in tensors]
+        with self.tasks.outside_vmap():
+            if not i:
+                self.blocks = [v.new_empty(*v.shape[: self.at], self.count, *v.shape[self.at :]) for v in found]
+            for block, v in zip(self.blocks, found, strict=True):
+                block.select(self.at, i).copy_(v)
 
     def tensors(self) -> list[Tensor]:
         """The blocks; none for a single step."""
-        return self.blocks or [torch.stack(column) for column in zip(*self.loose, strict=True)]
+        return [self.tasks.wrapped(block) for block in self.blocks]
 
 
 def go_back(
