@@ -102,6 +102,8 @@ def test_a_strength_holds() -> None:
             implicit(strength)
     with pytest.raises(UserError, match="damping must be at least 0"):
         implicit(1.0, damping=-1.0)
+    with pytest.raises(UserError, match=r"solver is conjugate_gradient\(…\).*not 'cg'"):
+        implicit(1.0, solver="cg")  # type: ignore[arg-type]
     w = torch.ones(2, requires_grad=True)
     problem = InnerProblem({"w": w}, lambda p, s: p["w"].square().sum(), sgd(1e-4), 300)
     near, far = (solve(problem, implicit(strength)).params["w"] for strength in (1000.0, 0.01))

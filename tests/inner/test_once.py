@@ -198,6 +198,27 @@ def test_first_order_and_adapting_do_without(kernel: Any) -> None:
     learner.adapt(support.x, support.y)
 
 
+def test_torchs_lstm_on_a_processor_in_the_implicit_way() -> None:
+    class Recurrent(nn.Module):
+        features = 3
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(1, 3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(x[..., None])[0][:, -1]
+
+    learner = MAML(Recurrent(), way=1, steps=2, gradient=implicit(1.0)).train()
+    lines = task().to(torch.float32)
+    with pytest.raises(
+        UserError, match=r"^torch's LSTM .* use LSTMCell, or the gradient 'unrolled' or 'flat'"
+    ):
+        estimate(learner, lines)
+    learner.gradient = "flat"  # as it says
+    assert estimate(learner, lines)[1]["net.body.lstm.weight_hh_l0"].norm() > 0
+
+
 def test_other_errors_stay() -> None:
     learner = MAML(Kernel(failing("out of luck", "")), way=1)
     with pytest.raises(RuntimeError, match=r"^out of luck$"):

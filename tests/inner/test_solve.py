@@ -29,6 +29,11 @@ def quadratic(a: Tensor) -> tuple[Tensor, Params]:
     return a @ a.T, {"w": torch.randn(len(a), requires_grad=True)}
 
 
+def test_fewer_steps_than_none_are_refused() -> None:
+    with pytest.raises(UserError, match="at least 0 steps, not -1"):
+        InnerProblem({}, lambda p, step: torch.zeros(()), sgd(0.1), -1)
+
+
 @pytest.mark.parametrize("steps", [0, 1, 5])
 def test_a_quadratic_in_closed_form(steps: int) -> None:
     a, start = quadratic(torch.randn(4, 4) * 0.5)

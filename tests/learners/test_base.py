@@ -12,7 +12,7 @@ from torch import nn
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.inner import estimate, map_tasks
-from quickstudy.learners import LEARNERS, PixelNN
+from quickstudy.learners import LEARNERS, PixelNN, ProtoNet
 from quickstudy.learners.calling import width
 from quickstudy.learners.targets import task_loss
 from quickstudy.nets import BatchNorm, mlp
@@ -81,6 +81,13 @@ def test_a_body_says_how_many_features_it_has() -> None:
     assert width(body) == 4
     with pytest.raises(UserError, match="Linear does not say how many features it returns"):
         width(nn.Linear(3, 4))
+
+
+def test_a_body_says_how_it_normalises_in_known_words() -> None:
+    body = mlp(3, (7,))
+    body.norm = "runing"
+    with pytest.raises(UserError, match="unknown norm 'runing': did you mean 'running'"):
+        ProtoNet(body)
 
 
 @pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf")])

@@ -324,8 +324,9 @@ def test_tied_weights_go_by_either_name() -> None:
     assert learner.inner_names() == {f"body.{names[first]}.weight"}
 
 
+@pytest.mark.parametrize("in_place", [True, False])
 @pytest.mark.parametrize("strategy", ["loop", "threads"])
-def test_a_net_that_writes_to_a_buffer_is_refused(strategy: Any, batch: Task) -> None:
+def test_a_net_that_writes_to_a_buffer_is_refused(strategy: Any, in_place: bool, batch: Task) -> None:
     class Averaging(nn.Module):
         features = 256
 
@@ -334,12 +335,17 @@ def test_a_net_that_writes_to_a_buffer_is_refused(strategy: Any, batch: Task) ->
             self.register_buffer("seen", torch.zeros(256))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.seen.mul_(0.9).add_(0.1 * x.flatten(1).mean(0))
+            seen = 0.9 * self.seen + 0.1 * x.flatten(1).mean(0)
+            if in_place:
+                self.seen.copy_(seen)
+            else:
+                self.seen = seen
             return x.flatten(1) - self.seen
 
     learner = MAML(Averaging(), way=3, steps=1).train()
     with pytest.raises(UserError, match="the net writes to its buffer 'seen' while it computes"):
         estimate(learner, batch, strategy)
+    assert not learner.net.body._forward_hooks
 
 
 @pytest.mark.parametrize("how", [estimate, lambda *a: map_tasks(lambda m, t: {"z": t.support.x}, *a)])

@@ -141,7 +141,9 @@ class Rows:
         found = [self.tasks.unwrapped(v) for v in tensors]
         with self.tasks.outside_vmap():
             if not i:
-                self.blocks = [v.new_empty(*v.shape[: self.at], self.count, *v.shape[self.at :]) for v in found]
+                self.blocks = [
+                    v.new_empty(*v.shape[: self.at], self.count, *v.shape[self.at :]) for v in found
+                ]
             for block, v in zip(self.blocks, found, strict=True):
                 block.select(self.at, i).copy_(v)
 

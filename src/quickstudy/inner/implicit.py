@@ -49,7 +49,7 @@ def implicit(
             definite, and without it neither solver means anything; much of it leads to first order.
 
     Raises:
-        UserError: a strength that is not above 0, or a damping below.
+        UserError: a strength that is not above 0, a damping below, a solver that is none.
 
     Example:
         >>> from quickstudy.inner.rules import sgd
@@ -65,6 +65,10 @@ def implicit(
     if not damping >= 0:
         raise UserError(f"damping must be at least 0, not {damping}")
     solver = solver or conjugate_gradient(5)
+    if not callable(solver):
+        raise UserError(
+            f"solver is conjugate_gradient(…) or neumann(…), or a function such as they make, not {solver!r}"
+        )
     return partial(_implicit, strength=strength, solver=solver, damping=damping)
 
 

@@ -23,6 +23,7 @@ MARK = once_differentiable(lambda ctx: None).__code__
 COMPILED = re.compile(r"torch\.compile with aot_autograd does not currently support double backward")
 ABSENT = re.compile(r"derivative for '?(?:aten::)?(\w+)'? is not implemented")
 RECURRENT = re.compile(r"_cudnn_rnn|cudnn RNN")
+RECURRENT_HERE = re.compile(r"mkldnn_rnn|argument #\d+ 'workspace'")
 
 
 @contextmanager
@@ -39,6 +40,11 @@ def once_explained() -> Iterator[None]:
             raise UserError(
                 "a recurrent layer on cuDNN has no second derivative, and none at all in evaluation: call it "
                 "within torch.backends.cudnn.flags(enabled=False) in the net, or use GRUCell or LSTMCell"
+            ) from error
+        if RECURRENT_HERE.search(str(error)):
+            raise UserError(
+                "torch's LSTM on a processor has no derivative in torch.func, which this way back takes: use "
+                "LSTMCell, or the gradient 'unrolled' or 'flat'"
             ) from error
         if COMPILED.search(str(error)):
             raise UserError(

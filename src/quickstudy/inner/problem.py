@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from quickstudy.errors import UserError
 from quickstudy.inner.gradient import gradient
 from quickstudy.inner.rules import Params, Rule
 
@@ -23,12 +24,19 @@ class InnerProblem:
         loss: the support loss at some parameters and inner step.
         rule: how a gradient becomes an update.
         steps: S, how many.
+
+    Raises:
+        UserError: fewer than none.
     """
 
     params: Params
     loss: Callable[[Params, int], Tensor]
     rule: Rule
     steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise UserError(f"an inner loop has at least 0 steps, not {self.steps}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import DataError, UserError
+from quickstudy.errors import DataError, UserError, unknown
 from quickstudy.inner.choice import Strategy
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
@@ -293,6 +293,8 @@ class Learner(nn.Module, ABC):
             if any(map(nn.parameter.is_lazy, module.parameters(recurse=False))):
                 raise UserError(f"layer {name!r} has no weights yet: call the net with an example first")
         norm: Any = getattr(body, "norm", None)
+        if isinstance(norm, str) and norm not in get_args(Norm):
+            raise unknown("norm", norm, get_args(Norm))
         self.statistics = norm if norm in get_args(Statistics) else "support"
         if self.statistics == "running" and self.trains_on == "nothing":
             self.statistics = "support"  # a net that is never trained has no averages

@@ -24,17 +24,25 @@ def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments, *more: Te
     Raises:
         UserError: the net writes to a buffer while it computes.
     """
-    buffers = {k: weights.get(k, v) for k, v in net.named_buffers()}
-    versions = [v._version for v in buffers.values()]
-    with normalised_by(moments), kernels():
-        found = computed(lambda *inputs: torch.func.functional_call(net, weights, inputs), x, *more)
-    for (name, buffer), version in zip(buffers.items(), versions, strict=True):
-        if buffer._version != version:
-            raise UserError(
-                f"the net writes to its buffer {name!r} while it computes, so that a task would depend on "
-                "those before it: compute it from the input, or average it in quickstudy.nets.norm.BatchNorm"
-            )
-    return found
+    before = {k: (v, v._version) for k, v in ((k, weights.get(k, v)) for k, v in net.named_buffers())}
+
+    def check(*_: object) -> None:
+        for name, buffer in net.named_buffers():
+            given, version = before.get(name, (None, 0))
+            if buffer is not given or buffer._version != version:
+                raise UserError(
+                    f"the net writes to its buffer {name!r} while it computes, so that a task would depend "
+                    "on those before it: compute it from the input, or average it in "
+                    "quickstudy.nets.norm.BatchNorm"
+                )
+
+    seeing = net.register_forward_hook(check) if before else None  # while the net has these for its own
+    try:
+        with normalised_by(moments), kernels():
+            return computed(lambda *inputs: torch.func.functional_call(net, weights, inputs), x, *more)
+    finally:
+        if seeing:
+            seeing.remove()
 
 
 def width(body: nn.Module) -> int:
