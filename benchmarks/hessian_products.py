@@ -9,15 +9,13 @@ kernels have it. Here both are torch's own, in turn, by processor time, in one t
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from record import record
+from record import count, options, record
 from rich.console import Console
 from rich.table import Table
 from strategies import transformer
@@ -28,7 +26,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from quickstudy.learners.descent import Net
 from quickstudy.nets import conv4, mlp
 
-ROOT = Path(__file__).parent.parent
 NETS: dict[str, Callable[[], nn.Module]] = {
     "MLP 40-40": lambda: mlp(784, (40, 40)),
     "MLP 512-512": lambda: mlp(784, (512, 512)),
@@ -78,11 +75,8 @@ def compare(make: Callable[[], nn.Module], rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "hessian_products.json")
+    parser = options(__doc__, "hessian_products")
+    parser.add_argument("--rounds", type=count, default=15)
     given = parser.parse_args()
     torch.set_num_threads(1)
     with sdpa_kernel(SDPBackend.MATH):

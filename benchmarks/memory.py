@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from record import new_file, options, record
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +35,6 @@ from quickstudy.inner.allocator import keep_freed_memory
 from quickstudy.inner.solve import MethodName
 from quickstudy.learners import MAML, Reptile
 from quickstudy.nets import conv4, native
-from quickstudy.outer.provenance import commit, environment
 from quickstudy.tasks import ClassTasks
 
 ROOT = Path(__file__).parent.parent
@@ -147,11 +147,8 @@ def in_a_process(*arguments: object) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "memory.json")
-    parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "memory.png")
+    parser = options(__doc__, "memory")
+    parser.add_argument("--plot", type=new_file, default=ROOT / "docs" / "memory.png")
     parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--price", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -178,15 +175,7 @@ def main() -> None:
     (used,) = kernels
     Console().print(table)
     print(f"{used} kernels; at 5 steps, ms:", {k: round(v, 2) for k, v in cost.items()})
-    report = {
-        "command": "python benchmarks/memory.py",
-        "commit": commit(),
-        "kernels": used,
-        "rows": rows,
-        "time at 5 steps, ms": cost,
-        "environment": environment(),
-    }
-    given.out.write_text(json.dumps(report, indent=1) + "\n")
+    record(given.out, kernels=used, rows=rows, **{"time at 5 steps, ms": cost})
     plot(rows, given.plot)
 
 

@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from record import command, count, options
 from rich.console import Console
 from rich.table import Table
 
@@ -74,12 +76,6 @@ def peers() -> Path:
     return python
 
 
-def command() -> str:
-    """What was asked, but for where the figures go."""
-    words = [w for before, w in zip(sys.argv, sys.argv[1:], strict=False) if "--out" not in (before, w)]
-    return " ".join(["python", "benchmarks/meta_step.py", *words])
-
-
 def check_gpu(python: str | Path) -> None:
     """End where this Python's torch sees no GPU."""
     found = subprocess.run(
@@ -114,12 +110,13 @@ class Contender:
         self, python: Path, name: str, net: str, mode: str, device: str, threads: int, setting: Path
     ) -> None:
         self.name, self.net, self.threads = name, net, threads
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (the process's, for as long as it lives)
         script, pipe = str(HERE / "contenders.py"), subprocess.PIPE
         self.process = subprocess.Popen(
             [str(python), script, name, net, mode, device, str(threads), str(setting)],
             stdin=pipe,
             stdout=pipe,
-            stderr=subprocess.DEVNULL,
+            stderr=self.errors,
             text=True,
             env=told(name, device, threads),
         )
@@ -139,10 +136,17 @@ class Contender:
             line = self.process.stdout.readline()
         return json.loads(line)["seconds"] if line else None
 
+    def last_words(self) -> str:
+        """What the process said when it ended by itself."""
+        self.process.wait()
+        self.errors.seek(0)
+        return (self.errors.read().strip().splitlines() or ["it ended without a word"])[-1]
+
     def end(self) -> None:
         """Stop the process."""
         self.process.kill()
         self.process.wait()
+        self.errors.close()
 
 
 def make_setting(path: Path, way: int, shot: int, channels: int, dtype: Any, tasks: int = TASKS) -> None:
@@ -215,6 +219,8 @@ def checked(
             off[name, net] = 0.0 if name == "bf16" else far(kept, folder / "plain-standard.npz")
             if off[name, net] > AGREED:
                 raise SystemExit(f"{name}, {net} net: {off[name, net]:.0e} off the plain loop")
+        else:
+            console.print(f"{name}, {net} net, takes no part: {contender.last_words()}")
         contender.end()
     return off
 
@@ -300,24 +306,30 @@ def shown(mode: str, device: str, channels: int, rows: dict[str, dict[str, Any]]
     return table
 
 
+def setting_of(text: str) -> str:
+    """WAYxSHOT, both at least 1."""
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text} is no WAYxSHOT, such as 5x1")
+    return text
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--channels", type=int, nargs="+", default=[20])
+    parser = options(__doc__, "meta_step")
+    parser.add_argument("--channels", type=count, nargs="+", default=[20])
     parser.add_argument("--modes", nargs="+", default=["second"], choices=["second", "first", "evaluate"])
-    parser.add_argument("--settings", nargs="+", default=["5x1", "5x5", "10x1", "20x1"], help="WAYxSHOT")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--out", type=Path, help="by default results/meta_step.json, or meta_step_cuda.json")
+    settings = ["5x1", "5x5", "10x1", "20x1"]
+    parser.add_argument("--settings", type=setting_of, nargs="+", default=settings, help="WAYxSHOT")
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: meta_step_cuda.json")
     given = parser.parse_args()
-    device, on = given.device, "_cuda" * (given.device == "cuda")
+    device, out = given.device, given.out
+    if device == "cuda" and out == parser.get_default("out"):
+        out = out.with_stem("meta_step_cuda")
     if device == "cuda":
         check_gpu(sys.executable)  # before anything is installed
     python = peers()
     if device == "cuda":
         check_gpu(python)
-    out = given.out or HERE.parent / "results" / f"meta_step{on}.json"
     kept = json.loads(out.read_text()) if out.exists() else {"tables": {}}
     highest = "peak operations a second"
     for channels in given.channels:

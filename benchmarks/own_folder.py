@@ -8,7 +8,6 @@ Each draw takes five characters of Omniglot's evaluation alphabets, writes them 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -19,6 +18,8 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
+
+from record import count, options
 
 from quickstudy.app.cli import main as quickstudy
 from quickstudy.data.cache import find
@@ -49,10 +50,9 @@ def one_draw(run: Path, archive: zipfile.ZipFile, classes: dict[str, list[str]],
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, "own_folder")
     parser.add_argument("run", type=Path)
-    parser.add_argument("--draws", type=int, default=50)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--draws", type=count, default=50)
     given = parser.parse_args()
     if RunFolder.open(given.run).config["split"] != "authors":
         raise SystemExit("a run on the authors' split is needed: others have seen some of these characters")
@@ -80,8 +80,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - begun, 1),
     }
     print(f"{mean:.1%} ± {ci95:.1%} over {given.draws} draws, the worst {min(accuracies):.1%}")
-    if given.out:
-        write_json(given.out, result)
+    write_json(given.out, result)
 
 
 if __name__ == "__main__":

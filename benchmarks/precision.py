@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import record
+from record import count, options, record
 from rich.console import Console
 from rich.table import Table
 
@@ -83,14 +83,11 @@ def compare(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--channels", type=int, default=16)
-    parser.add_argument("--tasks", type=int, default=600)
+    parser = options(__doc__, "precision")
+    parser.add_argument("--iterations", type=count, default=200)
+    parser.add_argument("--channels", type=count, default=16)
+    parser.add_argument("--tasks", type=count, default=600)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "precision.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
     began, rows = time.perf_counter(), []
@@ -103,7 +100,7 @@ def main() -> None:
         table.add_row(row["learner"], str(row["seed"]), *numbers)
     record(
         given.out,
-        data=True,
+        on_data=True,
         setting=f"Omniglot, 5-way 1-shot, conv4 of {given.channels} channels, support statistics",
         iterations=given.iterations,
         tasks=given.tasks,

@@ -15,8 +15,6 @@ than QUIET of a core are left out. Figures are medians of the rest.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -29,13 +27,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from record import count, options, record
 
 import quickstudy as qs
 from quickstudy.inner.allocator import keep_freed_memory
 from quickstudy.outer.checkpoint import State
 from quickstudy.outer.distributed import World, joined, world
 from quickstudy.outer.optimizers import make_optimizer, make_schedule
-from quickstudy.outer.provenance import commit, environment
 
 TASKS, CHANNELS, WAY, SHOT, QUERY = 24, 20, 5, 5, 5
 LARGE = 1 << 20
@@ -202,10 +200,9 @@ def stops(serial: float, per_task: float, numbers: int, latency: float, bandwidt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = options(__doc__, "scaling")
+    parser.add_argument("--rounds", type=count, default=9)
     parser.add_argument("--wait", type=float, default=60, help="seconds to wait for free cores")
-    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if "RANK" not in os.environ:
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *sys.argv]
@@ -229,9 +226,6 @@ def main() -> None:
             return
     result = {
         "title": "meta-steps a second of two one-thread processes beside one, and as predicted",
-        "command": f"python {' '.join(sys.argv)}",
-        "commit": commit(),
-        "environment": environment(),
         "setting": f"MAML, one inner step, conv4 {CHANNELS}, {WAY}-way {SHOT}-shot, {QUERY} queries a class, "
         f"meta-batch {TASKS}",
         "rounds": len(rounds),
@@ -253,8 +247,7 @@ def main() -> None:
         )
     for network, ends in result["scaling_ends_at"].items():
         print(f"{network}: fastest with {ends['fastest']}, half efficient up to {ends['half_efficient']}")
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=2) + "\n")
+    record(given.out, **result)
 
 
 if __name__ == "__main__":

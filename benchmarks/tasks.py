@@ -9,8 +9,6 @@ default); it imports torchvision and pandas, which its sampler does not use, so 
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import statistics
 import subprocess
@@ -25,12 +23,12 @@ from unittest.mock import MagicMock
 import numpy as np
 import torch
 from PIL import Image
+from record import options, record
 
 from quickstudy.data import ClassDataset, omniglot
 from quickstudy.data.glyphs import glyphs
 from quickstudy.errors import DataError
 from quickstudy.inner.allocator import keep_freed_memory
-from quickstudy.outer.provenance import commit, environment
 from quickstudy.tasks import ClassTasks
 
 ROUNDS, SECONDS = 7, 1.0
@@ -111,9 +109,8 @@ def files(folder: Path, data: ClassDataset, way: int, shot: int, query: int) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, "tasks")
     parser.add_argument("--peer", type=Path, default=Path(".bench/easyfsl"))
-    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if not (given.peer / "easyfsl").exists():
         command = [
@@ -158,17 +155,8 @@ def main() -> None:
             shown = ", ".join(f"{k} {v:,.0f}" for k, v in medians.items())
             times = ", ".join(f"{v:.1f}x {k}" for k, v in ratio.items())
             print(f"{way}-way {shot}-shot {query}-query, tasks a second: {shown}; {times}", flush=True)
-    result = {
-        "title": "tasks a second, in memory, on one core; ratios are medians of rounds side by side",
-        "command": "QUICKSTUDY_DATA=DIR python benchmarks/tasks.py --out results/tasks.json",
-        "commit": commit(),
-        "environment": environment(),
-        "data": data.name,
-        "rounds": ROUNDS,
-        "settings": report,
-    }
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=2) + "\n")
+    title = "tasks a second, in memory, on one core; ratios are medians of rounds side by side"
+    record(given.out, on_data=True, title=title, data=data.name, rounds=ROUNDS, settings=report)
 
 
 if __name__ == "__main__":

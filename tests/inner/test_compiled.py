@@ -133,6 +133,14 @@ def test_learners_equal_vmap(name: str, norm: str, pictures: Task) -> None:
     check_alike(learner, learner.prepare(pictures, torch.Generator().manual_seed(0)))
 
 
+@pytest.mark.usefixtures("float64", "graphs")
+def test_attention_is_compiled_though_its_fast_kernel_is_no_maps(pictures: Task) -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 8, dropout=0.0, batch_first=True, dtype=torch.float64)
+    body: Any = nn.Sequential(nn.Flatten(1, 2), layer, nn.Flatten())
+    body.features = 256
+    check_alike(MAML(body, way=3, steps=2).train(), pictures)
+
+
 @pytest.mark.usefixtures("float64")
 def test_steps_that_are_alike_are_compiled_once(graphs: list[str]) -> None:
     counts = []

@@ -17,7 +17,7 @@ from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import RunError
 from quickstudy.inner import compiled as module
 from quickstudy.inner.choice import LONG  # of some operations each
-from quickstudy.learners import MAML
+from quickstudy.learners import MAML, ProtoNet
 from quickstudy.nets import conv4, mlp, native
 from quickstudy.outer import meta_train
 from quickstudy.outer.config import TrainConfig
@@ -63,9 +63,13 @@ def test_what_native_kernels_compute_is_not_compiled(blobs: ClassDataset) -> Non
 
 
 @pytest.mark.usefixtures("graphs")
-def test_convolutions_are_not_compiled_on_a_processor(blobs: ClassDataset) -> None:
+@pytest.mark.parametrize(("learner", "wanted"), [(MAML, "vmap"), (ProtoNet, "compile")])
+def test_convolutions_are_compiled_where_tasks_share_their_weights(
+    blobs: ClassDataset, learner: Any, wanted: str
+) -> None:
     body = conv4(4, size=16, norm="group")  # which no native kernel serves
-    assert settle_strategy(MAML(body, way=3, steps=1), tasks(blobs), 3, "auto", LONG) == "vmap"
+    made = learner(body, **({"way": 3, "steps": 2} if learner is MAML else {}))
+    assert settle_strategy(made, tasks(blobs), 3, "auto", LONG) == wanted
 
 
 @pytest.mark.usefixtures("graphs")

@@ -4,7 +4,7 @@ An operation costs some microseconds before it computes anything. Where a task's
 tasks share one such cost by vmap; where they are large, processors are best used by a task each. The native
 kernels do both: one operation for all tasks, a task for each processor. The rule measures sizes, not times,
 so the same run chooses the same on the same machine. Compiling takes most of a minute: it is for long runs,
-and on a processor for nets without convolutions, which leave it nothing to win and take it ten minutes.
+and on a processor not for convolutions by weights of each task's own, which it makes slower, in minutes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from quickstudy.nets import native
 from quickstudy.tasks.task import Task
 
 Strategy = Literal["auto", "loop", "threads", "vmap", "compile"]
-SMALL = 40_000.0
+SMALL = 100_000.0
 """Numbers an operation of one task makes on average, below which operations of many tasks are joined."""
+SMALL_CONVOLUTIONS = 40_000.0
+"""The same for nets with convolutions, which keep a processor busy sooner."""
 LONG = 5_000_000
 """Operations of one task, over all meta-steps, from which on it pays to compile them: a minute or two's."""
 _chosen: WeakKeyDictionary[nn.Module, dict[object, Strategy]] = WeakKeyDictionary()
@@ -41,7 +43,7 @@ def choose(
 ) -> Strategy:
     """The strategy for these tasks: vmap on a GPU, for small operations and native kernels, else threads or
     a loop; and in a long run compiled, where it would be vmap without native kernels and, on a processor,
-    without convolutions.
+    without convolutions by weights of each task's own.
 
     Args:
         attempt: what is to be done with some tasks by some strategy. It is done once with one task, and once
@@ -68,14 +70,17 @@ def choose(
     if key not in known:
         singly: Strategy = "threads" if several and copied(module) else "loop"
         with torch.random.fork_rng([batch.support.x.device] if on_gpu else []):  # what is drawn is put back
-            count = Count()
+            one, two = Count(), Count()
             if joinable and not served:
-                with count:
+                with one:
                     attempt(first(batch, 1), "loop")
-            join = joinable and (on_gpu or served or count.numbers_an_operation < SMALL)
-            pays = count.operations * meta_steps >= LONG and (on_gpu or not count.convolutions)
-            mapped: Strategy = "compile" if pays else "vmap"
-            known[key] = mapped if join and possible(lambda: attempt(first(batch, 2), "vmap")) else singly
+            small = SMALL_CONVOLUTIONS if one.groups else SMALL
+            join = joinable and (on_gpu or served or one.numbers_an_operation < small)
+            if join:
+                with two:
+                    join = possible(lambda: attempt(first(batch, 2), "vmap"))
+            pays = one.operations * meta_steps >= LONG and (on_gpu or two.groups < 2)
+            known[key] = singly if not join else "compile" if pays else "vmap"
     return known[key]
 
 
@@ -117,7 +122,8 @@ def possible(attempt: Callable[[], object]) -> bool:
 
 
 class Count(TorchDispatchMode):
-    """Counts the operations within this block, convolutions among them, and the numbers they make.
+    """Counts the operations within this block and the numbers they make, and notes the most groups of a
+    convolution's: a map makes one of as many groups as there are tasks where each has weights of its own.
 
     >>> x = torch.ones(10)
     >>> with Count() as count:
@@ -128,7 +134,8 @@ class Count(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations = self.convolutions = self.numbers = 0
+        self.operations = self.numbers = 0
+        self.groups = 0
 
     @property
     def numbers_an_operation(self) -> float:
@@ -139,6 +146,7 @@ class Count(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         made = result if isinstance(result, (tuple, list)) else (result,)
         self.operations += 1
-        self.convolutions += "convolution" in func.__name__
+        if func is torch.ops.aten.convolution.default:
+            self.groups = max(self.groups, args[-1])
         self.numbers += sum(v.numel() for v in made if isinstance(v, Tensor))
         return result

@@ -40,6 +40,7 @@ from quickstudy.inner.programs import (
     traced,
 )
 from quickstudy.inner.rules import Params
+from quickstudy.inner.twice import attention_by_math
 from quickstudy.inner.watching import watched, with_stand_ins
 from quickstudy.nets import native
 from quickstudy.tasks.task import Task
@@ -158,7 +159,7 @@ class MetaStep:
 
         inputs = [TensorSpec.of(v) for v in (*weights.values(), *tensors.values())]
         with kept():
-            with native.allowing(False), taking_steps(steps.take):
+            with native.allowing(False), attention_by_math(), taking_steps(steps.take):
                 graph = traced(function, [spec.example() for spec in inputs])
             self.names, self.programs = names, steps.compiled(graph)
             self.run = compiled(graph, inputs)

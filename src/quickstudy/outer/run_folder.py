@@ -253,6 +253,7 @@ def kept_in(run: str | Path | RunFolder | None, options: dict[str, Any]) -> Iter
             if before.get(name, value) != value:
                 raise RunError(
                     f"{run} was begun with {name}={before[name]}, not {value}: choose another folder"
+                    + " (or strategy='auto', which goes on as it was begun)" * (name == "strategy")
                 )
     with place.claimed():
         yield place
