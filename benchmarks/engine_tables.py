@@ -133,6 +133,7 @@ def engine() -> str:
     """What the engine costs besides the meta-step, a line each."""
     cases = read("strategies")["cases"]
     worst = max(cases, key=lambda name: float(cases[name]["loses"]))
+    lost, compiling = cases[worst]["loses"], [case["compiling"] for case in cases.values()]
     two = read("scaling")["two_processes"][0]
     halves = [100 * r["trained in bf16 less trained in float32"]["mean"] for r in read("precision")["rows"]]
     ahead = {r["shot"]: r["adapters_ahead"] for r in reversed(read("lora_strokes")["rows"][:-1])}
@@ -142,8 +143,9 @@ def engine() -> str:
     ]
     lines = [
         f"{flat_memory(read('memory'))} [Which way back, and curves](docs/meta_gradients.md).",
-        f"`--strategy auto` loses at most {percent(cases[worst]['loses'])} % to the best of the strategies, "
-        f"in {len(cases)} cases it was not tuned on ({worst}): `benchmarks/strategies.py`.",
+        f"`--strategy auto` loses at most {percent(lost)} % to the best of the strategies in "
+        f"long runs, in {len(cases)} cases it was not tuned on{f' ({worst})' * (lost > 0)}; a meta-step took "
+        f"{min(compiling):.0f} to {max(compiling):.0f} seconds to compile: `benchmarks/strategies.py`.",
         f"Two processes of one thread take {two['ratio']:.2f} times the meta-steps of one "
         f"({two['predicted']:.2f} by the [cost model](docs/distributed.md)): `benchmarks/scaling.py`.",
         f"Training in bf16 instead of float32 changes accuracy by {min(halves):+.1f} to {max(halves):+.1f} "
