@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from quickstudy.data import Splits
 from quickstudy.errors import RunError, TaskError
@@ -25,11 +25,12 @@ from quickstudy.evaluation.evaluate import Evaluation, evaluate, normalising
 from quickstudy.evaluation.scores import Calibration
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
-from quickstudy.learners import CONTROLS, Learner, learner_class
+from quickstudy.learners import CONTROLS, learner_class
 from quickstudy.outer.config import USUAL, TrainConfig
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.run_folder import RunFolder, checksum
+from quickstudy.outer.start import body
 from quickstudy.tasks import ClassTasks, SupervisedBatches
 from quickstudy.tasks.sampler import FrozenTasks
 from quickstudy.version import __version__
@@ -159,12 +160,15 @@ def measure_control(
 
 
 def equal_pictures(config: TrainConfig, splits: Splits) -> int:
-    """The steps of pretraining in which it sees as many pictures as the run's learner in meta-training."""
-    source = config.plain_tasks(splits.train)
+    """The steps of pretraining in which it sees as many pictures as the run's learner in meta-training, and
+    as the run did that it was started from."""
+    source, before = config.plain_tasks(splits.train), 0
+    if config.start is not None:
+        before = equal_pictures(TrainConfig.from_json(RunFolder.open(config.start).config), splits)
     pictures = PRETRAINING_BATCH
     if isinstance(source, ClassTasks):
         pictures = most(source.way) * (most(source.shot) + most(source.query or 0))
-    return math.ceil(config.iterations * (config.meta_batch or 1) * pictures / PRETRAINING_BATCH)
+    return before + math.ceil(config.iterations * (config.meta_batch or 1) * pictures / PRETRAINING_BATCH)
 
 
 class Pretraining:
@@ -180,7 +184,7 @@ class Pretraining:
             every = max(1, every * iterations // max(1, config.iterations))
         # As the control that is quickly validated: no fine-tuning, the nearest class mean.
         own: dict[str, Any] = dict.fromkeys((*USUAL, "clip", "patience"))
-        own |= {"learner": "pretrain-centroid", "settings": {}}
+        own |= {"learner": "pretrain-centroid", "settings": {}, "start": None}
         own |= {"iterations": iterations, "validate_every": every}
         self.config = dataclasses.replace(config, **own)
         self.splits, self.folder = splits, folder
@@ -205,12 +209,6 @@ class Pretraining:
                 )
             self.done = body(learner).state_dict(), history.seconds
         return self.done
-
-
-def body(learner: Learner) -> nn.Module:
-    """The net that two learners can share."""
-    net: Any = getattr(learner, "net", learner)
-    return net.body
 
 
 def as_solved(config: TrainConfig, splits: Splits, told: dict[str, Any]) -> ClassTasks:

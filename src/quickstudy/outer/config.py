@@ -62,6 +62,8 @@ class TrainConfig:
             --unlabelled.
         iterations: meta-steps.
         seed: of initial weights and all tasks.
+        start: a run folder whose body, with its best weights, is begun with: such as one of --learner
+            pretrain-centroid on the same classes. By default initial weights are random.
         meta_batch: tasks a meta-step.
         optimizer: the meta-optimiser; adam-hd and sgd-hd adapt their rate as they go.
         outer_lr: the meta-optimiser's rate.
@@ -107,6 +109,7 @@ class TrainConfig:
     labelled: float = 1.0
     iterations: int = 3000
     seed: int = 0
+    start: str | None = None
     meta_batch: int | None = None
     optimizer: OptimizerName | None = None
     outer_lr: float | None = None

@@ -24,6 +24,7 @@ from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Progress
 from quickstudy.outer.provenance import forget_peak, peak_memory_mb
 from quickstudy.outer.run_folder import RunFolder
+from quickstudy.outer.start import begin_with
 from quickstudy.outer.strategy import settle_strategy
 from quickstudy.tasks import ClassTasks, TaskSource
 
@@ -66,6 +67,8 @@ def train(
         learner = config.make_learner(splits.train.image_shape, len(splits.train))
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
         config.problem(splits.test)  # a way or shot that the test classes do not allow is told now
+        if config.start is not None and saved is None:
+            begin_with(learner, config.start, config.data, fingerprints(splits))
         begun_with = None if saved is None else saved.get("kernels", "torch")  # the first did not note theirs
         size = config.iterations * (config.meta_batch or 1)
         with native.settled(size, begun_with, say) as kernels:  # when all mistakes are told
