@@ -46,8 +46,6 @@ def speed() -> str:
         ours = {s: row["best"]["quickstudy, ours net"]["seconds"] / row["floor"] for s, row in rows.items()}
         cells = [f"{ours[s]:.1f}" if s in ours else "" for s in settings]
         lines.append(f"| {title}: ours over the arithmetic alone, at the peak | {' | '.join(cells)} | |")
-        cells = [f"{rows[s]['rounds']}, {rows[s]['commit']}" if s in rows else "" for s in settings]
-        lines.append(f"| {title}: rounds, commit | {' | '.join(cells)} | |")
     return "\n".join(lines)
 
 
@@ -131,9 +129,16 @@ def precision() -> str:
 
 def engine() -> str:
     """What the engine costs besides the meta-step, a line each."""
+    kept = read("memory")
+    seconds = {(r["method"], r["steps"]): r["seconds"] for r in kept["rows"]}
+    time = {n: seconds["flat", n] / seconds["unrolled", n] for n in (10, 100)}
+    time[5] = kept["time at 5 steps, ms"]["flat / unrolled"]
     cases = read("strategies")["cases"]
     worst = max(cases, key=lambda name: float(cases[name]["loses"]))
-    lost, compiling = cases[worst]["loses"], [case["compiling"] for case in cases.values()]
+    most, compiling = cases[worst]["loses"], [case["compiling"] for case in cases.values()]
+    lost = (
+        f"loses at most {percent(most)} % to the best of the strategies ({worst})" if most else "was the best"
+    )
     two = read("scaling")["two_processes"][0]
     halves = [100 * r["trained in bf16 less trained in float32"]["mean"] for r in read("precision")["rows"]]
     ahead = {r["shot"]: r["adapters_ahead"] for r in reversed(read("lora_strokes")["rows"][:-1])}
@@ -142,9 +147,10 @@ def engine() -> str:
         for k, v in sorted(ahead.items())
     ]
     lines = [
-        f"{flat_memory(read('memory'))} [Which way back, and curves](docs/meta_gradients.md).",
-        f"`--strategy auto` loses at most {percent(lost)} % to the best of the strategies in "
-        f"long runs, in {len(cases)} cases it was not tuned on{f' ({worst})' * (lost > 0)}; a meta-step took "
+        f"{flat_memory(kept)} It takes {time[5]:.2f} times as long as unrolling at 5 steps, "
+        f"whose graphs it keeps, {time[10]:.2f} at 10 and {time[100]:.2f} at 100. "
+        "[Which way back, and curves](docs/meta_gradients.md).",
+        f"`--strategy auto` {lost} in long runs, in {len(cases)} cases it was not tuned on; a meta-step took "
         f"{min(compiling):.0f} to {max(compiling):.0f} seconds to compile: `benchmarks/strategies.py`.",
         f"Two processes of one thread take {two['ratio']:.2f} times the meta-steps of one "
         f"({two['predicted']:.2f} by the [cost model](docs/distributed.md)): `benchmarks/scaling.py`.",

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.func import functional_call
 
 from quickstudy.errors import UserError
 from quickstudy.inner.below import below, inside_map
 from quickstudy.inner.flat import check_known
+from quickstudy.inner.functional import with_weights
 from quickstudy.inner.leaves import put_together, taken_apart
 from quickstudy.inner.mapping import map_tasks
 from quickstudy.inner.memory import portions
@@ -153,7 +153,7 @@ class MetaStep:
                 for k, v in zip(weights, inputs, strict=False)
             }
             tasks = batch.with_tensors(dict(zip(tensors, inputs[len(own) :], strict=True)))
-            found, grads = functional_call(Whole(learner, flatten, steps), own, (tasks,))
+            found, grads = with_weights(Whole(learner, flatten, steps), own, [tasks])
             names[:] = found
             return [v.detach() for v in (*found.values(), *grads)]
 

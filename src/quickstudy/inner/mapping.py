@@ -70,7 +70,7 @@ def _vectorised(
         function(module, next(batch.unbatch()))  # what fails by itself too has its own error
         raise UserError(
             "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item(), writing "
-            'to a buffer, indexing by a mask or a recurrent layer: use strategy="loop" (--strategy loop)'
+            'to a buffer, indexing by a mask or a recurrent layer: use strategy="loop" or "threads"'
         ) from error
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from quickstudy.errors import DataError, UserError, unknown
 from quickstudy.inner.choice import Strategy
+from quickstudy.inner.functional import with_weights
 from quickstudy.inner.outcome import Outcome
 from quickstudy.inner.rules import Params
 from quickstudy.learners.calling import explained
@@ -311,7 +312,7 @@ class Learner(nn.Module, ABC):
     def held(self, net: nn.Module) -> Callable[..., Any]:
         """The net as a function with the weights of now: for heads, and what else does not normalise."""
         weights = self.weights(net)
-        return lambda *inputs: torch.func.functional_call(net, weights, inputs)
+        return lambda *inputs: with_weights(net, weights, inputs)
 
     def support_moments(self, *, kept: bool = True, step: int | None = None) -> Moments:
         """The statistics for a call on the support set; `kept` where queries may be normalised by them, in an

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
+from quickstudy.inner.functional import with_weights
 from quickstudy.inner.precision import computed
 from quickstudy.inner.rules import Params
 from quickstudy.nets.native import kernels
@@ -39,7 +40,7 @@ def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments, *more: Te
     seeing = net.register_forward_hook(check) if before else None  # while the net has these for its own
     try:
         with normalised_by(moments), kernels():
-            return computed(lambda *inputs: torch.func.functional_call(net, weights, inputs), x, *more)
+            return computed(lambda *inputs: with_weights(net, weights, inputs), x, *more)
     finally:
         if seeing:
             seeing.remove()
