@@ -31,6 +31,18 @@ def test_a_run_begins_with_the_body_of_another(quick: Quick, tmp_path: Path, lea
     assert any(not torch.equal(fresh[name], value) for name, value in pretrained.items())
 
 
+@pytest.mark.parametrize("mirrored", [(False, True), (True, True), (True, False)])
+def test_mirrored_or_not_the_net_is_the_same(
+    quick: Quick, tmp_path: Path, mirrored: tuple[bool, bool]
+) -> None:
+    before, after = mirrored
+    train(quick(mirrored=before), tmp_path / "first")
+    start = str(tmp_path / "first")
+    train(quick(mirrored=after, start=start, learner="maml", iterations=0), tmp_path / "next")
+    ends = [[*body(load_run(tmp_path / name)[0]).state_dict().values()] for name in ("first", "next")]
+    assert all(map(torch.equal, *ends))
+
+
 def test_a_run_goes_on_though_the_first_is_gone(quick: Quick, tmp_path: Path) -> None:
     train(quick(), tmp_path / "first")
     config = quick(start=str(tmp_path / "first"))

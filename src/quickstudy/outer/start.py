@@ -12,8 +12,12 @@ from torch import nn
 
 from quickstudy.errors import RunError
 from quickstudy.learners import Learner
+from quickstudy.nets import Mirrored
 from quickstudy.outer.checkpoint import BEST
 from quickstudy.outer.run_folder import RunFolder
+
+PREFIXES = ("net.body.body.", "net.body.", "body.body.", "body.", "")
+"""Where a body's weights are in a learner's: of learners with a head, and of mirrored bodies, apart."""
 
 
 def body(learner: Learner) -> nn.Module:
@@ -38,7 +42,9 @@ def begin_with(learner: Learner, start: str, data: str, splits: dict[str, str]) 
     if run.config.get("data") == data and any(then.get(name) != splits[name] for name in ("val", "test")):
         raise RunError(f"{start} has seen other parts of {data}: its split and pictures must be the same")
     own, weights = body(learner), run.load(BEST)[0]
-    prefix = "net.body." if any(name.startswith("net.body.") for name in weights) else "body."
+    if isinstance(own, Mirrored):  # the net in it, whether that of the run was mirrored or not
+        own = own.body
+    prefix = next(p for p in PREFIXES if any(name.startswith(p) for name in weights) or not p)
     theirs = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in own.state_dict().items()}:
         raise RunError(f"the body of {start} is another: give the same --body, --channels, --size, --norm")

@@ -79,7 +79,7 @@ def made_ready(learner: Learner, batch: Task, say: Callable[[str], None]) -> Str
     began, ready = time.monotonic(), prepared(learner, batch)
     if not ready:
         if available(batch.support.x.device):
-            say("compiling the meta-step, which takes from some seconds to some minutes")
+            say("compiling the meta-step: some minutes at first, seconds where a run before made it")
         estimate(learner, batch, "compile")
     if not all(world().gathered([prepared(learner, batch)])):
         return "vmap"
