@@ -2,10 +2,10 @@
 
     python benchmarks/strategies.py [--threads 2] [--rounds 5] [--compile] [--out results/strategies.json]
 
-Shapes on which the rule of `inner/choice.py` was not tuned, each new since the rule was changed last; in one
-process, round by round, medians. Cases that are not asked for stay in the file. With
---compile, which takes a quarter of an hour, the compiled meta-step is among them, its first (compilation,
-with nothing kept from before) apart; auto is then that of a long run.
+Shapes on which the rule of `inner/choice.py` was not tuned; cases that a change of the rule was made for are
+replaced by new ones. In one process, round by round, medians; cases that are not asked for stay in the file.
+With --compile, which takes half an hour, the compiled meta-step is among them, its first (compilation, with
+nothing kept from before) apart; auto is then that of a long run.
 """
 
 from __future__ import annotations
