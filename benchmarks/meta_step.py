@@ -110,16 +110,17 @@ class Contender:
         self, python: Path, name: str, net: str, mode: str, device: str, threads: int, setting: Path
     ) -> None:
         self.name, self.net, self.threads = name, net, threads
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (the process's, for as long as it lives)
+        self.words = setting.with_name(f"{name}-{net}-{threads}.txt")  # a file: a full pipe would stop it
         script, pipe = str(HERE / "contenders.py"), subprocess.PIPE
-        self.process = subprocess.Popen(
-            [str(python), script, name, net, mode, device, str(threads), str(setting)],
-            stdin=pipe,
-            stdout=pipe,
-            stderr=self.errors,
-            text=True,
-            env=told(name, device, threads),
-        )
+        with self.words.open("w") as words:  # the process keeps it open
+            self.process = subprocess.Popen(
+                [str(python), script, name, net, mode, device, str(threads), str(setting)],
+                stdin=pipe,
+                stdout=pipe,
+                stderr=words,
+                text=True,
+                env=told(name, device, threads),
+            )
         self.seconds: list[float] = []
 
     def step(self, check: Path | None = None) -> float | None:
@@ -139,14 +140,12 @@ class Contender:
     def last_words(self) -> str:
         """What the process said when it ended by itself."""
         self.process.wait()
-        self.errors.seek(0)
-        return (self.errors.read().strip().splitlines() or ["it ended without a word"])[-1]
+        return (self.words.read_text().strip().splitlines() or ["it ended without a word"])[-1]
 
     def end(self) -> None:
         """Stop the process."""
         self.process.kill()
         self.process.wait()
-        self.errors.close()
 
 
 def make_setting(path: Path, way: int, shot: int, channels: int, dtype: Any, tasks: int = TASKS) -> None:

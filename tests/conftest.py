@@ -36,6 +36,19 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(before)
 
 
+@pytest.fixture
+def chance_untouched() -> Iterator[None]:
+    """The test leaves the generators that all code shares, numpy's and torch's, where they were."""
+
+    def states() -> tuple[list[int], list[int]]:
+        numpys = np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002 (only the old one is shared)
+        return numpys.tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    yield
+    assert states() == before
+
+
 @pytest.fixture(scope="session")
 def blobs() -> ClassDataset:
     """8 classes of 20 pictures, uint8, 1x16x16: a random template a class, and noise."""

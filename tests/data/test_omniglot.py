@@ -43,7 +43,10 @@ def two_alphabets(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, ...]]
         "background": ("A/character01", "A/character02", "B/character01"),
         "evaluation": ("C/character01", "C/character02"),
     }
-    names = lambda part=None: few[part] if part else few["background"] + few["evaluation"]  # noqa: E731
+
+    def names(part: str | None = None) -> tuple[str, ...]:
+        return few[part] if part else few["background"] + few["evaluation"]
+
     monkeypatch.setattr(MODULE, "class_names", names)
     monkeypatch.setattr(MODULE, "splits", lambda: {"vinyals": ((0, 1), (2,), (3, 4))})
     return few

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_a_strength_holds() -> None:
     with pytest.raises(UserError, match="damping must be at least 0"):
         implicit(1.0, damping=-1.0)
     with pytest.raises(UserError, match=r"solver is conjugate_gradient\(…\).*not 'cg'"):
-        implicit(1.0, solver="cg")  # type: ignore[arg-type]
+        implicit(1.0, solver=cast(Solver, "cg"))
     w = torch.ones(2, requires_grad=True)
     problem = InnerProblem({"w": w}, lambda p, s: p["w"].square().sum(), sgd(1e-4), 300)
     near, far = (solve(problem, implicit(strength)).params["w"] for strength in (1000.0, 0.01))

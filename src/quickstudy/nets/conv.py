@@ -55,8 +55,8 @@ class Conv4(nn.Sequential):
         self.features = math.prod(self.map_shape)
         self.norm = norm
         if norm not in ("group", "layer"):  # torch cannot map these over tasks in this layout
-            # The layout in which CPU convolutions are fastest; torch's stub of `to` leaves it out.
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            # The layout in which CPU convolutions are fastest.
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
 
 
 def conv4(

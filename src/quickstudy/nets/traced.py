@@ -66,7 +66,7 @@ def trace(net: nn.Module) -> None:
         if program is None:
             return
         programs[_settings(own)] = program
-    net._programs = programs  # type: ignore[assignment]
+    vars(net)["_programs"] = programs  # as the class that it becomes has it
     kind = type(net)
     net.__class__ = types.new_class(
         kind.__name__, (Traced, kind), exec_body=lambda names: names.update(__module__=kind.__module__)
@@ -161,5 +161,5 @@ _OF_EVERY_MODULE = {*vars(nn.Module())} - {"training"} | {"_programs"}
 
 def _chance() -> tuple[Any, ...]:
     """Where the generators of chance are."""
-    old = np.random.get_state()  # noqa: NPY002 (a user's forward may draw by the old generator)
+    old = np.random.get_state()  # noqa: NPY002 (only this one is shared; a user's forward may draw by it)
     return random.getstate(), repr(old), torch.get_rng_state().tolist()
