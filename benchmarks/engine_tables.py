@@ -143,7 +143,7 @@ def engine() -> str:
     halves = [100 * r["trained in bf16 less trained in float32"]["mean"] for r in read("precision")["rows"]]
     ahead = {r["shot"]: r["adapters_ahead"] for r in reversed(read("lora_strokes")["rows"][:-1])}
     gains = [
-        f"{percent(v['accuracy'])} ± {percent(v['ci95'])} points at {k} shots"
+        f"{percent(v['accuracy'])} ± {percent(v['ci95'])} points at {k} shot{'s' * (k > 1)}"
         for k, v in sorted(ahead.items())
     ]
     lines = [

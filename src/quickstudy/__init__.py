@@ -50,7 +50,8 @@ from quickstudy.learners import (
 )
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.outer.config import TrainConfig
-from quickstudy.outer.session import load_run, train
+from quickstudy.outer.load_run import load_run
+from quickstudy.outer.session import train
 from quickstudy.tasks import (
     ClassTasks,
     Completion,

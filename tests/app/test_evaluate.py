@@ -10,7 +10,8 @@ from PIL import Image
 
 from quickstudy.app.cli import main
 from quickstudy.errors import RunError
-from quickstudy.outer.session import load_run, load_splits
+from quickstudy.outer.load_run import load_run
+from quickstudy.outer.session import load_splits
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from PIL import Image
 from quickstudy.app.predict import as_trained, others
 from quickstudy.data import ClassDataset, read_image
 from quickstudy.learners import Predictor
-from quickstudy.outer.session import load_run
+from quickstudy.outer.load_run import load_run
 
 
 @pytest.fixture

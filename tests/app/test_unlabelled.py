@@ -13,7 +13,7 @@ import torch
 
 from quickstudy.app.cli import main
 from quickstudy.data import read_image
-from quickstudy.outer.session import load_run
+from quickstudy.outer.load_run import load_run
 from quickstudy.tasks import Support
 
 

@@ -16,8 +16,9 @@ from safetensors.torch import save
 
 from quickstudy.errors import RunError, UserError
 from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.load_run import load_run
 from quickstudy.outer.run_folder import VERSION, RunFolder
-from quickstudy.outer.session import load_run, train
+from quickstudy.outer.session import train
 
 Quick = Callable[..., TrainConfig]
 TENSORS = {

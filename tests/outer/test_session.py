@@ -14,8 +14,9 @@ from quickstudy.data import ClassDataset
 from quickstudy.errors import RunError, TaskError, UserError
 from quickstudy.inner import computing_in
 from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.load_run import load_run
 from quickstudy.outer.run_folder import RunFolder
-from quickstudy.outer.session import load_run, load_splits, train
+from quickstudy.outer.session import load_splits, train
 
 Quick = Callable[..., TrainConfig]
 

@@ -11,7 +11,8 @@ import torch
 from quickstudy.errors import RunError
 from quickstudy.evaluation.floors import equal_pictures
 from quickstudy.outer.config import TrainConfig
-from quickstudy.outer.session import load_run, train
+from quickstudy.outer.load_run import load_run
+from quickstudy.outer.session import train
 from quickstudy.outer.start import body
 
 Quick = Callable[..., TrainConfig]

@@ -21,7 +21,8 @@ from quickstudy.learners import MAML, ProtoNet
 from quickstudy.nets import conv4, mlp, native
 from quickstudy.outer import meta_train
 from quickstudy.outer.config import TrainConfig
-from quickstudy.outer.session import load_run, train
+from quickstudy.outer.load_run import load_run
+from quickstudy.outer.session import train
 from quickstudy.outer.strategy import settle_strategy
 from quickstudy.tasks import ClassTasks
 

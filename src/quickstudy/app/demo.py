@@ -18,8 +18,9 @@ from quickstudy.evaluation.evaluate import evaluate
 from quickstudy.evaluation.floors import floors, floors_table
 from quickstudy.evaluation.plots import task_picture
 from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.load_run import load_run
 from quickstudy.outer.progress import Bar
-from quickstudy.outer.session import load_run, load_splits, train
+from quickstudy.outer.session import load_splits, train
 
 NEXT = """
 Next, type one of these:

@@ -26,9 +26,10 @@ from quickstudy.files import write_json
 from quickstudy.learners import Learner
 from quickstudy.learners.stream import StreamLearner
 from quickstudy.outer.distributed import world
+from quickstudy.outer.load_run import load_run
 from quickstudy.outer.provenance import peak_memory_mb
 from quickstudy.outer.run_folder import RunFolder
-from quickstudy.outer.session import load_run, load_splits, with_steps_taken
+from quickstudy.outer.session import load_splits, with_steps_taken
 from quickstudy.tasks import ClassTasks
 
 EXAMPLES = """Measure a run on classes it has never seen: accuracy with its 95 % interval.

@@ -21,7 +21,7 @@ from quickstudy.data.folder import class_folders, ignored
 from quickstudy.data.images import SUFFIXES
 from quickstudy.data.polarity import Polarity
 from quickstudy.errors import DataError, UserError
-from quickstudy.outer.session import load_run
+from quickstudy.outer.load_run import load_run
 from quickstudy.tasks import Support
 
 EXAMPLES = """Classify pictures of new classes, given a few labelled examples of each.

@@ -1,4 +1,4 @@
-"""A training run from options to a finished run folder, and a learner back from one."""
+"""A training run, from options to a finished run folder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from quickstudy.data import Splits, polarity
-from quickstudy.errors import RunError, UserError, in_brief
+from quickstudy.errors import RunError, UserError
 from quickstudy.inner.precision import computing_in, precision_now
 from quickstudy.learners import Learner
 from quickstudy.nets import native
 from quickstudy.outer.checkpoint import BEST, History
-from quickstudy.outer.config import TrainConfig, check_folder
+from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.device import find_device
 from quickstudy.outer.distributed import world
 from quickstudy.outer.meta_train import meta_train
@@ -302,36 +302,3 @@ def changed(saved: dict[str, Any], config: TrainConfig) -> list[tuple[str, Any, 
         new["device"], old["device"] = find_device(config.device).type, saved["device"]
     pairs = [(k, old.get(k), v) for k, v in new.items()]
     return [(k, was, v) for k, was, v in pairs if was != v and not (k == "iterations" and (was or 0) < v)]
-
-
-def load_run(
-    path: str | Path, data_dir: Path | None = None, device: str | None = None
-) -> tuple[Learner, TrainConfig, RunFolder]:
-    """The learner of a run, with its best weights, and the options it was trained with.
-
-    >>> learner, config, run = load_run("runs/demo")  # doctest: +SKIP
-    """
-    run = RunFolder.open(path)
-    saved = run.config
-    find_device(device)  # there is one
-    check_folder(data_dir)
-    if "data" not in saved:
-        raise RunError(
-            f"{run.path} was written by meta_train, for a net of your own: make the learner again, then "
-            "learner.load_state_dict(RunFolder.open(path).load('best.safetensors')[0])"
-        )
-    try:
-        config = TrainConfig.from_json(saved, data_dir, device)
-        learner = config.make_learner(tuple(saved["pictures"]["shape"]), saved["classes"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        why = f"no {error}" if isinstance(error, KeyError) else error
-        raise RunError(f"{run.path / 'config.json'} does not hold a training run's options: {why}") from error
-    weights = run.load(BEST)[0]
-    try:
-        learner.load_state_dict(weights)
-    except RuntimeError as error:
-        raise RunError(
-            f"{run.path / BEST} does not fit {run.path / 'config.json'}: {in_brief(error)}"
-        ) from error
-    learner.eval()
-    return learner, config, run

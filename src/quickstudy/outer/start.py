@@ -13,11 +13,7 @@ from torch import nn
 from quickstudy.errors import RunError
 from quickstudy.learners import Learner
 from quickstudy.nets import Mirrored
-from quickstudy.outer.checkpoint import BEST
-from quickstudy.outer.run_folder import RunFolder
-
-PREFIXES = ("net.body.body.", "net.body.", "body.body.", "body.", "")
-"""Where a body's weights are in a learner's: of learners with a head, and of mirrored bodies, apart."""
+from quickstudy.outer.load_run import load_run
 
 
 def body(learner: Learner) -> nn.Module:
@@ -37,15 +33,16 @@ def begin_with(learner: Learner, start: str, data: str, splits: dict[str, str]) 
         RunError: there is no such run, its body is another one, or it was trained on another part of the same
             data, so that classes it knows may be among the unseen ones here.
     """
-    run = RunFolder.open(start)
+    before, config, run = load_run(start)
     then = run.config.get("splits", {})
-    if run.config.get("data") == data and any(then.get(name) != splits[name] for name in ("val", "test")):
+    if config.data == data and any(then.get(name) != splits[name] for name in ("val", "test")):
         raise RunError(f"{start} has seen other parts of {data}: its split and pictures must be the same")
-    own, weights = body(learner), run.load(BEST)[0]
-    if isinstance(own, Mirrored):  # the net in it, whether that of the run was mirrored or not
-        own = own.body
-    prefix = next(p for p in PREFIXES if any(name.startswith(p) for name in weights) or not p)
-    theirs = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    own, theirs = plain(body(learner)), plain(body(before)).state_dict()
     if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in own.state_dict().items()}:
         raise RunError(f"the body of {start} is another: give the same --body, --channels, --size, --norm")
     own.load_state_dict(theirs)
+
+
+def plain(net: nn.Module) -> nn.Module:
+    """The net in a mirrored one, else the net."""
+    return net.body if isinstance(net, Mirrored) else net

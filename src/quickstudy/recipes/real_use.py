@@ -11,7 +11,8 @@ from quickstudy.data import ClassDataset
 from quickstudy.errors import TaskError, UserError
 from quickstudy.evaluation.evaluate import evaluate
 from quickstudy.learners import Learner
-from quickstudy.outer.session import load_run, load_splits, threads
+from quickstudy.outer.load_run import load_run
+from quickstudy.outer.session import load_splits, threads
 from quickstudy.recipes.learners import Part
 from quickstudy.recipes.parts import PartsRecipe
 from quickstudy.recipes.recipe import Setting

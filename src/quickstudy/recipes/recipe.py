@@ -16,10 +16,11 @@ from quickstudy.evaluation.search import choose_settings
 from quickstudy.learners import Learner
 from quickstudy.outer import meta_train
 from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.load_run import load_run
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.provenance import commit, environment, forget_peak
 from quickstudy.outer.run_folder import ENVIRONMENT, RunFolder
-from quickstudy.outer.session import SUMMARY, load_run, load_splits, spent_on, train, with_steps_taken
+from quickstudy.outer.session import SUMMARY, load_splits, spent_on, train, with_steps_taken
 from quickstudy.tasks import TaskSource
 
 SEARCH = 200
