@@ -46,6 +46,7 @@ from quickstudy.learners import (
     ProtoNet,
     Reptile,
     Scratch,
+    SimpleShot,
     Untrained,
 )
 from quickstudy.outer import RunFolder, meta_train
@@ -106,6 +107,7 @@ __all__ = [
     "Reptile",
     "RunFolder",
     "Scratch",
+    "SimpleShot",
     "Sinusoids",
     "SupervisedBatches",
     "Support",

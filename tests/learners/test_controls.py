@@ -80,7 +80,7 @@ def test_untrained_and_pretrained_centroids_are_prototypes(batch: Task) -> None:
         assert torch.equal(learner.adapt(task.support)(task.query.x), wanted)
 
 
-@pytest.mark.parametrize("name", ["pretrain-finetune", "pretrain-centroid"])
+@pytest.mark.parametrize("name", ["pretrain-finetune", "pretrain-centroid", "simpleshot"])
 def test_pretraining_is_ordinary_classification(
     name: str, make: Callable[..., PretrainFinetune | PretrainCentroid], blobs: ClassDataset
 ) -> None:
@@ -101,7 +101,7 @@ def test_pretraining_is_ordinary_classification(
             torch.testing.assert_close(gradient[k], wanted, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["pretrain-finetune", "pretrain-centroid"])
+@pytest.mark.parametrize("name", ["pretrain-finetune", "pretrain-centroid", "simpleshot"])
 def test_pretraining_is_the_same_whatever_normalises_queries(
     name: str, make: Callable[..., Learner], blobs: ClassDataset
 ) -> None:

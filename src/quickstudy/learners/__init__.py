@@ -31,6 +31,7 @@ from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
 from quickstudy.learners.semi_protonet import SemiProtoNet
 from quickstudy.learners.siamese import Siamese
+from quickstudy.learners.simpleshot import SimpleShot
 from quickstudy.learners.snail import SNAIL
 from quickstudy.learners.transformer import InContext
 from quickstudy.learners.untrained import Untrained
@@ -70,6 +71,7 @@ __all__ = [
     "Scratch",
     "SemiProtoNet",
     "Siamese",
+    "SimpleShot",
     "Untrained",
     "build",
     "call",

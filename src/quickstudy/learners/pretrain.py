@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from quickstudy.inner.outcome import Outcome
 from quickstudy.learners.base import Learner, Outer
@@ -23,14 +23,14 @@ from quickstudy.tasks.task import Task
 PRETRAINING = Outer(meta_batch=1, outer_lr=1e-3, schedule="cosine")
 
 
-def classified(learner: Learner, body: nn.Module, head: nn.Linear, task: Task) -> Outcome:
-    """Cross-entropy of one supervised batch over all meta-train classes."""
+def classified(learner: Learner, body: nn.Module, head: nn.Linear, task: Task) -> tuple[Outcome, Tensor]:
+    """Cross-entropy of one supervised batch over all meta-train classes, and its features `[n, D]`."""
     moments = learner.support_moments(kept=False)  # no queries to be normalised by them: the fused kernel
-    weights = learner.weights(body)
-    logits = head(call(body, weights, task.query.x, moments))
+    z = call(body, learner.weights(body), task.query.x, moments)
+    logits = head(z)  # [n, classes]
     loss = F.cross_entropy(logits, task.query.y)
     accuracy = (logits.argmax(-1) == task.query.y).float().mean()
-    return Outcome(loss, {"loss": loss, "accuracy": accuracy}, learner.stats(moments))
+    return Outcome(loss, {"loss": loss, "accuracy": accuracy}, learner.stats(moments)), z
 
 
 class PretrainFinetune(Scratch):
@@ -55,7 +55,7 @@ class PretrainFinetune(Scratch):
         self.pretraining_head = nn.Linear(width(body), classes)
 
     def forward(self, task: Task) -> Outcome:
-        return classified(self, self.net.body, self.pretraining_head, task)
+        return classified(self, self.net.body, self.pretraining_head, task)[0]
 
     def candidates(self) -> list[dict[str, Any]]:
         return [{"inner_lr": lr, "steps": n} for lr in (0.0003, 0.001, 0.01) for n in (10, 30)]
@@ -78,4 +78,4 @@ class PretrainCentroid(ProtoNet):
         self.pretraining_head = nn.Linear(width(body), classes)
 
     def forward(self, task: Task) -> Outcome:
-        return classified(self, self.body, self.pretraining_head, task)
+        return classified(self, self.body, self.pretraining_head, task)[0]

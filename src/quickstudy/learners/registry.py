@@ -37,6 +37,7 @@ from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
 from quickstudy.learners.semi_protonet import SemiProtoNet
 from quickstudy.learners.siamese import Siamese
+from quickstudy.learners.simpleshot import SimpleShot
 from quickstudy.learners.snail import SNAIL
 from quickstudy.learners.transformer import InContext
 from quickstudy.learners.untrained import Untrained
@@ -67,6 +68,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "film": FiLM,
     "transformer": InContext,
     "r2d2": R2D2,
+    "simpleshot": SimpleShot,
 }
 CONTROLS: dict[str, type[Learner]] = {
     "pixel-nn": PixelNN,

@@ -14,8 +14,9 @@ from quickstudy.errors import UserError
 class Mirrored(nn.Module):
     """Features `[B, D]`, the mean of those of each picture `[B, C, H, W]` and of its mirror image.
 
-    For pictures that mean the same mirrored, drawings of things among them, but not for letters. One pass
-    takes twice as long.
+    For pictures that mean the same mirrored, drawings of things among them, but not for letters. It is for
+    answering, where a pass takes twice as long; in meta-training a picture passes as it is, and is to be
+    mirrored by chance (`Distortion.flip`).
 
     Args:
         body: the net, which states its `features`.
@@ -24,7 +25,7 @@ class Mirrored(nn.Module):
         UserError: the body's features are maps, places of which would be mixed up.
 
     >>> from quickstudy.nets import conv4
-    >>> body, x = Mirrored(conv4(8)), torch.rand(3, 1, 28, 28)
+    >>> body, x = Mirrored(conv4(8)).eval(), torch.rand(3, 1, 28, 28)
     >>> torch.allclose(body(x), body(x.flip(-1)), atol=1e-6)
     True
     """
@@ -38,5 +39,7 @@ class Mirrored(nn.Module):
         self.features: Any = getattr(body, "features", None)
         self.norm: Any = getattr(body, "norm", None)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
+        if self.training:
+            return self.body(x)
         return torch.stack(self.body(torch.cat([x, x.flip(-1)])).chunk(2)).mean(0)

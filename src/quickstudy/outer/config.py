@@ -76,8 +76,9 @@ class TrainConfig:
         patience: stop after this many validations without a better one; by default never.
         body: the net that looks at an example; flatten is none, and hands on its numbers.
         channels: filters a block of conv4 (and the first of resnet), or hidden units of mlp.
-        mirrored: take the mean of the features of a picture and of its mirror image: for pictures that mean
-            the same mirrored, drawings of things, not of letters. A pass takes twice as long.
+        mirrored: answer by the mean of the features of a picture and of its mirror image: for pictures that
+            mean the same mirrored, drawings of things, not of letters. For --augment drawing, which mirrors
+            half of those of meta-training.
         norm: whose statistics normalise a query: support, batch (transductive), running; or group, layer,
             none. By default support, of learners that read a stream layer, for mlp and flatten none.
         size: pictures are brought to this height and width.
@@ -257,6 +258,10 @@ class TrainConfig:
         """What the learner is meta-trained on."""
         tasks = self.plain_tasks(data)
         how = self.augment or "none"
+        if self.mirrored and how != "drawing":
+            raise UserError(
+                f"mirrored is for --augment drawing, which mirrors half of the pictures, not {how}"
+            )
         return tasks if how == "none" else Augmented(tasks, how, self.seed)
 
     def plain_tasks(self, data: ClassDataset) -> TaskSource:
