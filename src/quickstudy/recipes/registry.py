@@ -21,6 +21,13 @@ FINN = "Finn et al. 2017, arXiv 1703.03400, table 1"
 
 OMNIGLOT: dict[str, Any] = {"data": "omniglot", "schedule": "cosine", "validate_every": 250, "threads": 1}
 """How learners are trained on Omniglot for long."""
+DRAWINGS: dict[str, Any] = {
+    "data": "quickdraw",
+    "samples_per_class": 20,
+    "augment": "drawing",
+    "mirrored": True,
+}
+"""Quick, Draw! where overfitting is the enemy: few drawings, each time distorted, either way round."""
 
 
 def metric(learner: str, title: str, source: str, papers: tuple[float, float, float]) -> Recipe:
@@ -153,6 +160,23 @@ RECIPES: dict[str, Experiment] = {
             threads=1,
         ),
         measures=(Measure(5, 1, 1, statistics="batch", paper=59.4, target=55.0, tasks=5000),),
+        seeds=(0, 1, 2),
+    ),
+    "quickdraw-simpleshot": Recipe(
+        title="Quick, Draw! 207/69/69, 20 drawings a class, SimpleShot, residual net of 16 channels",
+        source="no published number for this learner",
+        config=TrainConfig(
+            **DRAWINGS,
+            learner="simpleshot",
+            body="resnet",
+            channels=16,
+            norm="running",
+            iterations=16_000,
+            validate_every=2000,
+            validation_tasks=200,
+            threads=1,
+        ),
+        measures=(Measure(5, 1, target=64.0), Measure(5, 5, target=82.0)),
         seeds=(0, 1, 2),
     ),
     "sinusoid-maml": SinusoidRecipe(),
