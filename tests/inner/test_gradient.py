@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 from torch import Tensor
@@ -94,3 +96,8 @@ def test_a_loss_that_is_not_one_number_is_refused(mapped: bool) -> None:
 
     with pytest.raises(UserError, match=r"a support loss is one number, not a tensor of shape \(3,\)"):
         torch.func.vmap(run)(torch.ones(2, 3)) if mapped else run(torch.ones(3))
+
+
+def test_a_loss_that_is_no_tensor_is_refused() -> None:
+    with pytest.raises(UserError, match=r"a support loss is a tensor of one number, not 2\.0"):
+        gradient(lambda p: cast(Any, 2.0), {"a": torch.ones(3)}, create_graph=True)

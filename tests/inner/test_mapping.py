@@ -103,23 +103,35 @@ def looks(x: Tensor) -> Tensor:
     return x if x.sum() > 0 else -x
 
 
+def adds_up(x: Tensor) -> Tensor:
+    total = torch.zeros(())
+    total += x.sum()
+    return total
+
+
 @pytest.mark.parametrize(
-    "function",
+    ("function", "why"),
     [
-        looks,
-        lambda x: x * x.sum().item(),
-        lambda x: x[x > 0].sum(),
-        *(lambda x, net=net: net(x.flatten(1)[None])[0] for net in RECURRENT.values()),
-        tuned(RECURRENT["GRU"]),
-        tuned(RECURRENT["RNN"]),
+        (looks, "it decides by a tensor's values, as with `if`"),
+        (lambda x: x * x.sum().item(), r"it takes a number out of a tensor, by \.item\(\) or float"),
+        (lambda x: x[x > 0].sum(), "how much it computes depends on values, as with a mask"),
+        (lambda x: (x > 0).nonzero().sum(), "how much it computes depends on values"),
+        (lambda x: x * sum(x.flatten().tolist()), "it hands a tensor to NumPy or Python"),
+        (adds_up, "it writes to a tensor that is the same for all tasks"),
+        *(
+            (lambda x, net=net: net(x.flatten(1)[None])[0], rf"it uses {name.lower()}\w*, for which torch")
+            for name, net in RECURRENT.items()
+        ),
+        (tuned(RECURRENT["GRU"]), "it uses gru, for which torch has no rule"),
+        (tuned(RECURRENT["RNN"]), "it uses rnn_tanh, for which torch has no rule"),
     ],
-    ids=["if", "item", "mask", *RECURRENT, "tuned GRU", "tuned RNN"],
+    ids=["if", "item", "mask", "nonzero", "tolist", "in place", *RECURRENT, "tuned GRU", "tuned RNN"],
 )
-def test_what_cannot_be_vectorised_names_the_loop(
-    function: Callable[[Tensor], Tensor], blobs: ClassDataset
+def test_what_cannot_be_vectorised_says_why_and_names_the_loop(
+    function: Callable[[Tensor], Tensor], why: str, blobs: ClassDataset
 ) -> None:
     batch = batch_of(ClassTasks(blobs, 3, 1, query=2), 2)
-    with pytest.raises(UserError, match='use strategy="loop"'):
+    with pytest.raises(UserError, match=rf'over tasks: {why}.*; use strategy="loop"'):
         mapped(lambda task: {"a": function(task.support.x)}, batch, "vmap")
     assert len(mapped(lambda task: {"a": function(task.support.x)}, batch, "loop")["a"]) == 2
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiplicativeLR
 
+from quickstudy.errors import UserError
 from quickstudy.inner import Rule, adam, by_step, cosine, linear, momentum, sgd
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -73,3 +74,9 @@ def test_a_rate_for_each_layer_and_step() -> None:
         updates, state = rule.update(grads, state, grads)
         taken.append([-v for u in updates.values() for v in u.tolist()])
     assert taken == [[1.0, 3.0, 4.0], [2.0, 5.0, 6.0], [2.0, 5.0, 6.0]]
+
+
+@pytest.mark.parametrize("rates", [torch.tensor(0.1), torch.ones(0), 0.1, {"w": torch.tensor(0.1)}])
+def test_rates_by_step_are_some(rates: Any) -> None:
+    with pytest.raises(UserError, match=r"by_step takes tensors \[S, …\] of a rate for each step, not"):
+        by_step(rates)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, cast
 
 import pytest
 import torch
@@ -27,6 +28,11 @@ pytestmark = pytest.mark.usefixtures("float64")
 def quadratic(a: Tensor) -> tuple[Tensor, Params]:
     """½ wᵀAw with a symmetric A: S steps of rate α multiply w by (I − αA)ˢ."""
     return a @ a.T, {"w": torch.randn(len(a), requires_grad=True)}
+
+
+def test_what_is_no_rule_is_refused() -> None:
+    with pytest.raises(UserError, match=r"a rule is what sgd\(…\) or adam\(…\) make.*, not <class .*SGD'>"):
+        InnerProblem({}, lambda p, step: torch.zeros(()), cast(Any, torch.optim.SGD), 1)
 
 
 def test_fewer_steps_than_none_are_refused() -> None:
@@ -159,8 +165,9 @@ def test_methods_and_their_parts_refuse_what_cannot_be() -> None:
     for method, said in (
         (truncated, r"truncated takes a number of last steps"),
         (implicit, r"implicit makes a method: give implicit\(strength\)"),
-        (partial(flat, keep=-2), "flat keeps at least 0 graphs and bytes, not -2"),
-        (partial(flat, budget=-2), "flat keeps at least 0 graphs and bytes, not None and -2"),
+        (partial(flat, keep=-2), "flat keeps a whole number of graphs and of bytes, not -2"),
+        (partial(flat, keep=1.5), "flat keeps a whole number of graphs and of bytes, not 1.5"),
+        (partial(flat, budget="1GB"), "flat keeps a whole number of graphs and of bytes, not None and '1GB'"),
     ):
         with pytest.raises(UserError, match=said):
             solve(problem, method)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.inner import estimate, map_tasks
-from quickstudy.learners import LEARNERS, PixelNN, ProtoNet
+from quickstudy.learners import LEARNERS, PixelNN, ProtoNet, build
 from quickstudy.learners.calling import width
 from quickstudy.learners.targets import task_loss
 from quickstudy.nets import BatchNorm, mlp
@@ -72,6 +72,25 @@ def test_ragged_tasks_reach_a_learner_one_by_one(make: Make, blobs: ClassDataset
     outcome, _ = estimate(learner, batch, "vmap")
     for i in range(4):
         close(outcome.loss[i], learner(source.task(i).to(torch.float64)).loss.detach(), f"task {i}")
+
+
+@pytest.mark.parametrize("features", [3, 49])
+@pytest.mark.parametrize("name", ["maml", "anil", "protonet", "r2d2"])
+def test_a_body_returns_what_it_says(name: str, features: int, batch: Task) -> None:
+    """Too few, and maps that were not flattened."""
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = features
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            maps = self.conv(x)
+            return maps.flatten(1) if features == 3 else maps
+
+    with pytest.raises(UserError, match=rf"the body Odd says it returns {features} features .*flatten"):
+        estimate(build(name, Odd(), way=3, classes=9), batch, "loop")
 
 
 def test_a_body_says_how_many_features_it_has() -> None:

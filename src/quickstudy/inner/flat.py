@@ -77,8 +77,8 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
         budget: in bytes, for each task. What a step's graph holds is counted as the first step is taken.
 
     Raises:
-        UserError: a number below 0; a loss or a rule that keeps tensors from step to step; and on the way
-            back, one that hides what it uses in a `torch.autograd.Function`.
+        UserError: a number below 0, or none; a loss or a rule that keeps tensors from step to step; and on
+            the way back, one that hides what it uses in a `torch.autograd.Function`.
 
     >>> from quickstudy.inner.rules import sgd
     >>> start = {"w": torch.tensor(4.0, requires_grad=True)}
@@ -86,8 +86,8 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
     >>> torch.autograd.grad(end, start["w"])
     (tensor(0.1250),)
     """
-    if (keep or 0) < 0 or budget < 0:
-        raise UserError(f"flat keeps at least 0 graphs and bytes, not {keep} and {budget}")
+    if any(not isinstance(v, int) or v < 0 for v in (keep or 0, budget)):
+        raise UserError(f"flat keeps a whole number of graphs and of bytes, not {keep!r} and {budget!r}")
     if not torch.is_grad_enabled() or problem.steps <= (2 if keep is None else keep) or steps_apart():
         return unrolled(problem)
     devices = {p.device for p in problem.params.values() if p.device.type == "cuda"}

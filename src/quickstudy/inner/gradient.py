@@ -30,14 +30,16 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
         (loss, gradient); the gradient is zero where a parameter has no influence, never None.
 
     Raises:
-        UserError: the loss is no scalar; or it is to be differentiated again, and uses what cannot be: see
-            `once.py`.
+        UserError: the loss is no tensor of one number; or it is to be differentiated again, and uses what
+            cannot be: see `once.py`.
     """
     tasks = below()
     with twice_differentiable(inside_map()) if create_graph else nullcontext(), torch.enable_grad():
         with tasks.outside_vmap():
             leaves = {k: _leaf(tasks.unwrapped(p), create_graph) for k, p in params.items()}
         value = loss({k: tasks.wrapped(p) for k, p in leaves.items()})
+        if not isinstance(value, Tensor):
+            raise UserError(f"a support loss is a tensor of one number, not {value!r}")
         if value.ndim:
             raise UserError(f"a support loss is one number, not a tensor of shape {tuple(value.shape)}")
         with tasks.outside_vmap():

@@ -6,6 +6,7 @@ before the function sees it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -23,6 +24,15 @@ from quickstudy.tasks.task import Task
 M = TypeVar("M", bound=nn.Module)
 Function = Callable[[M, Task], dict[str, Tensor]]
 """Of a module and one task, to named tensors."""
+REFUSED = {
+    r"\.item\(\)": "it takes a number out of a tensor, by .item() or float()",
+    r"data-dependent control flow": "it decides by a tensor's values, as with `if`",
+    r"boolean mask|dynamic shape": "how much it computes depends on values, as with a mask for an index",
+    r"Batching rule not implemented for aten::(\w+)": r"it uses \1, for which torch has no rule",
+    r"broadcast shape|inplace arithmetic": "it writes to a tensor that is the same for all tasks",
+    r"data pointer": "it hands a tensor to NumPy or Python, as by .numpy() or .tolist()",
+}
+"""What torch says of what it cannot vectorise, and what that means."""
 INPUTS = 2**21
 """Numbers a net is given at once where no graph is kept: what it makes of them takes memory."""
 
@@ -69,9 +79,21 @@ def _vectorised(
     except RuntimeError as error:
         function(module, next(batch.unbatch()))  # what fails by itself too has its own error
         raise UserError(
-            "the net does what cannot be vectorised over tasks, such as `if` on a tensor, .item(), writing "
-            'to a buffer, indexing by a mask or a recurrent layer: use strategy="loop" or "threads"'
+            f"the net cannot be vectorised over tasks: {why_not(error)}; "
+            'use strategy="loop" or "threads" (--strategy)'
         ) from error
+
+
+def why_not(error: RuntimeError) -> str:
+    """What a net does that vmap cannot, from what torch says of it.
+
+    >>> why_not(RuntimeError("Batching rule not implemented for aten::lstm.input. We could not"))
+    'it uses lstm, for which torch has no rule'
+    """
+    for pattern, words in REFUSED.items():
+        if found := re.search(pattern, str(error)):
+            return found.expand(words)
+    return f"torch says {str(error).partition(chr(10))[0]!r}"
 
 
 def vectorisable(batch: Task, strategy: Strategy) -> bool:

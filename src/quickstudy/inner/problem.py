@@ -26,7 +26,7 @@ class InnerProblem:
         steps: S, how many.
 
     Raises:
-        UserError: fewer than none.
+        UserError: fewer than none, or a rule that is none.
     """
 
     params: Params
@@ -35,6 +35,8 @@ class InnerProblem:
     steps: int
 
     def __post_init__(self) -> None:
+        if not all(callable(getattr(self.rule, name, None)) for name in ("init", "update")):
+            raise UserError(f"a rule is what sgd(…) or adam(…) make, with init and update, not {self.rule!r}")
         if self.steps < 0:
             raise UserError(f"an inner loop has at least 0 steps, not {self.steps}")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from quickstudy.errors import UserError
 from quickstudy.inner.rules import Plain
 
 
@@ -37,10 +38,17 @@ def by_step(rates: Tensor | Mapping[str, Tensor]) -> Callable[[int], Plain]:
     Args:
         rates: one tensor `[S, …]`, or one for each parameter or layer, by name; "" for all others.
 
+    Raises:
+        UserError: a rate that is no tensor of at least one step's.
+
     >>> import torch
     >>> by_step({"body": torch.tensor([0.5, 0.25]), "head": torch.ones(2)})(1)
     {'body': tensor(0.2500), 'head': tensor(1.)}
     """
+
+    for rate in rates.values() if isinstance(rates, Mapping) else [rates]:
+        if not isinstance(rate, Tensor) or not rate.ndim or not len(rate):
+            raise UserError(f"by_step takes tensors [S, …] of a rate for each step, not {rate!r}")
 
     def at(step: int) -> Plain:
         if isinstance(rates, Tensor):

@@ -23,7 +23,7 @@ def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments, *more: Te
     `computing_in`.
 
     Raises:
-        UserError: the net writes to a buffer while it computes.
+        UserError: the net writes to a buffer while it computes, or returns other features than it states.
     """
     before = {k: (v, v._version) for k, v in ((k, weights.get(k, v)) for k, v in net.named_buffers())}
 
@@ -40,7 +40,8 @@ def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments, *more: Te
     seeing = net.register_forward_hook(check) if before else None  # while the net has these for its own
     try:
         with normalised_by(moments), kernels():
-            return computed(lambda *inputs: with_weights(net, weights, inputs), x, *more)
+            found = computed(lambda *inputs: with_weights(net, weights, inputs), x, *more)
+        return as_stated(net, found)
     finally:
         if seeing:
             seeing.remove()
@@ -55,6 +56,21 @@ def width(body: nn.Module) -> int:
         raise UserError(
             f"the body {type(body).__name__} does not say how many features it returns: set body.features"
         ) from None
+
+
+def as_stated(body: nn.Module, z: Tensor) -> Tensor:
+    """Features, where they are as many as the body states.
+
+    Raises:
+        UserError: they are not.
+    """
+    features = getattr(body, "features", None)
+    if isinstance(features, int) and (z.ndim != 2 or z.shape[1] != features):
+        raise UserError(
+            f"the body {type(body).__name__} says it returns {features} features of each example, but "
+            f"returned {list(z.shape)}: set body.features, or flatten what it returns"
+        )
+    return z
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Params, Rule, sgd
 from quickstudy.inner.solve import METHODS, Method, MethodName, solve
 from quickstudy.learners.base import Learner, Outer
-from quickstudy.learners.calling import call, width
+from quickstudy.learners.calling import as_stated, call, width
 from quickstudy.learners.options import at_least_one, at_least_zero
 from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.targets import check_way, shares, task_loss
@@ -184,7 +184,7 @@ class Net(nn.Module):
         self.head = nn.Linear(width(body), way)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x))
+        return self.head(as_stated(self.body, self.body(x)))
 
 
 class HeadLearner(DescentLearner):

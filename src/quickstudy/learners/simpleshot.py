@@ -45,7 +45,7 @@ class SimpleShot(PretrainCentroid):
 
     centre: Tensor
 
-    def __init__(self, body: nn.Module, *, classes: int, temperature: float = 0.1) -> None:
+    def __init__(self, body: nn.Module, *, classes: int, temperature: float = 0.3) -> None:
         super().__init__(body, classes=classes)
         similarity("euclidean", temperature)  # there is such a one
         self.temperature = temperature

@@ -108,7 +108,6 @@ class Recipe:
         config: the run.
         measures: the numbers.
         seeds: one run for each.
-        first: a run before it, for each seed, whose body it begins with.
     """
 
     title: str
@@ -116,7 +115,6 @@ class Recipe:
     config: TrainConfig
     measures: tuple[Measure, ...]
     seeds: tuple[int, ...] = (0,)
-    first: TrainConfig | None = None
 
     def run(self, setting: Setting) -> dict[str, Any]:
         """Train every seed, measure every number, and the floors once."""
@@ -126,12 +124,6 @@ class Recipe:
         for seed in self.seeds:
             config = dataclasses.replace(self.config, seed=seed, data_dir=setting.data_dir)
             out = setting.runs / (setting.name if len(self.seeds) == 1 else f"{setting.name}-{seed}")
-            if self.first is not None:
-                first = dataclasses.replace(self.first, seed=seed, data_dir=setting.data_dir)
-                start = out.with_name(f"{out.name}-start")
-                learner, _, run = trained(first, start, f"{setting.name}, seed {seed}, first")
-                seconds += about(learner, run)["training_seconds"]
-                config = dataclasses.replace(config, start=str(start))
             learner, config, run = trained(config, out, f"{setting.name}, seed {seed}")
             told = about(learner, run)
             seconds += told["training_seconds"]
@@ -157,7 +149,6 @@ class Recipe:
             "seeds": list(self.seeds),
             "training_seconds": round(seconds, 1),
             "config": self.config.json(),
-            "first": None if self.first is None else self.first.json(),
             "results": rows,
             "floors": [row.json() for row in floor_rows],
         }

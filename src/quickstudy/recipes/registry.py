@@ -179,6 +179,27 @@ RECIPES: dict[str, Experiment] = {
         measures=(Measure(5, 1, target=64.0), Measure(5, 5, target=82.0)),
         seeds=(0, 1, 2),
     ),
+    "quickdraw-maml-distorted": Recipe(
+        title="Quick, Draw! 207/69/69, 20 drawings a class, distorted, MAML, 5 steps, 32 channels, as long",
+        source="the fastforwardlabs learning-to-learn report, 59.4 and 77.0 % on its own draw of the data",
+        config=TrainConfig(
+            **DRAWINGS,
+            learner="maml",
+            channels=32,
+            norm="batch",
+            schedule="cosine",
+            iterations=8000,
+            validate_every=1000,
+            validation_tasks=200,
+            threads=1,
+        ),
+        measures=(
+            Measure(5, 1, statistics="batch", search=True, paper=59.4),
+            Measure(5, 5, statistics="batch", search=True, paper=77.0),
+            Measure(5, 1, statistics="support", search=True),
+            Measure(5, 5, statistics="support", search=True),
+        ),
+    ),
     "sinusoid-maml": SinusoidRecipe(),
     "learners": LearnersRecipe(parts()),
     "variants": LearnersRecipe(
