@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from quickstudy.inner import estimate
 from quickstudy.outer import measure
 from quickstudy.recipes import RECIPES, Setting
 from quickstudy.recipes import copy as copying
-from quickstudy.recipes.copy import Copier, CopyRecipe, copier
+from quickstudy.recipes.copy import Copier, CopyRecipe, copier, nets
 from quickstudy.tasks.copy import CopyTasks
 
 
@@ -68,11 +69,13 @@ def test_the_recipe_measures_both_lengths_and_goes_on(
     monkeypatch.setattr(copying, "LENGTH", 3)
     monkeypatch.setattr(copying, "META_BATCH", 2)
     setting = Setting("ntm-copy", tmp_path, tasks=3)
-    result = CopyRecipe(iterations=2).run(setting)
+    result = CopyRecipe(nets(), iterations=2).run(setting)
     rows = {(row["learner"], row["length"]): row["wrong_bits"] for row in result["results"]}
     assert set(rows) == {(name, length) for name in copying.CELLS for length in (3, 6)}
     assert all(0 <= v <= 8 * length for (_, length), v in rows.items())
-    assert CopyRecipe(iterations=2).run(setting)["results"] == result["results"]
-    with pytest.raises(RunError, match="ntm-copy-ntm holds another run"):
-        CopyRecipe(iterations=3).run(setting)
+    assert CopyRecipe(nets(), iterations=2).run(setting)["results"] == result["results"]
+    [row, _] = CopyRecipe(nets(), iterations=2).run(replace(setting, only=("lstm",), tasks=4))["results"][2:]
+    assert (row["learner"], row["tasks"]) == ("lstm", 4)
+    with pytest.raises(RunError, match="ntm holds another run"):
+        CopyRecipe(nets(), iterations=3).run(replace(setting, tasks=5))
     assert RECIPES["ntm-copy"].title

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,11 +24,13 @@ from quickstudy.nets.scan import scan
 from quickstudy.outer import measure
 from quickstudy.outer.seeds import seeded
 from quickstudy.outer.session import threads
-from quickstudy.recipes.recipe import Setting, about, provenance, trained_on
+from quickstudy.recipes.parts import PartsRecipe
+from quickstudy.recipes.recipe import Setting, about, trained_on
 from quickstudy.tasks.copy import CopyTasks
 from quickstudy.tasks.task import Support, Task
 
 LENGTH, BITS = 20, 8
+TASKS = 1000
 META_BATCH, OUTER_LR, CLIP = 16, 1e-3, 10.0
 CELLS: dict[str, Callable[[int], nn.Module]] = {
     "ntm": lambda inputs: NTMCell(inputs, hidden=100, rows=128, width=20, controller=FeedForward),
@@ -84,7 +87,14 @@ def copier(name: str, seed: int = 0) -> Copier:
 
 
 @dataclass(frozen=True)
-class CopyRecipe:
+class Copying:
+    """One net that is to copy, of `CELLS`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class CopyRecipe(PartsRecipe[Copying]):
     """A neural Turing machine and an LSTM, each measured at the longest trained length and at twice that.
 
     Args:
@@ -99,63 +109,35 @@ class CopyRecipe:
     growing: int = 600
     seed: int = 0
 
-    def run(self, setting: Setting) -> dict[str, Any]:
-        """Train both, measure both; wrong bits a sequence with intervals."""
-        rows, seconds = [], 0.0
+    def rows(self, part: Copying, out: Path, setting: Setting) -> list[dict[str, Any]]:
+        """Wrong bits a sequence of either length, with intervals."""
         training = CopyTasks((1, LENGTH), BITS, META_BATCH, self.growing * META_BATCH, seed=3 * self.seed)
-        validation = CopyTasks(LENGTH, BITS, seed=3 * self.seed + 1)
-        n_tasks = setting.tasks or 1000
+        learner, n_tasks = copier(part.name, self.seed), setting.tasks or TASKS
+        trained = {"data": "copy", "learner": part.name, "growing": self.growing, "seed": self.seed}
         with threads(1):
-            for name in CELLS:
-                learner = copier(name, self.seed)
-                told = {
-                    "data": "copy",
-                    "learner": name,
-                    "iterations": self.iterations,
-                    "growing": self.growing,
-                    "seed": self.seed,
-                }
-                run = trained_on(
-                    training,
-                    learner,
-                    setting.runs / f"{setting.name}-{name}",
-                    told,
-                    f"copying, {name}",
-                    validation=validation,
-                    iterations=self.iterations,
-                    meta_batch=META_BATCH,
-                    outer_lr=OUTER_LR,
-                    clip=CLIP,
-                    validation_tasks=100,
-                )
-                seconds += about(learner, run)["training_seconds"]
-                for length in (LENGTH, 2 * LENGTH):
-                    test = CopyTasks(length, BITS, seed=3 * self.seed + 2)
-                    measured = measure(learner, test, n_tasks)
-                    rows.append(
-                        {
-                            "learner": name,
-                            "length": length,
-                            "wrong_bits": measured.mean("wrong_bits"),
-                            "ci95": measured.ci95("wrong_bits"),
-                            "target": 0.1 if (name, length) == ("ntm", LENGTH) else None,
-                            "tasks": n_tasks,
-                        }
-                    )
-        return {
-            **provenance(setting),
-            "title": self.title,
-            "published": self.source,
-            "seeds": [self.seed],
-            "training_seconds": round(seconds, 1),
-            "config": {
-                "iterations": self.iterations,
-                "meta_batch": META_BATCH,
-                "outer_lr": OUTER_LR,
-                "clip": CLIP,
-                "growing": self.growing,
-                "length": [1, LENGTH],
-                "bits": BITS,
-            },
-            "results": rows,
-        }
+            run = trained_on(
+                training,
+                learner,
+                out,
+                trained | {"iterations": self.iterations},
+                f"copying, {part.name}",
+                validation=CopyTasks(LENGTH, BITS, seed=3 * self.seed + 1),
+                iterations=self.iterations,
+                meta_batch=META_BATCH,
+                outer_lr=OUTER_LR,
+                clip=CLIP,
+                validation_tasks=100,
+            )
+            found = []
+            for length in (LENGTH, 2 * LENGTH):
+                measured = measure(learner, CopyTasks(length, BITS, seed=3 * self.seed + 2), n_tasks)
+                told = {"part": part.name, **trained, "length": length, "tasks": n_tasks}
+                wrong = {"wrong_bits": measured.mean("wrong_bits"), "ci95": measured.ci95("wrong_bits")}
+                target = 0.1 if (part.name, length) == ("ntm", LENGTH) else None
+                found.append({**told, **about(learner, run), **wrong, "target": target})
+        return found
+
+
+def nets() -> tuple[Copying, ...]:
+    """All of them."""
+    return tuple(map(Copying, CELLS))

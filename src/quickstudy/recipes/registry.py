@@ -6,7 +6,7 @@ from typing import Any
 
 from quickstudy.errors import unknown
 from quickstudy.outer.config import TrainConfig
-from quickstudy.recipes.copy import CopyRecipe
+from quickstudy.recipes.copy import CopyRecipe, nets
 from quickstudy.recipes.learners import LearnersRecipe, generalising, parts, variants
 from quickstudy.recipes.presentations import PresentationsRecipe, streams
 from quickstudy.recipes.rates import RatesRecipe, off_by
@@ -214,7 +214,7 @@ RECIPES: dict[str, Experiment] = {
     "presentations": PresentationsRecipe(streams()),
     "rates": RatesRecipe(off_by()),
     "semi-supervised": SemiSupervisedRecipe(refinements()),
-    "ntm-copy": CopyRecipe(),
+    "ntm-copy": CopyRecipe(nets()),
 }
 
 
