@@ -140,7 +140,8 @@ def test_rotations_by_default_on_omniglots_characters_only(
     quick: Quick, monkeypatch: pytest.MonkeyPatch, blobs: ClassDataset
 ) -> None:
     assert len(quick().splits().train) == 4
-    assert len(quick(rotations=True).splits().train) == 16
+    assert [len(part) for part in quick(rotations="all").splits()] == [16, 12, 12]
+    assert [len(part) for part in quick(rotations="train").splits()] == [16, 3, 3]
     named = replace(
         blobs, splits=dict.fromkeys(("vinyals", "authors", "alphabet"), ((0, 1, 2, 3), (4, 5), (6, 7)))
     )
@@ -148,7 +149,7 @@ def test_rotations_by_default_on_omniglots_characters_only(
     for split, classes in ((None, 16), ("vinyals", 16), ("authors", 4), ("alphabet", 4)):
         parts = quick(data="omniglot", split=split, way=2).splits()
         assert (len(parts.train), len(parts.test)) == (classes, classes // 2), split
-    assert len(quick(data="omniglot", rotations=False, way=2).splits().train) == 4
+    assert len(quick(data="omniglot", rotations="none", way=2).splits().train) == 4
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,8 @@ class TrainConfig:
         augment: how the pictures of meta-training are distorted, each time anew: none; affine, turned and
             shifted a little; drawing, also mirrored, bent and by another pen. For few examples a class.
             By default as the learner's paper does, mostly none; but drawing on quickdraw.
-        rotations: turned pictures as further classes; by default on Omniglot's character splits only.
+        rotations: pictures turned by quarters as further classes: none; train, of meta-training only; all.
+            By default none, but all on Omniglot's character splits, as its protocol has it.
         strategy: how tasks are mapped on this machine.
         threads: processor threads; by default torch's choice.
         device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
@@ -130,7 +131,7 @@ class TrainConfig:
     samples_per_class: int | None = None
     train_classes: int | None = None
     augment: AugmentName | None = None
-    rotations: bool | None = None
+    rotations: Literal["none", "train", "all"] | None = None
     strategy: Strategy | None = None
     threads: int | None = None
     device: str | None = None
@@ -232,10 +233,9 @@ class TrainConfig:
         if self.train_classes is not None:
             parts = Splits(self.fewer(parts.train, self.train_classes), parts.val, parts.test)
         self.check_ways(parts)
-        turn = self.rotations
-        if turn is None:
-            turn = self.data == "omniglot" and self.split in (None, "vinyals")
-        return Splits(*(p.rotated() for p in parts)) if turn else parts
+        published = "all" if self.data == "omniglot" and self.split in (None, "vinyals") else "none"
+        turned = {"none": 0, "train": 1, "all": 3}[self.rotations or published]
+        return Splits(*(p.rotated() if i < turned else p for i, p in enumerate(parts)))
 
     def fewer(self, data: ClassDataset, classes: int) -> ClassDataset:
         """So many of the classes for meta-training, always the same ones."""
