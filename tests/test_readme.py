@@ -105,6 +105,8 @@ def test_the_rule_of_the_docs_learns_its_rates():
     before = [rate.detach().clone() for rate in learner.rates]
     qs.meta_train(learner, Sinusoids(shot=5), iterations=2)
     assert all(not torch.equal(a, b) for a, b in zip(before, learner.rates, strict=True))
+    fewer = names["MetaSGD"](qs.nets.mlp(2, (8,)), way=5).adapt([[0.0, 1.0], [1.0, 0.0]], [0, 1])
+    assert fewer([[0.5, 0.2]]).shape == (1, 2)
 
 
 def test_rows_become_tables(tmp_path: Path, monkeypatch) -> None:

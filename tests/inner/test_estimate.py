@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from quickstudy.errors import UserError
 from quickstudy.inner import Outcome, estimate
@@ -75,3 +76,23 @@ def test_in_a_loop_one_tasks_graph_is_freed_before_the_next() -> None:
 def test_a_learner_without_parameters_is_refused() -> None:
     with pytest.raises(UserError, match="PixelNN has no parameter to train"):
         estimate(PixelNN(), batch())
+
+
+class Checkpointed(Line):
+    """Keeps of its graph the ends only: what torch cannot do inside a map, which it says on the way back."""
+
+    def forward(self, task: Task) -> Outcome:
+        error = checkpoint(self.errors, task.query.x, task.query.y, use_reentrant=False)
+        return Outcome(error.square().mean())
+
+    def errors(self, x: Tensor, y: Tensor) -> Tensor:
+        return (self.w * x).sin() + self.b - y
+
+
+def test_what_fails_on_the_way_back_of_a_map_says_why_and_auto_goes_on_without() -> None:
+    learner, tasks = Checkpointed(), batch()
+    wanted = estimate(learner, tasks, "loop")[1]
+    with pytest.raises(UserError, match=r"cannot be vectorised.*as torch\.utils\.checkpoint does; use"):
+        estimate(learner, tasks, "vmap")
+    for name, gradient in estimate(learner, tasks, "auto")[1].items():
+        torch.testing.assert_close(gradient, wanted[name])

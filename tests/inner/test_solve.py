@@ -10,10 +10,16 @@ from torch import Tensor
 from quickstudy.errors import UserError
 from quickstudy.inner import (
     InnerProblem,
+    chain,
+    clip_by_norm,
+    conjugate_gradient,
+    cosine,
     flat,
     implicit,
+    linear,
     momentum,
     neumann,
+    scheduled,
     sgd,
     solve,
     trajectory,
@@ -36,8 +42,8 @@ def test_what_is_no_rule_is_refused() -> None:
 
 
 def test_fewer_steps_than_none_are_refused() -> None:
-    with pytest.raises(UserError, match="at least 0 steps, not -1"):
-        InnerProblem({}, lambda p, step: torch.zeros(()), sgd(0.1), -1)
+    with pytest.raises(UserError, match="steps must be at least 0 and finite, not -1"):
+        InnerProblem({"w": torch.ones(1)}, lambda p, step: torch.zeros(()), sgd(0.1), -1)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5])
@@ -163,7 +169,7 @@ def test_methods_and_their_parts_refuse_what_cannot_be() -> None:
     """Those that make a method are told apart from one, too."""
     problem = InnerProblem({"w": torch.ones(())}, lambda p, step: p["w"] ** 2, sgd(0.1), steps=3)
     for method, said in (
-        (truncated, r"truncated takes a number of last steps"),
+        (truncated, r"truncated makes a method: give truncated\(k\)"),
         (implicit, r"implicit makes a method: give implicit\(strength\)"),
         (partial(flat, keep=-2), "flat keeps a whole number of graphs and of bytes, not -2"),
         (partial(flat, keep=1.5), "flat keeps a whole number of graphs and of bytes, not 1.5"),
@@ -171,6 +177,19 @@ def test_methods_and_their_parts_refuse_what_cannot_be() -> None:
     ):
         with pytest.raises(UserError, match=said):
             solve(problem, method)
-    for iterations, rate in ((-1, 0.1), (3, 0.0)):
-        with pytest.raises(UserError, match="iterations must be at least 0 and the rate above 0"):
-            neumann(iterations, rate)
+    for make, said in (
+        (lambda: neumann(-1), "iterations must be at least 0 and finite, not -1"),
+        (lambda: neumann(3, 0.0), "rate must be above 0, not 0.0"),
+        (lambda: neumann(cast(Any, "a")), "iterations must be a whole number, not 'a'"),
+        (lambda: conjugate_gradient(cast(Any, 1.5)), "iterations must be a whole number, not 1.5"),
+        (lambda: implicit(cast(Any, "a")), "strength must be a number, not 'a'"),
+        (lambda: chain(cast(Any, sgd)), r"a rule is what sgd\(…\) or adam\(…\) make"),
+        (lambda: scheduled(sgd, cast(Any, 0.1)), "scheduled takes a rule's function and a schedule"),
+        (lambda: clip_by_norm(cast(Any, "a")), "clipped at a number above 0, not 'a'"),
+        (lambda: linear(cast(Any, "a"), 0.0, 3), "first must be a number of at least 0, not 'a'"),
+        (lambda: cosine(0.1, 0.0, -3), "steps must be at least 0 and finite, not -3"),
+        (lambda: InnerProblem({}, lambda p, step: torch.zeros(()), sgd(0.1), 1), "needs parameters to move"),
+        (lambda: solve(problem, cast(Any, 3)), "unknown method '3'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            make()

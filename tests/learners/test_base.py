@@ -74,10 +74,10 @@ def test_ragged_tasks_reach_a_learner_one_by_one(make: Make, blobs: ClassDataset
         close(outcome.loss[i], learner(source.task(i).to(torch.float64)).loss.detach(), f"task {i}")
 
 
-@pytest.mark.parametrize("features", [3, 49])
+@pytest.mark.parametrize("features", [3, 49, 392])
 @pytest.mark.parametrize("name", ["maml", "anil", "protonet", "r2d2"])
 def test_a_body_returns_what_it_says(name: str, features: int, batch: Task) -> None:
-    """Too few, and maps that were not flattened."""
+    """Too few, maps that were not flattened, a tuple."""
 
     class Odd(nn.Module):
         def __init__(self) -> None:
@@ -87,7 +87,7 @@ def test_a_body_returns_what_it_says(name: str, features: int, batch: Task) -> N
 
         def forward(self, x: Tensor) -> Tensor:
             maps = self.conv(x)
-            return maps.flatten(1) if features == 3 else maps
+            return maps.flatten(1) if features == 3 else maps if features == 49 else (maps, x)
 
     with pytest.raises(UserError, match=rf"the body Odd says it returns {features} features .*flatten"):
         estimate(build(name, Odd(), way=3, classes=9), batch, "loop")

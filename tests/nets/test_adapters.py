@@ -120,7 +120,7 @@ def test_a_pattern_chooses() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(UserError, match="rank of an adapter must be at least 1, not 0"):
+    with pytest.raises(UserError, match="rank must be at least 1, not 0"):
         lora(nn.Linear(2, 2), rank=0)
     with pytest.raises(UserError, match=r"no weight of Linear is matched by pattern='conv': weight$"):
         lora(nn.Linear(2, 2), rank=1, pattern="conv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import random
 from collections.abc import Callable
 
@@ -195,3 +196,75 @@ def test_what_cannot_be_traced_or_is_no_block_is_left(make: type[nn.Module], ker
     for x in torch.randn(9, 2, 8, 8, dtype=torch.double).split((3, 6)):
         with native.kernels(), normalised_by(Moments(fused=True)):
             torch.testing.assert_close(ours(x), theirs(x))
+
+
+SCALE = 2.0
+
+
+class Setting:
+    scale = 2.0
+
+
+def scaled(x: Tensor) -> Tensor:
+    return x * SCALE
+
+
+class OfALayer(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.relu.scale
+
+
+class OfAnObject(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.setting.scale
+
+
+class OfTheModule(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * SCALE
+
+
+class OfAFunctions(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return scaled(super().forward(x))
+
+
+class OfAMethods(Block):
+    @property
+    def scale(self) -> float:
+        return SCALE
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.scale
+
+
+@pytest.mark.parametrize("make", [OfALayer, OfAnObject, OfTheModule, OfAFunctions, OfAMethods])
+def test_what_may_change_elsewhere_is_followed(
+    make: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = make(2, 3)
+    net.setting, net.relu.scale = Setting(), 2.0
+    ours, x = convert_batch_norm(net), torch.randn(5, 2, 8, 8)
+    before = ours(x)
+    ours.setting.scale = ours.relu.scale = 6.0
+    monkeypatch.setitem(globals(), "SCALE", 6.0)
+    with native.kernels(), normalised_by(Moments(fused=True)):
+        torch.testing.assert_close(ours(x), 3 * before)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_traced_net_is_copied_and_kept(
+    again: Callable[[nn.Module], nn.Module], kernels: Native, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x = convert_batch_norm(OfBlocks()).double(), torch.randn(5, 2, 8, 8, dtype=torch.double)
+    net.base[0].shared = net.base[1].conv
+    other, seen = again(net), calls(monkeypatch)
+    assert type(other) is OfBlocks
+    assert isinstance(other.base[1], Traced)
+    assert other.base[0].shared is other.base[1].conv is not net.base[1].conv
+    with native.kernels(), normalised_by(Moments(fused=True)):
+        torch.testing.assert_close(other(x), net(x))
+        assert seen.count("forward") == 4
+        with torch.no_grad():
+            other.base[1].conv.weight.add_(1.0)
+        assert (other(x) - net(x)).abs().max() > 0

@@ -174,14 +174,15 @@ def test_what_has_nothing_to_train_is_left() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("iterations", -5, "at least 0, not -5"),
+        ("iterations", -5, "at least 0 and finite, not -5"),
+        ("iterations", 1.5, r"a whole number, not 1\.5"),
         ("meta_batch", 0, "at least 1, not 0"),
         ("meta_batch", -1, "at least 1, not -1"),
         ("validate_every", 0, "at least 1, not 0"),
         ("validation_tasks", 0, "at least 1, not 0"),
         ("patience", 0, "at least 1, not 0"),
-        ("outer_lr", -0.1, r"at least 0, not -0\.1"),
-        ("outer_lr", math.nan, "at least 0, not nan"),
+        ("outer_lr", -0.1, r"at least 0 and finite, not -0\.1"),
+        ("outer_lr", math.nan, "at least 0 and finite, not nan"),
         ("clip", -1.0, r"above 0, not -1\.0"),
         ("clip", 0.0, r"above 0, not 0\.0"),
     ],

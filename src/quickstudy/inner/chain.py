@@ -6,13 +6,14 @@ Each takes what the one before it returns for the gradient, as in optax: `chain(
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from quickstudy.errors import UserError
-from quickstudy.inner.rules import Params, Plain, Rule, check, rate_of
+from quickstudy.inner.rules import Params, Plain, Rule, check, check_rule, rate_of
 
 
 def chain(*rules: Rule) -> Rule:
@@ -23,6 +24,9 @@ def chain(*rules: Rule) -> Rule:
     >>> rule.update({"w": torch.tensor([-3.0, 0.2])}, rule.init(params), params)[0]
     {'w': tensor([ 0.5000, -0.1000])}
     """
+
+    for rule in rules:
+        check_rule(rule)
 
     def update(grads: Params, state: tuple[Any, ...], params: Params) -> tuple[Params, tuple[Any, ...]]:
         after = []
@@ -91,5 +95,5 @@ def _stateless(change: Callable[[Params, Params], Params]) -> Rule:
 
 
 def _above_zero(most: float | Tensor) -> None:
-    if not isinstance(most, Tensor) and not most > 0:
-        raise UserError(f"gradients are clipped at a number above 0, not {most}")
+    if not isinstance(most, Tensor) and not (isinstance(most, Real) and float(most) > 0):
+        raise UserError(f"gradients are clipped at a number above 0, not {most!r}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from quickstudy.errors import UserError
 from quickstudy.inner.choice import Strategy, check_strategy, choose
 from quickstudy.inner.compiled import meta_step
-from quickstudy.inner.mapping import map_tasks, vectorisable
+from quickstudy.inner.mapping import map_tasks, vectorisable, vectorising_explained
 from quickstudy.inner.memory import portions
 from quickstudy.inner.once import once_explained
 from quickstudy.inner.outcome import Outcome
@@ -64,7 +64,10 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tu
         strategy = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch)
 
     def together(tasks: Task) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
-        with native.all_processors(learner):
+        with (
+            vectorising_explained(lambda: alone(learner, next(tasks.unbatch()))),
+            native.all_processors(learner),
+        ):
             flat = map_tasks(lambda learner, task: _flat(learner(task)), learner, tasks, "vmap")
             grads = torch.autograd.grad(flat["loss"].sum(), params, materialize_grads=True)
         return {k: v.detach() for k, v in flat.items()}, grads

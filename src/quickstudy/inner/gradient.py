@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -46,9 +46,11 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
             total = tasks.unwrapped(value).sum()
             if create_graph:
                 refuse_once_differentiable(total, leaves.values())
-            found = torch.autograd.grad(
-                total, list(leaves.values()), create_graph=create_graph, allow_unused=True
-            )
+            found: Sequence[Tensor | None] = [None] * len(leaves)
+            if total.requires_grad:
+                found = torch.autograd.grad(
+                    total, list(leaves.values()), create_graph=create_graph, allow_unused=True
+                )
             # Not torch's own zeros, which would be leaves of the graph.
             pairs = zip(leaves.values(), found, strict=True)
             grads = [torch.zeros_like(p) if g is None else g for p, g in pairs]

@@ -31,6 +31,7 @@ from quickstudy.inner.rules import Params
 from quickstudy.inner.twice import twice_differentiable
 from quickstudy.inner.unrolled import unrolled
 from quickstudy.inner.watching import watched, with_stand_ins
+from quickstudy.options import above_zero, at_least_zero
 
 Vector = list[Tensor]
 Product = Callable[[Vector], Vector]
@@ -60,10 +61,8 @@ def implicit(
     """
     if isinstance(strength, InnerProblem):
         raise UserError("implicit makes a method: give implicit(strength), such as implicit(1.0)")
-    if not strength > 0:
-        raise UserError(f"the strength must be above 0, not {strength}")
-    if not damping >= 0:
-        raise UserError(f"damping must be at least 0, not {damping}")
+    above_zero(strength=strength)
+    at_least_zero(damping=damping)
     solver = solver or conjugate_gradient(5)
     if not callable(solver):
         raise UserError(
@@ -154,8 +153,7 @@ def conjugate_gradient(iterations: int = 5) -> Solver:
     [tensor([1.0000, 1.0000])]
     """
 
-    if iterations < 0:
-        raise UserError(f"iterations must be at least 0, not {iterations}")
+    at_least_zero(whole=True, iterations=iterations)
     return partial(_conjugate_gradient, iterations=iterations)
 
 
@@ -182,9 +180,8 @@ def neumann(iterations: int = 10, rate: float = 0.1) -> Solver:
     >>> neumann(50, 0.25)(lambda q: [a @ q[0]], [torch.tensor([2.0, 4.0])])
     [tensor([1., 1.])]
     """
-    if iterations < 0 or not rate > 0:
-        raise UserError(f"iterations must be at least 0 and the rate above 0, not {iterations} and {rate}")
-
+    at_least_zero(whole=True, iterations=iterations)
+    above_zero(rate=rate)
     return partial(_neumann, iterations=iterations, rate=rate)
 
 

@@ -7,7 +7,8 @@ before the function sees it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -30,6 +31,7 @@ REFUSED = {
     r"boolean mask|dynamic shape": "how much it computes depends on values, as with a mask for an index",
     r"Batching rule not implemented for aten::(\w+)": r"it uses \1, for which torch has no rule",
     r"broadcast shape|inplace arithmetic": "it writes to a tensor that is the same for all tasks",
+    r"escaped from inside": "it keeps tensors past the call of it, as torch.utils.checkpoint does",
     r"data pointer": "it hands a tensor to NumPy or Python, as by .numpy() or .tolist()",
 }
 """What torch says of what it cannot vectorise, and what that means."""
@@ -70,14 +72,31 @@ def _vectorised(
     def call(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return function(module, batch.with_tensors(tensors))
 
+    with (
+        vectorising_explained(lambda: function(module, next(batch.unbatch()))),
+        native.all_processors(module),
+        attention_by_math(),  # the fused kernel is no map's
+    ):
+        # "different": dropout draws anew for each task
+        return torch.func.vmap(call, randomness="different")(batch.tensors())
+
+
+@contextmanager
+def vectorising_explained(alone: Callable[[], object]) -> Iterator[None]:
+    """Say of what torch cannot do with all tasks at once within this block why, and what to use instead.
+
+    Args:
+        alone: the same with one task; what fails there too has its own error.
+
+    Raises:
+        UserError: torch cannot.
+    """
     try:
-        with native.all_processors(module), attention_by_math():  # the fused kernel is no map's
-            # "different": dropout draws anew for each task
-            return torch.func.vmap(call, randomness="different")(batch.tensors())
+        yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        function(module, next(batch.unbatch()))  # what fails by itself too has its own error
+        alone()
         raise UserError(
             f"the net cannot be vectorised over tasks: {why_not(error)}; "
             'use strategy="loop" or "threads" (--strategy)'

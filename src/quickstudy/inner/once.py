@@ -46,6 +46,11 @@ def once_explained() -> Iterator[None]:
                 "torch's LSTM on a processor has no derivative in torch.func, which this way back takes: use "
                 "LSTMCell, or the gradient 'unrolled' or 'flat'"
             ) from error
+        if "saved tensor hooks" in str(error):
+            raise UserError(
+                "torch.func, which this way back takes, knows nothing of saved-tensor hooks, as those of "
+                "torch.utils.checkpoint: use the gradient 'flat', which saves that memory too, or 'unrolled'"
+            ) from error
         if COMPILED.search(str(error)):
             raise UserError(
                 "a net compiled by torch.compile has no second derivative, which the way back through an "

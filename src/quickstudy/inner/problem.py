@@ -12,7 +12,8 @@ from torch import Tensor
 
 from quickstudy.errors import UserError
 from quickstudy.inner.gradient import gradient
-from quickstudy.inner.rules import Params, Rule
+from quickstudy.inner.rules import Params, Rule, check_rule
+from quickstudy.options import at_least_zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,7 @@ class InnerProblem:
         steps: S, how many.
 
     Raises:
-        UserError: fewer than none, or a rule that is none.
+        UserError: no parameters, a rule that is none, or steps that are no number of at least 0.
     """
 
     params: Params
@@ -35,10 +36,10 @@ class InnerProblem:
     steps: int
 
     def __post_init__(self) -> None:
-        if not all(callable(getattr(self.rule, name, None)) for name in ("init", "update")):
-            raise UserError(f"a rule is what sgd(…) or adam(…) make, with init and update, not {self.rule!r}")
-        if self.steps < 0:
-            raise UserError(f"an inner loop has at least 0 steps, not {self.steps}")
+        check_rule(self.rule)
+        at_least_zero(whole=True, steps=self.steps)
+        if not self.params:
+            raise UserError("an inner loop needs parameters to move, and there are none")
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,6 +32,16 @@ class Rule(NamedTuple):
     update: Callable[[Params, Any, Params], tuple[Params, Any]]
 
 
+def check_rule(rule: object) -> None:
+    """Refuse what is no rule.
+
+    Raises:
+        UserError: it has no `init` and `update`.
+    """
+    if isinstance(rule, type) or not all(callable(getattr(rule, k, None)) for k in ("init", "update")):
+        raise UserError(f"a rule is what sgd(…) or adam(…) make, with init and update, not {rule!r}")
+
+
 def rate_of(lr: Plain, name: str) -> float | Tensor:
     """The rate of a parameter: its own, that of the nearest layer it is in, or the one for all.
 
@@ -73,6 +83,8 @@ def scheduled(make: Callable[[Plain], Rule], lr: Callable[[int], Plain]) -> Rule
     >>> first, rule.update(grads, state, params)[0]
     ({'w': tensor([-1.])}, {'w': tensor([-0.5000])})
     """
+    if not callable(make) or not callable(lr):
+        raise UserError(f"scheduled takes a rule's function and a schedule, not {make!r} and {lr!r}")
 
     def update(grads: Params, state: tuple[int, Any], params: Params) -> tuple[Params, tuple[int, Any]]:
         step, inner = state

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from quickstudy.errors import UserError
-from quickstudy.inner.rules import Plain
+from quickstudy.inner.rules import Plain, check
+from quickstudy.options import at_least_zero
 
 
 def linear(first: float | Tensor, last: float | Tensor, steps: int) -> Callable[[int], float | Tensor]:
@@ -17,7 +18,7 @@ def linear(first: float | Tensor, last: float | Tensor, steps: int) -> Callable[
     >>> [linear(1.0, 0.0, 4)(step) for step in (0, 1, 4, 9)]
     [1.0, 0.75, 0.0, 0.0]
     """
-    return _between(first, last, lambda step: step / steps if step < steps else 1.0)
+    return _between(first, last, steps, lambda part: part)
 
 
 def cosine(first: float | Tensor, last: float | Tensor, steps: int) -> Callable[[int], float | Tensor]:
@@ -26,9 +27,7 @@ def cosine(first: float | Tensor, last: float | Tensor, steps: int) -> Callable[
     >>> [round(cosine(1.0, 0.0, 4)(step), 3) for step in (0, 1, 2, 4, 9)]
     [1.0, 0.854, 0.5, 0.0, 0.0]
     """
-    return _between(
-        first, last, lambda step: (1 - math.cos(math.pi * step / steps)) / 2 if step < steps else 1.0
-    )
+    return _between(first, last, steps, lambda part: (1 - math.cos(math.pi * part)) / 2)
 
 
 def by_step(rates: Tensor | Mapping[str, Tensor]) -> Callable[[int], Plain]:
@@ -59,6 +58,8 @@ def by_step(rates: Tensor | Mapping[str, Tensor]) -> Callable[[int], Plain]:
 
 
 def _between(
-    first: float | Tensor, last: float | Tensor, share: Callable[[int], float]
+    first: float | Tensor, last: float | Tensor, steps: int, share: Callable[[float], float]
 ) -> Callable[[int], float | Tensor]:
-    return lambda step: first + (last - first) * share(step)
+    at_least_zero(whole=True, steps=steps)
+    check(first=first, last=last)
+    return lambda step: first + (last - first) * (share(step / steps) if step < steps else 1.0)

@@ -35,6 +35,6 @@ def solve(problem: InnerProblem, method: str | Method = "unrolled") -> Solution:
     """
     if callable(method):
         return method(problem)
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
+    if not isinstance(method, str) or method not in METHODS:
+        raise unknown("method", str(method), METHODS)
     return METHODS[method](problem)

@@ -38,6 +38,8 @@ def truncated(k: int) -> Callable[[InnerProblem], Solution]:
     >>> torch.autograd.grad(truncated(1)(half).params["w"], start["w"])
     (tensor(0.5000),)
     """
+    if isinstance(k, InnerProblem):
+        raise UserError("truncated makes a method: give truncated(k), such as truncated(1)")
     if not isinstance(k, int) or k < 0:
         raise UserError(f"truncated takes a number of last steps, at least 0, not {k}")
     return partial(_truncated, k=k)

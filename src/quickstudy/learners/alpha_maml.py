@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from quickstudy.inner.rules import Params, Rule, sgd
 from quickstudy.learners.maml import MAML
-from quickstudy.learners.options import at_least_zero
+from quickstudy.options import at_least_zero
 
 
 class AlphaMAML(MAML):

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from quickstudy.inner.outcome import Outcome
 from quickstudy.learners.amortised import AmortisedLearner, Pairs
 from quickstudy.learners.calling import width
-from quickstudy.learners.options import at_least_one
 from quickstudy.nets.attention import Attention
 from quickstudy.nets.mlp import perceptron
+from quickstudy.options import at_least_one
 from quickstudy.tasks.task import Support, Task
 
 

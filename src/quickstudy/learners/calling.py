@@ -14,6 +14,7 @@ from quickstudy.errors import UserError
 from quickstudy.inner.functional import with_weights
 from quickstudy.inner.precision import computed
 from quickstudy.inner.rules import Params
+from quickstudy.learners.averaging import averaging_refused
 from quickstudy.nets.native import kernels
 from quickstudy.nets.norm import Moments, normalised_by
 
@@ -23,7 +24,8 @@ def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments, *more: Te
     `computing_in`.
 
     Raises:
-        UserError: the net writes to a buffer while it computes, or returns other features than it states.
+        UserError: the net writes to a buffer or averages batch statistics while it computes, or returns other
+            features than it states.
     """
     before = {k: (v, v._version) for k, v in ((k, weights.get(k, v)) for k, v in net.named_buffers())}
 
@@ -39,7 +41,7 @@ def call(net: nn.Module, weights: Params, x: Tensor, moments: Moments, *more: Te
 
     seeing = net.register_forward_hook(check) if before else None  # while the net has these for its own
     try:
-        with normalised_by(moments), kernels():
+        with normalised_by(moments), kernels(), averaging_refused(net):
             found = computed(lambda *inputs: with_weights(net, weights, inputs), x, *more)
         return as_stated(net, found)
     finally:
@@ -58,17 +60,18 @@ def width(body: nn.Module) -> int:
         ) from None
 
 
-def as_stated(body: nn.Module, z: Tensor) -> Tensor:
+def as_stated(body: nn.Module, z: Any) -> Tensor:
     """Features, where they are as many as the body states.
 
     Raises:
         UserError: they are not.
     """
     features = getattr(body, "features", None)
-    if isinstance(features, int) and (z.ndim != 2 or z.shape[1] != features):
+    shape = list(z.shape) if isinstance(z, Tensor) else f"a {type(z).__name__}"
+    if isinstance(features, int) and (not isinstance(shape, list) or shape[1:] != [features]):
         raise UserError(
             f"the body {type(body).__name__} says it returns {features} features of each example, but "
-            f"returned {list(z.shape)}: set body.features, or flatten what it returns"
+            f"returned {shape}: set body.features, or flatten what it returns"
         )
     return z
 
@@ -89,4 +92,16 @@ def explained(shape: torch.Size) -> Iterator[None]:
                 f"there is too little memory for examples of shape {tuple(shape)}: take fewer tasks at once "
                 "(--meta-batch), fewer queries, or a smaller net or --size"
             ) from error
+        for torchs, words in CAUSES.items():
+            if torchs in str(error):
+                raise UserError(words) from error
         raise UserError(f"the net failed on examples of shape {tuple(shape)}: {reason}") from error
+
+
+CAUSES = {
+    "backward through the graph a second time": "the net keeps what it computed from call to call, with its "
+    "graph, as by adding to an attribute: compute it from the input, or keep it detached",
+    "stateless API can't be used with": "a net of torch.jit or nn.DataParallel cannot be called with other "
+    "weights than its own: give the net that it was made of",
+}
+"""What torch says of what is no matter of shapes, and what that means."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from quickstudy.learners.amortised import AmortisedLearner, Pairs
 from quickstudy.learners.calling import width
-from quickstudy.learners.options import at_least_one
 from quickstudy.nets.mlp import perceptron
+from quickstudy.options import at_least_one
 from quickstudy.tasks.task import Support
 
 

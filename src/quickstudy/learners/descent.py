@@ -17,11 +17,11 @@ from quickstudy.inner.rules import Params, Rule, sgd
 from quickstudy.inner.solve import METHODS, Method, MethodName, solve
 from quickstudy.learners.base import Learner, Outer
 from quickstudy.learners.calling import as_stated, call, width
-from quickstudy.learners.options import at_least_one, at_least_zero
 from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.targets import check_way, shares, task_loss
 from quickstudy.nets.norm import NORMS, BatchNorm, Moments, Pair
 from quickstudy.nets.per_step import PerStep
+from quickstudy.options import at_least_one, at_least_zero
 from quickstudy.tasks.task import Support
 
 Which = str | Callable[[str], bool]

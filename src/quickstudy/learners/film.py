@@ -16,10 +16,10 @@ from torch import nn
 
 from quickstudy.inner.rules import Params
 from quickstudy.learners.calling import call, width
-from quickstudy.learners.options import at_least_one
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.nets.film import film_layers, filmed
 from quickstudy.nets.mlp import perceptron
+from quickstudy.options import at_least_one
 from quickstudy.tasks.task import Support
 
 

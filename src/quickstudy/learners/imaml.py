@@ -17,7 +17,7 @@ from quickstudy.errors import UserError
 from quickstudy.inner.implicit import conjugate_gradient, implicit
 from quickstudy.inner.solve import Method
 from quickstudy.learners.descent import HeadLearner, Which
-from quickstudy.learners.options import at_least_one, at_least_zero
+from quickstudy.options import at_least_one, at_least_zero
 
 
 class IMAML(HeadLearner):

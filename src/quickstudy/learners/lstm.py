@@ -11,9 +11,9 @@ from __future__ import annotations
 from torch import nn
 
 from quickstudy.learners.labels import Labels
-from quickstudy.learners.options import at_least_one
 from quickstudy.learners.stream import StreamLearner
 from quickstudy.nets.lstm import LSTMCell
+from quickstudy.options import at_least_one
 
 
 class LSTMLearner(StreamLearner):

@@ -13,9 +13,9 @@ from torch import nn
 
 from quickstudy.errors import UserError
 from quickstudy.learners.labels import Labels
-from quickstudy.learners.options import at_least_one
 from quickstudy.learners.stream import StreamLearner
 from quickstudy.nets.lrua import LRUACell
+from quickstudy.options import at_least_one
 
 
 class MANN(StreamLearner):

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
-from quickstudy.learners.options import at_least_one
 from quickstudy.learners.similarity import Distance, similarity
 from quickstudy.nets.full_context import QueryContext, SupportContext
+from quickstudy.options import at_least_one
 from quickstudy.tasks.task import Support
 
 

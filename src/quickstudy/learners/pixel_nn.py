@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from quickstudy.learners.base import Learner
-from quickstudy.learners.options import at_least_zero
 from quickstudy.learners.predictor import Predictor
 from quickstudy.learners.similarity import squared_distances
+from quickstudy.options import at_least_zero
 from quickstudy.tasks.task import Support
 
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from quickstudy.errors import UserError
 from quickstudy.learners.embedding import EmbeddingLearner
-from quickstudy.learners.options import at_least_zero
 from quickstudy.learners.targets import one_hot, shares
+from quickstudy.options import at_least_zero
 from quickstudy.tasks.task import Support
 
 

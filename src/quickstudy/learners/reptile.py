@@ -23,8 +23,8 @@ from quickstudy.inner.rules import Params, Rule, adam
 from quickstudy.inner.truncated import first_order
 from quickstudy.learners.base import Outer
 from quickstudy.learners.descent import HeadLearner, headed
-from quickstudy.learners.options import at_least_one, at_least_zero
 from quickstudy.nets.norm import Moments
+from quickstudy.options import at_least_one, at_least_zero
 from quickstudy.tasks.task import Task
 
 

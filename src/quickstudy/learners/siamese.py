@@ -28,7 +28,7 @@ from quickstudy.errors import UserError, unknown
 from quickstudy.inner.outcome import Outcome
 from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
-from quickstudy.learners.options import at_least_one
+from quickstudy.options import at_least_one
 from quickstudy.tasks.task import Support, Task
 
 Head = Literal["l1", "cosine"]

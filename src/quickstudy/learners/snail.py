@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from quickstudy.learners.base import Outer
 from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
-from quickstudy.learners.options import at_least_one
 from quickstudy.learners.targets import label_rows
 from quickstudy.nets.temporal import CausalAttention, TemporalBlock
+from quickstudy.options import at_least_one
 from quickstudy.tasks.task import Support
 
 

@@ -26,10 +26,10 @@ from quickstudy.learners.base import Outer
 from quickstudy.learners.calling import call, width
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.labels import LETTERS, STRINGS, Labels, apart, log_likelihoods, strings
-from quickstudy.learners.options import at_least_one
 from quickstudy.learners.targets import check_way
 from quickstudy.nets.norm import Moments
 from quickstudy.nets.scan import scan
+from quickstudy.options import at_least_one
 from quickstudy.tasks.task import Support, Task
 
 AT_ONCE = 256

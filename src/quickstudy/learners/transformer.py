@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from quickstudy.learners.amortised import AmortisedLearner
 from quickstudy.learners.calling import width
-from quickstudy.learners.options import at_least_one
 from quickstudy.learners.targets import check_way
 from quickstudy.nets.attention import TransformerBlock
+from quickstudy.options import at_least_one
 from quickstudy.tasks.task import Support, Task
 
 

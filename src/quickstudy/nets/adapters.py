@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from quickstudy.errors import UserError
+from quickstudy.options import above_zero, at_least_one
 
 STACKED = {"in_proj_weight": 3, "q_proj_weight": 1, "k_proj_weight": 1, "v_proj_weight": 1}
 """How many matrices each weight of `nn.MultiheadAttention` stacks, of query, key and value; its last layer is
@@ -57,14 +58,14 @@ def lora(
             is left as it is, for the outer loop to learn.
 
     Raises:
-        UserError: a rank below 1, or no such layer that the pattern matches.
+        UserError: a rank below 1, an α that is not above 0, or no such layer that the pattern matches.
 
     >>> net = lora(nn.Linear(8, 6), rank=2)
     >>> [(k, tuple(p.shape)) for k, p in net.named_parameters() if p.requires_grad]
     [('parametrizations.weight.0.lora_a', (1, 2, 8)), ('parametrizations.weight.0.lora_b', (1, 6, 2))]
     """
-    if rank < 1:
-        raise UserError(f"the rank of an adapter must be at least 1, not {rank}")
+    at_least_one(rank=rank)
+    above_zero(alpha=alpha)
     try:
         wanted = re.compile(pattern)
     except re.error as error:

@@ -1,8 +1,8 @@
 """Blocks in a `forward` that somebody wrote, found by tracing it (torch.fx: Reed et al. 2022, 2112.08429).
 
 What a trace does not hold must not get lost by it: a `forward` that changes the net, draws numbers, makes
-tensors of nothing or turns gradients off is left as it was written, and so is one whose settings were changed
-after it was traced.
+tensors of nothing, turns gradients off or looks at what may change elsewhere is left as it was written, and
+so is one whose settings were changed after it was traced.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from quickstudy.nets.block import in_order, is_block
+from quickstudy.nets.elsewhere import looks_elsewhere, plain
 
 Program = Callable[..., Any]
 """A traced `forward`, to be called with the net itself first."""
@@ -31,6 +32,15 @@ class Traced(nn.Module):
 
     native = True
     _programs: dict[str, Program]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        new = memo[id(self)] = type(self).__new__(type(self))
+        own = {k: v for k, v in vars(self).items() if k != "_programs"}  # which hold nothing of this net
+        vars(new).update(copy.deepcopy(own, memo), _programs=self._programs)
+        return new
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _again, (type(self).__mro__[2], {k: v for k, v in vars(self).items() if k != "_programs"})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         compiling = torch.compiler.is_compiling()  # and traces it itself
@@ -53,7 +63,7 @@ def trace(net: nn.Module) -> None:
     >>> isinstance(net, Traced), isinstance(net, Net)
     (True, True)
     """
-    if isinstance(net, Traced) or "forward" in vars(net):
+    if isinstance(net, Traced) or "forward" in vars(net) or looks_elsewhere(net):
         return
     programs = {}
     for training in (True, False):
@@ -71,6 +81,14 @@ def trace(net: nn.Module) -> None:
     net.__class__ = types.new_class(
         kind.__name__, (Traced, kind), exec_body=lambda names: names.update(__module__=kind.__module__)
     )
+
+
+def _again(kind: type[nn.Module], own: dict[str, Any]) -> nn.Module:
+    """A traced net back from what it held: pickle knows its own class only."""
+    net = kind.__new__(kind)
+    net.__setstate__(own)
+    trace(net)
+    return net
 
 
 def _program(net: nn.Module) -> Program | None:
@@ -151,9 +169,8 @@ def _join(graph: fx.Graph, layers: dict[fx.Node, str | nn.Module]) -> None:
 
 def _settings(net: nn.Module) -> str:
     """What a `forward` may ask of the net besides its layers and tensors."""
-    kinds = (bool, int, float, str, list, tuple, dict, set, type(None))
     own = vars(net).items()
-    return repr([(k, v) for k, v in own if k not in _OF_EVERY_MODULE and isinstance(v, kinds)])
+    return repr([(k, v) for k, v in own if k not in _OF_EVERY_MODULE and plain(v)])
 
 
 _OF_EVERY_MODULE = {*vars(nn.Module())} - {"training"} | {"_programs"}

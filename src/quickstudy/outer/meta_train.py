@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from quickstudy.data import ClassDataset
-from quickstudy.errors import NonFiniteError, ProcessError, TaskError, UserError
+from quickstudy.errors import NonFiniteError, ProcessError, TaskError
 from quickstudy.inner.choice import Strategy
 from quickstudy.inner.estimate import estimate
 from quickstudy.inner.outcome import Outcome
@@ -25,6 +25,7 @@ from quickstudy.learners.base import Learner
 from quickstudy.learners.calling import explained
 from quickstudy.learners.registry import options as learner_options
 from quickstudy.nets import native
+from quickstudy.options import above_zero, at_least_one, at_least_zero
 from quickstudy.outer.checkpoint import BEST, History, State
 from quickstudy.outer.device import suited
 from quickstudy.outer.distributed import world
@@ -92,11 +93,11 @@ def meta_train(
             state before it is kept.
         ProcessError: another process ended.
     """
-    at_least(0, iterations=iterations, outer_lr=outer_lr)
-    at_least(1, meta_batch=meta_batch, validate_every=validate_every)
-    at_least(1, validation_tasks=validation_tasks, patience=patience)
-    if clip is not None and not clip > 0:
-        raise UserError(f"clip must be above 0, not {clip}")
+    at_least_zero(whole=True, iterations=iterations)
+    at_least_zero(outer_lr=outer_lr)
+    at_least_one(meta_batch=meta_batch, validate_every=validate_every)
+    at_least_one(validation_tasks=validation_tasks, patience=patience)
+    above_zero(clip=clip)
     outer, here = learner.outer, world()
     clip = outer.clip if clip is None else clip
     show = display(progress) if here.leads else NoProgress()
@@ -224,13 +225,6 @@ def finite_norm(outcome: Outcome, gradient: Params, i: int) -> float:
             "is kept. Try a lower outer or inner rate, or --clip 1"
         )
     return norm
-
-
-def at_least(least: int, **numbers: float | None) -> None:
-    """Refuse numbers below `least`, and NaN, by name."""
-    for name, value in numbers.items():
-        if value is not None and not value >= least:
-            raise UserError(f"{name} must be at least {least}, not {value}")
 
 
 def settings_of(learner: Learner) -> dict[str, object]:
