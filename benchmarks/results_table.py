@@ -268,8 +268,10 @@ PAGES: dict[str, Callable[[], dict[Marks, str]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true", help="put them into their pages")
     if not parser.parse_args().write:
         print(table(), speed(), engine(), sep="\n\n")
         return
