@@ -4,8 +4,8 @@
 
 One 5-way 5-shot task, and eight mapped at once, Conv4 with 20 channels, 28x28, one thread, the kernels that a
 run would use. Each point is a process of its own: one meta-step to warm up, then the peak of resident memory
-(Linux: VmHWM, reset in between) and the processor's median time over five more, fewer for many inner steps. The
-price is that of 5 steps, all methods in one process in turn.
+(Linux: VmHWM, reset in between) and the processor's median time over five more, fewer for many inner steps.
+The price is that of 5 steps, all methods in one process in turn.
 """
 
 from __future__ import annotations
