@@ -48,9 +48,8 @@ def _words(kind: type[nn.Module]) -> tuple[set[str], list[Any]]:
         if isinstance(function, types.FunctionType) and id(function) not in done and not _of_torch(function):
             done.add(id(function))
             known = inspect.getclosurevars(function)
-            values += (
-                found := [v for k, v in {**known.globals, **known.nonlocals}.items() if k != "__class__"]
-            )
+            found = [v for k, v in {**known.globals, **known.nonlocals}.items() if k != "__class__"]
+            values += found
             new = set().union(*map(_names, _codes(function.__code__)))
             words |= new
             methods = [vars(base).get(k) for base in kind.__mro__ for k in new]

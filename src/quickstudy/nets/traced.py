@@ -63,7 +63,7 @@ def trace(net: nn.Module) -> None:
     >>> isinstance(net, Traced), isinstance(net, Net)
     (True, True)
     """
-    if isinstance(net, Traced) or "forward" in vars(net) or looks_elsewhere(net):
+    if isinstance(net, Traced) or "forward" in vars(net):
         return
     programs = {}
     for training in (True, False):
@@ -93,6 +93,8 @@ def _again(kind: type[nn.Module], own: dict[str, Any]) -> nn.Module:
 
 def _program(net: nn.Module) -> Program | None:
     """A net's `forward` with its blocks; None where there is none or where a trace would lose something."""
+    if looks_elsewhere(net):
+        return None
     before = _settings(net), _chance()
     with torch.enable_grad():
         graph = _Tracer().trace(net)
