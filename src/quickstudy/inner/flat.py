@@ -103,7 +103,7 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
             with held_by_graphs(there) as held:
                 params, state = course.step(noted, params, state, create_graph=True)
             keep = max(2, tasks.count * budget // max(held.most, 1))
-        except (RuntimeError, UserError):  # torch.func.grad in the loss lets nobody count; what fails fails again
+        except (RuntimeError, UserError):  # torch.func.grad lets nobody count; and what fails fails once more
             course, keep = Course(problem, tuple(devices)), 2
             noted = watched(problem, course.used)
     if problem.steps > keep:
