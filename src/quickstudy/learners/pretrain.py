@@ -29,7 +29,7 @@ def classified(learner: Learner, body: nn.Module, head: nn.Linear, task: Task) -
     examples, where `prepare` drew what to mix them with."""
     x, y, drawn = task.query.x, task.query.y, task.extra
     if "partner" in drawn:
-        x = torch.lerp(x[drawn["partner"]], x, drawn["share"].to(x.dtype))
+        x = torch.lerp(x[drawn["partner"]], x, drawn["share"])
     moments = learner.support_moments(kept=False)  # no queries to be normalised by them: the fused kernel
     z = call(body, learner.weights(body), x, moments)
     logits = head(z)  # [n, classes]

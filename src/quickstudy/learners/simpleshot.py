@@ -66,13 +66,9 @@ class SimpleShot(PretrainCentroid):
             return batch
         tasks, n = batch.query.x.shape[:2]
         chance = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        drawn = {
-            "partner": torch.from_numpy(chance.permuted(np.tile(np.arange(n), (tasks, 1)), axis=1)),
-            "share": torch.from_numpy(chance.beta(self.mixup, self.mixup, tasks)),
-        }
-        return replace(
-            batch, extra={**batch.extra, **{k: v.to(batch.query.x.device) for k, v in drawn.items()}}
-        )
+        partner = torch.from_numpy(chance.permuted(np.tile(np.arange(n), (tasks, 1)), axis=1))
+        share = torch.from_numpy(chance.beta(self.mixup, self.mixup, tasks)).to(batch.query.x)
+        return replace(batch, extra={**batch.extra, "partner": partner.to(share.device), "share": share})
 
     def forward(self, task: Task) -> Outcome:
         outcome, z = classified(self, self.body, self.pretraining_head, task)
