@@ -70,7 +70,8 @@ def refuse_others(learner: str, args: Sequence[str]) -> None:
             continue
         owners = [k for k, kind in {**LEARNERS, **CONTROLS}.items() if name in options(kind)]
         if owners:
-            raise UserError(f"{learner} has no option {word.split('=')[0]}; {', '.join(owners)} have it")
+            have = "has" if len(owners) == 1 else "have"
+            raise UserError(f"{learner} has no option {word.split('=')[0]}; {', '.join(owners)} {have} it")
 
 
 def main(args: Sequence[str]) -> int:
