@@ -37,13 +37,13 @@ class AlphaMAML(MAML):
         >>> learner = AlphaMAML(mlp(2), way=5, inner_lr=0.1)
         >>> learner.after_step({}, {"log_factor": torch.tensor(-2.0)}, 0.0)  # a higher rate was better
         >>> learner.alpha.detach()
-        tensor(0.1105)
+        tensor(0.1649)
     """
 
     outer = replace(MAML.outer, optimizer="adam-hd")
     steers = ("log_factor",)
 
-    def __init__(self, body: nn.Module, *, way: int, hyper_lr: float = 0.1, **maml: Any) -> None:
+    def __init__(self, body: nn.Module, *, way: int, hyper_lr: float = 0.5, **maml: Any) -> None:
         super().__init__(body, way=way, **maml)
         at_least_zero(hyper_lr=hyper_lr)
         self.hyper_lr = hyper_lr
