@@ -171,9 +171,9 @@ def test_methods_and_their_parts_refuse_what_cannot_be() -> None:
     for method, said in (
         (truncated, r"truncated makes a method: give truncated\(k\)"),
         (implicit, r"implicit makes a method: give implicit\(strength\)"),
-        (partial(flat, keep=-2), "flat keeps a whole number of graphs and of bytes, not -2"),
-        (partial(flat, keep=1.5), "flat keeps a whole number of graphs and of bytes, not 1.5"),
-        (partial(flat, budget="1GB"), "flat keeps a whole number of graphs and of bytes, not None and '1GB'"),
+        (partial(flat, keep=-2), "keep must be at least 0 and finite, not -2"),
+        (partial(flat, keep=1.5), "keep must be a whole number, not 1.5"),
+        (partial(flat, budget="1GB"), "budget must be a whole number, not '1GB'"),
     ):
         with pytest.raises(UserError, match=said):
             solve(problem, method)

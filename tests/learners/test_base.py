@@ -93,6 +93,17 @@ def test_a_body_returns_what_it_says(name: str, features: int, batch: Task) -> N
         estimate(build(name, Odd(), way=3, classes=9), batch, "loop")
 
 
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, lambda net: torch.jit.trace(net, torch.rand(1, 1, 16, 16))]
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_what_has_no_other_weights_than_its_own_is_refused(wrap: Any, batch: Task) -> None:
+    body = wrap(nn.Sequential(nn.Flatten(), nn.Linear(256, 4)))
+    body.features = 4
+    with pytest.raises(UserError, match=r"^a net of torch\.jit or nn\.DataParallel cannot be called"):
+        ProtoNet(body).adapt(next(batch.unbatch()).support)
+
+
 def test_a_body_says_how_many_features_it_has() -> None:
     assert width(mlp(3, (7,))) == 7
     body = nn.Linear(3, 4)

@@ -214,6 +214,19 @@ class OfALayer(Block):
         return super().forward(x) * self.relu.scale
 
 
+class Scaling(nn.ReLU):
+    scale = 2.0
+
+
+class OfALayersClass(Block):
+    def __init__(self, *channels: int) -> None:
+        super().__init__(*channels)
+        self.relu = Scaling()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.relu.scale
+
+
 class OfAnObject(Block):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) * self.setting.scale
@@ -238,12 +251,16 @@ class OfAMethods(Block):
         return super().forward(x) * self.scale
 
 
-@pytest.mark.parametrize("make", [OfALayer, OfAnObject, OfTheModule, OfAFunctions, OfAMethods])
+@pytest.mark.parametrize(
+    "make", [OfALayer, OfALayersClass, OfAnObject, OfTheModule, OfAFunctions, OfAMethods]
+)
 def test_what_may_change_elsewhere_is_followed(
     make: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = make(2, 3)
-    net.setting, net.relu.scale = Setting(), 2.0
+    net.setting = Setting()
+    if make is OfALayer:
+        net.relu.scale = 2.0
     ours, x = convert_batch_norm(net), torch.randn(5, 2, 8, 8)
     before = ours(x)
     ours.setting.scale = ours.relu.scale = 6.0

@@ -8,7 +8,6 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,16 @@ from torch import nn
 
 from quickstudy.data import ClassDataset
 from quickstudy.errors import NonFiniteError, RunError, TaskError, UserError
-from quickstudy.inner import flat, implicit, neumann, truncated
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners import ANIL, LEARNERS, MAML, Learner, PixelNN, Predictor, ProtoNet, build
-from quickstudy.nets import conv4, mlp, native
+from quickstudy.learners import LEARNERS, MAML, Learner, PixelNN, Predictor, ProtoNet, build
+from quickstudy.nets import conv4
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import NoProgress
 from quickstudy.outer.session import train
 from quickstudy.tasks import ClassTasks, SupervisedBatches
-from quickstudy.tasks.regression import Lines, Sinusoids
+from quickstudy.tasks.regression import Lines
 from quickstudy.tasks.task import Support, Task, TaskSource
 
 Quick = Callable[..., TrainConfig]
@@ -313,50 +311,6 @@ def test_a_run_at_a_path_is_claimed_and_refuses_other_options(tmp_path: Path) ->
     assert go(Slope(), run=tmp_path / "a", iterations=2).iteration == 2
 
 
-def test_a_run_goes_on_by_the_same_inner_loop_only(tmp_path: Path) -> None:
-    def go_on(**options: Any) -> None:
-        learner = ANIL(mlp(1, (4,)), way=1, **options)
-        meta_train(learner, Sinusoids(shot=3), iterations=1, meta_batch=2, run=tmp_path / "a")
-
-    go_on(inner_lr=0.1)
-    go_on(inner_lr=0.1)
-    with pytest.raises(RunError, match=r"was begun with inner_lr=0\.1, not 5\.0"):
-        go_on(inner_lr=5.0)
-    with pytest.raises(RunError, match="was begun with inner_params=head, not body"):
-        go_on(inner_lr=0.1, inner_params="body")
-
-
-@pytest.mark.parametrize(
-    ("begun", "other", "said"),
-    [
-        (truncated(2), truncated(1), r"gradient=truncated\(k=2\), not truncated\(k=1\)"),
-        (partial(flat, keep=1), implicit(1.0), r"gradient=flat\(keep=1\), not implicit\(strength=1\.0"),
-        (implicit(1.0), implicit(1.0, neumann(3)), r"conjugate_gradient\(iterations=5\).* not .*neumann\("),
-    ],
-)
-def test_a_run_goes_on_by_the_same_method_only(begun: Any, other: Any, said: str, tmp_path: Path) -> None:
-    def go_on(gradient: Any) -> None:
-        learner = MAML(mlp(1, (4,)), way=1, steps=2, gradient=gradient)
-        meta_train(learner, Sinusoids(shot=3), iterations=1, meta_batch=2, run=tmp_path / "a")
-
-    go_on(begun)
-    go_on(begun)
-    with pytest.raises(RunError, match=f"was begun with .*{said}"):
-        go_on(other)
-
-
-def test_a_run_at_a_path_is_of_its_classes(tmp_path: Path, blobs: ClassDataset) -> None:
-    def train(classes: list[int], iterations: int) -> int:
-        tasks = ClassTasks(blobs.subset(classes), 3, 1, query=1)
-        net = ProtoNet(conv4(2, size=16, blocks=2))
-        return meta_train(net, tasks, iterations=iterations, run=tmp_path / "a").iteration
-
-    train([0, 1, 2, 3], 1)
-    with pytest.raises(RunError, match="was begun with fingerprint="):
-        train([0, 1, 2, 4], 2)
-    assert train([0, 1, 2, 3], 2) == 2
-
-
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "halving"])
 def test_more_iterations_follow_the_longer_schedule(schedule: str, tmp_path: Path) -> None:
     """From where it is gone on, each step is of the rate that it would have in one run."""
@@ -375,27 +329,3 @@ def test_more_iterations_follow_the_longer_schedule(schedule: str, tmp_path: Pat
     go(longer, iterations=8, schedule=schedule, run=tmp_path)
     go(whole, iterations=8, schedule=schedule)
     assert np.diff([begun.at[-1], *longer.at]) == pytest.approx(np.diff(whole.at[3:]))
-
-
-@pytest.mark.parametrize("first", [False, True])
-def test_a_run_goes_on_with_the_kernels_it_was_begun_with(
-    first: bool, blobs: ClassDataset, tmp_path: Path
-) -> None:
-    if not native.build():
-        pytest.skip("no C compiler")
-
-    def weights(iterations: int, run: str) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
-        learner = MAML(conv4(4, size=16, blocks=2), way=3, inner_lr=0.1, steps=2)
-        tasks = ClassTasks(blobs, way=3, shot=1, query=2)
-        meta_train(
-            learner, tasks, iterations=iterations, meta_batch=3, schedule="constant", run=tmp_path / run
-        )
-        return learner.state_dict()
-
-    with native.allowing(first):
-        unbroken = weights(4, "unbroken")
-        weights(2, "broken")
-    broken = weights(4, "broken")
-    assert RunFolder(tmp_path / "broken").config["kernels"] == ("native" if first else "torch")
-    assert all(torch.equal(v, broken[k]) for k, v in unbroken.items())

@@ -24,7 +24,6 @@ def chain(*rules: Rule) -> Rule:
     >>> rule.update({"w": torch.tensor([-3.0, 0.2])}, rule.init(params), params)[0]
     {'w': tensor([ 0.5000, -0.1000])}
     """
-
     for rule in rules:
         check_rule(rule)
 

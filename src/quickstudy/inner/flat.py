@@ -26,6 +26,7 @@ from quickstudy.inner.problem import InnerProblem, Solution, steps_apart, take_s
 from quickstudy.inner.rules import Params
 from quickstudy.inner.unrolled import unrolled
 from quickstudy.inner.watching import watched, with_stand_ins
+from quickstudy.options import at_least_zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +78,8 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
         budget: in bytes, for each task. What a step's graph holds is counted as the first step is taken.
 
     Raises:
-        UserError: a number below 0, or none; a loss or a rule that keeps tensors from step to step; and on
-            the way back, one that hides what it uses in a `torch.autograd.Function`.
+        UserError: what is no whole number of at least 0; a loss or a rule that keeps tensors from step to
+            step; and on the way back, one that hides what it uses in a `torch.autograd.Function`.
 
     >>> from quickstudy.inner.rules import sgd
     >>> start = {"w": torch.tensor(4.0, requires_grad=True)}
@@ -86,8 +87,7 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
     >>> torch.autograd.grad(end, start["w"])
     (tensor(0.1250),)
     """
-    if any(not isinstance(v, int) or v < 0 for v in (keep or 0, budget)):
-        raise UserError(f"flat keeps a whole number of graphs and of bytes, not {keep!r} and {budget!r}")
+    at_least_zero(whole=True, keep=keep, budget=budget)
     if not torch.is_grad_enabled() or problem.steps <= (2 if keep is None else keep) or steps_apart():
         return unrolled(problem)
     devices = {p.device for p in problem.params.values() if p.device.type == "cuda"}

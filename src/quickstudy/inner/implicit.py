@@ -152,7 +152,6 @@ def conjugate_gradient(iterations: int = 5) -> Solver:
     >>> conjugate_gradient(2)(lambda q: [a @ q[0]], [torch.tensor([2.0, 4.0])])
     [tensor([1.0000, 1.0000])]
     """
-
     at_least_zero(whole=True, iterations=iterations)
     return partial(_conjugate_gradient, iterations=iterations)
 

@@ -44,7 +44,6 @@ def by_step(rates: Tensor | Mapping[str, Tensor]) -> Callable[[int], Plain]:
     >>> by_step({"body": torch.tensor([0.5, 0.25]), "head": torch.ones(2)})(1)
     {'body': tensor(0.2500), 'head': tensor(1.)}
     """
-
     for rate in rates.values() if isinstance(rates, Mapping) else [rates]:
         if not isinstance(rate, Tensor) or not rate.ndim or not len(rate):
             raise UserError(f"by_step takes tensors [S, …] of a rate for each step, not {rate!r}")

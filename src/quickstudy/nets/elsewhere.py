@@ -29,9 +29,9 @@ def looks_elsewhere(net: nn.Module) -> bool:
     True
     """
     words, values = _words(type(net))
-    of_layers = {
-        k for layer in net.modules() if layer is not net for k, v in vars(layer).items() if not held(v)
-    }
+    layers = [layer for layer in net.modules() if layer is not net]
+    places = [*layers, *{base for layer in layers for base in type(layer).__mro__} - {nn.Module, object}]
+    of_layers = {k for place in places for k, v in vars(place).items() if not held(v)}
     values += [v for k, v in vars(net).items() if k in words - INTERNAL and not plain(v)]
     return bool(words & of_layers - INTERNAL) or not all(map(held, values))
 

@@ -21,13 +21,15 @@ FINN = "Finn et al. 2017, arXiv 1703.03400, table 1"
 
 OMNIGLOT: dict[str, Any] = {"data": "omniglot", "schedule": "cosine", "validate_every": 250, "threads": 1}
 """How learners are trained on Omniglot for long."""
-DRAWINGS: dict[str, Any] = {
-    "data": "quickdraw",
-    "samples_per_class": 20,
+FEW_DRAWINGS: dict[str, Any] = {"data": "quickdraw", "samples_per_class": 20, "threads": 1}
+"""The data of the headline experiment."""
+DISTORTED: dict[str, Any] = {
+    **FEW_DRAWINGS,
     "augment": "drawing",
     "mirrored": True,
+    "validation_tasks": 200,
 }
-"""Quick, Draw! where overfitting is the enemy: few drawings, each time distorted, either way round."""
+"""The same, where overfitting is the enemy: a drawing is another one each time, either way round."""
 
 
 def metric(learner: str, title: str, source: str, papers: tuple[float, float, float]) -> Recipe:
@@ -144,8 +146,7 @@ RECIPES: dict[str, Experiment] = {
         title="Quick, Draw! 207/69/69, 20 drawings a class, MAML, 5 steps, 20 channels, transductive",
         source="the fastforwardlabs learning-to-learn report, 59.4 % on its own draw of the data",
         config=TrainConfig(
-            data="quickdraw",
-            samples_per_class=20,
+            **FEW_DRAWINGS,
             augment="none",
             learner="maml",
             query=1,
@@ -157,7 +158,6 @@ RECIPES: dict[str, Experiment] = {
             norm="batch",
             validate_every=250,
             settings={"inner_lr": 0.005, "steps": 5, "inner_params": "filters"},
-            threads=1,
         ),
         measures=(Measure(5, 1, 1, statistics="batch", paper=59.4, target=55.0, tasks=5000),),
         seeds=(0, 1, 2),
@@ -166,7 +166,7 @@ RECIPES: dict[str, Experiment] = {
         title="Quick, Draw! 207/69/69, 20 drawings a class, SimpleShot, residual net of 16 channels",
         source="no published number for this learner",
         config=TrainConfig(
-            **DRAWINGS,
+            **DISTORTED,
             learner="simpleshot",
             body="resnet",
             channels=16,
@@ -174,8 +174,6 @@ RECIPES: dict[str, Experiment] = {
             rotations="train",
             iterations=20_000,
             validate_every=2000,
-            validation_tasks=200,
-            threads=1,
         ),
         measures=(Measure(5, 1, target=64.0), Measure(5, 5, target=82.0)),
         seeds=(0, 1, 2),
@@ -184,15 +182,13 @@ RECIPES: dict[str, Experiment] = {
         title="Quick, Draw! 207/69/69, 20 drawings a class, distorted, MAML, 5 steps, 32 channels, as long",
         source="the fastforwardlabs learning-to-learn report, 59.4 and 77.0 % on its own draw of the data",
         config=TrainConfig(
-            **DRAWINGS,
+            **DISTORTED,
             learner="maml",
             channels=32,
             norm="batch",
             schedule="cosine",
             iterations=8000,
             validate_every=1000,
-            validation_tasks=200,
-            threads=1,
         ),
         measures=(
             Measure(5, 1, statistics="batch", search=True, paper=59.4),
