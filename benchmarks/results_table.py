@@ -134,7 +134,8 @@ def problem(row: Row) -> str:
 
 def spent(row: Row) -> list[str]:
     """What a learner takes."""
-    iterations = f"{row['iterations']:,}" + ", rising" * row["rising"]
+    trained = f"{row['iterations']:,}" + ", rising" * row["rising"]
+    iterations = trained if row["training_seconds"] else "–"
     memory = f"{row['training_mb']:.0f}" if row.get("training_mb") else ""
     adapting = f"{row['adapt_ms']:.0f}" if "adapt_ms" in row else ""
     return [f"{row['parameters']:,}", iterations, memory, adapting]
