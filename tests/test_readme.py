@@ -134,6 +134,7 @@ def test_rows_become_tables(tmp_path: Path, monkeypatch) -> None:
         "| soft" + 2 * " | 90.0 ± 1.0, +2.0 ± 0.2 (paper 97.25, +2.6)" + " |",
     ]
     run = {"learner": "maml", "label": "52-classes", "parameters": 9000, "iterations": 800, "rising": True}
+    run["training_seconds"] = 600.0
     rows = [
         {**told, **run, "training_mb": 512.3, "split": "test", "way": 5, "shot": 1, "adapt_ms": 4.2},
         {**told, **run, "accuracy": None, "split": "train", "way": 5, "shot": 1},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,23 @@ def test_training_and_use_are_chosen_apart(batch: Task) -> None:
     for mode in (True, False):
         choose(lambda t, how: estimate(learner, t, how), learner.train(mode), batch)
     assert len(choice._chosen[learner]) == 2
+
+
+def test_a_warning_of_the_nets_own_changes_nothing(batch: Task) -> None:
+    class Outdated(nn.Module):
+        features = 256
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(256, 256)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            warnings.warn("old", DeprecationWarning, stacklevel=2)
+            return self.layer(x.flatten(1))
+
+    learner = build("maml", Outdated(), way=3, classes=10).train()
+    with pytest.warns(DeprecationWarning, match="old"):
+        assert choose(lambda t, how: estimate(learner, t, how), learner, batch) == "vmap"
 
 
 def test_attention_is_mapped(batch: Task) -> None:

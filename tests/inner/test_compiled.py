@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -162,16 +163,18 @@ def rewire(learner: MAML, changed: str) -> None:
         body[2].register_forward_hook(lambda module, given, made: 2 * made)
     elif changed == "frozen":
         body[1].weight.requires_grad_(False)
+    elif changed == "inside":
+        learner.config.inner.rate = 0.4
     else:
         value = {"inner_lr": np.float32(0.4), "gradient": truncated(0), "training": False}[changed]
         setattr(body if changed == "training" else learner, changed, value)
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("changed", ["class", "hook", "frozen", "inner_lr", "gradient", "training"])
+@pytest.mark.parametrize("changed", ["class", "hook", "frozen", "inside", "inner_lr", "gradient", "training"])
 def test_what_changes_is_compiled_anew(changed: str, graphs: list[str]) -> None:
     learner = MAML(mlp(1, (4,)), way=1, steps=1, inner_lr=0.1).train()
-    learner.gradient = truncated(1)
+    learner.gradient, learner.config = truncated(1), SimpleNamespace(inner=SimpleNamespace(rate=0.1))
     check_alike(learner, sinusoids())
     before = len(graphs)
     rewire(learner, changed)

@@ -70,7 +70,7 @@ class Meta(nn.Module):
         end = method(InnerProblem({"w": self.w, "b": self.b}, loss, make(self), self.steps))
         with torch.no_grad():
             assert len(end.losses) == self.steps
-        return end.params["w"].pow(3).sum() + end.params["b"].sin().sum() + z.mean()
+        return end.params["w"].pow(3).sum() + end.params["b"].sin().sum()
 
 
 def velocity_learned(meta: Meta) -> Rule:
@@ -111,7 +111,7 @@ def test_it_is_the_unrolled_meta_gradient(rule: str, steps: int, keep: int | Non
 
     ours, theirs = outer(partial(flat, keep=keep, budget=0)), outer(unrolled)
     close(ours, theirs)
-    if steps:
+    if steps > 1:  # by the first of Adam it goes everywhere as far
         assert all(g.norm() > 1e-6 for g in theirs[5:])  # the body's gradient goes through the steps
 
 

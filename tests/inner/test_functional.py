@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.errors import UserError
 from quickstudy.inner import estimate
 from quickstudy.inner.functional import with_weights
 from quickstudy.learners import MAML, ProtoNet
@@ -53,6 +54,13 @@ def test_it_is_the_net_with_other_weights_and_leaves_it_as_it_was() -> None:
     assert net.again is net.second
     assert net.tied.weight is net.first.weight
     assert net.scale == 0.5
+
+
+def test_names_that_the_net_does_not_have_are_refused() -> None:
+    net = Shared()
+    for name in ("body.first.weight", "again.weight", "first"):
+        with pytest.raises(UserError, match=rf"^Shared has no parameter or buffer {name}$"):
+            with_weights(net, {name: torch.zeros(4, 3)}, [torch.ones(1, 3)])
 
 
 def tasks() -> Task:

@@ -98,6 +98,15 @@ def test_a_loss_that_is_not_one_number_is_refused(mapped: bool) -> None:
         torch.func.vmap(run)(torch.ones(2, 3)) if mapped else run(torch.ones(3))
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_loss_of_something_else_is_refused(create_graph: bool) -> None:
+    """The commonest mistake: the net is called with its own weights."""
+    net = torch.nn.Linear(2, 1)
+    for loss in (lambda p: net(torch.ones(2)).sum(), lambda p: torch.zeros(())):
+        with pytest.raises(UserError, match="not computed from the parameters it is given"):
+            gradient(loss, {"w": torch.ones(2)}, create_graph)
+
+
 def test_a_loss_that_is_no_tensor_is_refused() -> None:
     with pytest.raises(UserError, match=r"a support loss is a tensor of one number, not 2\.0"):
         gradient(lambda p: cast(Any, 2.0), {"a": torch.ones(3)}, create_graph=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.inner.gradient import Params, gradient
+from quickstudy.inner.twice import attention_by_math
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
@@ -72,3 +74,23 @@ def test_second_derivatives_by_finite_differences(net: str, mapped: bool) -> Non
         sides = [value({**params, name: p + eps * direction}).item() for eps in (1e-6, -1e-6)]
         wanted = (sides[0] - sides[1]) / 2e-6
         assert float((g * direction).sum()) == pytest.approx(wanted, rel=1e-5, abs=1e-4), name
+
+
+def test_blocks_that_overlap_in_two_threads_leave_nothing_behind() -> None:
+    """The first to begin is the first to end."""
+    before = torch.backends.cuda.flash_sdp_enabled()
+    entered, left = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with attention_by_math():
+            entered.set()
+            left.wait(10)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    entered.wait(10)
+    with attention_by_math():
+        left.set()
+        thread.join()
+        assert not torch.backends.cuda.flash_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled() == before

@@ -73,6 +73,12 @@ def test_normalisation_goes_before_linear_layers() -> None:
     assert film_layers(net) == {"1": 3}
 
 
+def test_transposed_convolutions_are_left() -> None:
+    """Their weights have the channels that come in first."""
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ConvTranspose2d(3, 3, 3))
+    assert film_layers(net) == {"0": 3}
+
+
 def test_nothing_to_modulate() -> None:
     with pytest.raises(UserError, match="no layer that FiLM could modulate"):
         film_layers(nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU()))

@@ -6,6 +6,7 @@ import copy
 import pickle
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -120,6 +121,28 @@ def test_settings_and_layers_that_change_later_are_followed(kernels: Native) -> 
     same(lambda net: setattr(net, "relu", nn.ReLU()))
     same(lambda net: net.conv.register_forward_hook(lambda module, args, output: output * 2))
     same(lambda net: setattr(net, "pooled", False))
+
+
+class Activated(Block):
+    """Its activation is a function that it holds."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(2, 3)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.act(self.normalize(self.conv(x))), 2)
+
+
+def test_a_function_that_is_replaced_later_is_followed(kernels: Native) -> None:
+    theirs = Activated(F.relu).double()
+    ours, x = convert_batch_norm(copy.deepcopy(theirs)), torch.randn(5, 2, 8, 8, dtype=torch.double)
+    assert isinstance(ours, Traced)
+    for act in (F.relu, torch.tanh, F.relu, partial(torch.mul, 2.0)):
+        theirs.act = ours.act = act
+        with native.kernels(), normalised_by(Moments(fused=True)):
+            torch.testing.assert_close(ours(x), theirs(x))
+    assert type(convert_batch_norm(Activated(partial(F.relu)))) is Activated  # it may change inside
 
 
 def test_each_step_has_a_normalisation_of_its_own(kernels: Native, monkeypatch: pytest.MonkeyPatch) -> None:

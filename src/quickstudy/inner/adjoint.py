@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
@@ -43,7 +44,8 @@ class WayBack(Protocol):
 def attached(
     back: WayBack, inputs: Sequence[Tensor], kept: Sequence[Tensor], outputs: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """The outputs, in a graph in which `back` leads from them to the inputs, in the precision of now.
+    """The outputs, in a graph in which `back` leads from them to the inputs, in the precision of now, and in
+    the autocast that is at work now.
 
     >>> w = torch.tensor(3.0, requires_grad=True)
     >>> double = lambda inputs, kept, wanted, adjoint, dims: [2 * adjoint[0]]
@@ -52,10 +54,14 @@ def attached(
     (tensor(2.),)
     """
     precision = precision_now()
+    kinds = {v.device.type for v in outputs}
+    casts = [(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)) for kind in kinds]
 
     def as_there(*given: Any) -> Sequence[Tensor | None]:
-        # On a GPU the way back runs in a thread of torch's, which knows of no block around it.
-        with computing_in(precision):
+        # Blocks around the way there may have ended; and on a GPU the way back is in a thread of torch's.
+        with computing_in(precision), ExitStack() as stack:
+            for cast in casts:
+                stack.enter_context(torch.autocast(*cast))
             return back(*given)
 
     return _Attached.apply(as_there, (len(inputs), len(kept)), None, *inputs, *kept, *outputs)

@@ -28,6 +28,8 @@ class Alone:
 
     count = 1
     """Tasks."""
+    randomness = "different"
+    """How the map draws, as `torch.func.vmap` has it: for each task anew, the same for all, or not."""
 
     def unwrapped(self, value: Tensor) -> Tensor:
         """`[T, …]`, of a task's tensor; without copies where all tasks share it."""
@@ -57,7 +59,9 @@ class Below(Alone):
         map_: Any = _functorch.peek_interpreter_stack()
         if len(_functorch.get_interpreter_stack()) > 1 or map_.key() != TransformType.Vmap:
             raise UserError("an inner loop runs in one map over tasks, in no other transform of torch.func")
-        self.level, self.count = map_.level(), _functorch.CVmapInterpreterPtr(map_).batchSize()
+        of_map = _functorch.CVmapInterpreterPtr(map_)
+        self.level, self.count = map_.level(), of_map.batchSize()
+        self.randomness = of_map.randomness().name.lower()
 
     def holds(self, value: Tensor) -> bool:
         return _functorch.is_batchedtensor(value) and _functorch.maybe_get_level(value) == self.level

@@ -19,6 +19,9 @@ from quickstudy.inner.rules import Params, Plain, Rule, check, check_rule, rate_
 def chain(*rules: Rule) -> Rule:
     """One rule of several: the updates of each are the gradients of the next.
 
+    Raises:
+        UserError: one is no rule.
+
     >>> from quickstudy.inner.rules import sgd
     >>> rule, params = chain(clip_by_value(1.0), sgd(0.5)), {"w": torch.zeros(2)}
     >>> rule.update({"w": torch.tensor([-3.0, 0.2])}, rule.init(params), params)[0]
@@ -66,6 +69,9 @@ def clip_by_value(most: float | Tensor) -> Rule:
 
     Raises:
         UserError: `most` is not above 0.
+
+    >>> clip_by_value(1.0).update({"w": torch.tensor([-3.0, 0.2])}, (), {})[0]
+    {'w': tensor([-1.0000,  0.2000])}
     """
     _above_zero(most)
 
@@ -79,6 +85,9 @@ def clip_by_value(most: float | Tensor) -> Rule:
 def weight_decay(strength: Plain) -> Rule:
     """Add `strength` · θ to the gradient, as the weight decay of torch's SGD and Adam does; the strength may
     be learned, one for all, or by parameter or layer, as a rate.
+
+    Raises:
+        UserError: a strength that is below 0 or no number.
 
     >>> weight_decay(0.1).update({"w": torch.ones(1)}, (), {"w": torch.tensor([5.0])})[0]
     {'w': tensor([1.5000])}

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quickstudy.errors import UserError, unknown
+from quickstudy.inner.memory import CHANGES
 from quickstudy.inner.precision import precision_now
+from quickstudy.inner.settings import settings
 from quickstudy.inner.threads import replica
 from quickstudy.nets import native
 from quickstudy.tasks.task import Task
@@ -64,11 +66,11 @@ def choose(
     sizes = tuple(tuple(v.shape[1:]) for v in batch.tensors().values())
     joinable = not batch.padded and len(batch.support.x) > 1
     served = native.serve(module)
-    state = (module.training, torch.is_grad_enabled(), several, on_gpu, served, precision_now())
+    state = (settings(module), torch.is_grad_enabled(), several, on_gpu, served, precision_now())
     key = (what, sizes if joinable else None, meta_steps, *state)
     known = _chosen.setdefault(module, {})
-    if key not in known:
-        singly: Strategy = "threads" if several and copied(module) else "loop"
+    if key not in known and len(known) < CHANGES:
+        singly: Strategy = "threads" if several and can_be_copied(module) else "loop"
         with torch.random.fork_rng([batch.support.x.device] if on_gpu else []):  # what is drawn is put back
             one, two = Count(), Count()
             if joinable and not served:
@@ -81,7 +83,7 @@ def choose(
                     join = possible(lambda: attempt(first(batch, 2), "vmap"))
             pays = one.operations * meta_steps >= LONG and (on_gpu or two.groups < 2)
             known[key] = singly if not join else "compile" if pays else "vmap"
-    return known[key]
+    return known.get(key, next(reversed(known.values())))
 
 
 def check_strategy(strategy: str) -> None:
@@ -96,8 +98,8 @@ def check_strategy(strategy: str) -> None:
         raise unknown("strategy", strategy, get_args(Strategy))
 
 
-def copied(module: nn.Module) -> bool:
-    """Whether a module can be copied for a thread of its own."""
+def can_be_copied(module: nn.Module) -> bool:
+    """Whether there can be a copy of a module for each thread."""
     try:
         replica(module)
     except UserError:
@@ -111,10 +113,10 @@ def first(batch: Task, count: int) -> Task:
 
 
 def possible(attempt: Callable[[], object]) -> bool:
-    """Whether this can be done, and without a warning: vmap warns where it falls back to a loop."""
+    """Whether this can be done, and by vmap itself: it warns where it falls back to a loop."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.filterwarnings("error", "There is a performance drop")
             attempt()
     except (UserError, Warning):
         return False

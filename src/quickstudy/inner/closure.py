@@ -16,6 +16,33 @@ from torch.overrides import TorchFunctionMode
 from quickstudy.errors import UserError
 
 
+class Earlier:
+    """Tensors that were given to, or made in, blocks that are over; they are not kept alive.
+
+    >>> import torch
+    >>> x, earlier = torch.ones(2), Earlier()
+    >>> earlier.add([x])
+    >>> x in earlier, torch.ones(2) in earlier
+    (True, False)
+    """
+
+    def __init__(self) -> None:
+        self.refs: dict[int, ref[Tensor]] = {}
+        self.left_out: list[Tensor] = []
+
+    def __contains__(self, v: Tensor) -> bool:
+        return id(v) in self.refs and self.refs[id(v)]() is v
+
+    def add(self, made: Iterable[Tensor]) -> None:
+        """Tensors of a block that is over."""
+        out = {id(v) for v in self.left_out}
+        self.refs.update((id(v), ref(v)) for v in made if id(v) not in out)
+
+    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+        """These may be used at any time."""
+        self.left_out += tensors
+
+
 class Watched(TorchFunctionMode):
     """Collect in `found` the tensors used within this block that were neither given nor made in it.
 
@@ -24,28 +51,26 @@ class Watched(TorchFunctionMode):
     Args:
         given: the function's own arguments.
         found: by `id`, in the order of use; one dictionary may serve several blocks.
-        earlier: what was given to, or made in, earlier blocks, which this one must not use.
+        earlier: of other blocks, what this one must not use.
 
     Raises:
         UserError: it does.
 
     >>> import torch
     >>> x, w, found = torch.ones(2), torch.ones(2), {}
-    >>> with Watched([x], found, {}):
+    >>> with Watched([x], found, Earlier()):
     ...     y = (2 * x) @ w
     >>> [v is w for v in found.values()]
     [True]
     """
 
-    def __init__(
-        self, given: Iterable[Tensor], found: dict[int, Tensor], earlier: dict[int, ref[Tensor]]
-    ) -> None:
+    def __init__(self, given: Iterable[Tensor], found: dict[int, Tensor], earlier: Earlier) -> None:
         super().__init__()
         self.known = {id(v): v for v in given}  # held, so that no id is given out twice
         self.found, self.earlier = found, earlier
 
     def __exit__(self, *error: Any) -> None:
-        self.earlier.update((i, ref(v)) for i, v in self.known.items())
+        self.earlier.add(self.known.values())
         super().__exit__(*error)
 
     def __torch_function__(
@@ -54,7 +79,7 @@ class Watched(TorchFunctionMode):
         kwargs = kwargs or {}
         for v in tensors((args, kwargs)):
             if id(v) not in self.known and id(v) not in self.found:
-                if id(v) in self.earlier and self.earlier[id(v)]() is v:
+                if v in self.earlier:
                     raise UserError("the support loss, or the rule, keeps tensors from step to step")
                 self.found[id(v)] = v
         made = func(*args, **kwargs)

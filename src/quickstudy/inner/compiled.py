@@ -8,11 +8,10 @@ the parameters before it, as in flat memory.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -40,6 +39,7 @@ from quickstudy.inner.programs import (
     traced,
 )
 from quickstudy.inner.rules import Params
+from quickstudy.inner.settings import options, told_apart
 from quickstudy.inner.twice import attention_by_math
 from quickstudy.inner.watching import watched, with_stand_ins
 from quickstudy.nets import native
@@ -53,8 +53,6 @@ CHANGES, KINDS = 4, 12
 meta-step that are not alike."""
 _made: WeakKeyDictionary[nn.Module, dict[object, MetaStep | None]] = WeakKeyDictionary()
 _log = logging.getLogger("quickstudy")
-_TORCHS = vars(nn.Module()).keys()
-"""The attributes that every module has."""
 
 
 def meta_step(learner: nn.Module, batch: Task, flatten: Flatten) -> Found | None:
@@ -93,43 +91,6 @@ def key_of(learner: nn.Module, batch: Task) -> tuple[object, ...]:
         *((type(m), name, k, told_apart(v)) for name, m in learner.named_modules() for k, v in options(m)),
         *(precision_now(), torch.get_default_dtype(), torch.get_num_threads()),
     )
-
-
-def options(module: nn.Module) -> Iterator[tuple[str, object]]:
-    """A module's attributes, besides what is torch's own, and in each call another."""
-    yield "training", module.training
-    for name, value in vars(module).items():
-        if name not in _TORCHS or (name.endswith("_hooks") and value):
-            yield name, value
-
-
-def told_apart(value: object) -> object:
-    """What tells a value from others: numbers, text and what is made of them by what they hold."""
-    if isinstance(value, (list, tuple)):
-        return type(value), *map(told_apart, value)
-    if isinstance(value, dict):
-        return type(value), *((told_apart(k), told_apart(v)) for k, v in value.items())
-    if value is None or isinstance(value, (bool, int, float, str, np.generic, torch.dtype, torch.device)):
-        return type(value), repr(value)
-    return Same(value)
-
-
-class Same:
-    """Equal for one and the same object, while it lives."""
-
-    def __init__(self, value: object) -> None:
-        self.number = id(value)
-        try:
-            self.value: Callable[[], object] = ref(value)
-        except TypeError:
-            self.value = lambda: value
-
-    def __hash__(self) -> int:
-        return self.number
-
-    def __eq__(self, other: object) -> bool:
-        mine = self.value()
-        return isinstance(other, Same) and mine is not None and mine is other.value()
 
 
 class MetaStep:

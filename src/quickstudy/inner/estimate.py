@@ -48,12 +48,22 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tu
     Args:
         learner: a module written for one task: `learner(task) -> Outcome`.
         batch: T tasks.
+        strategy: how the tasks share the machine, see `choice.py`; a name.
 
     Returns:
         (outcome, gradient by parameter name); zero for a parameter without influence.
 
     Raises:
-        UserError: the learner has nothing to train, or uses what cannot be differentiated twice.
+        UserError: the learner has nothing to train, or uses what cannot be differentiated twice or by that
+            strategy.
+
+    >>> import numpy as np
+    >>> from quickstudy.learners import MAML
+    >>> from quickstudy.nets import mlp
+    >>> from quickstudy.tasks import Sinusoids
+    >>> outcome, gradient = estimate(MAML(mlp(1), way=1), Sinusoids(shot=5).batch(np.arange(4)))
+    >>> outcome.loss.shape, len(gradient)
+    (torch.Size([4]), 6)
     """
     check_strategy(strategy)
     trained = {k: p for k, p in learner.named_parameters() if p.requires_grad}

@@ -20,8 +20,10 @@ from torch import Tensor
 from quickstudy.errors import UserError
 from quickstudy.inner.adjoint import Dims, attached
 from quickstudy.inner.below import below, inside_map
+from quickstudy.inner.closure import Earlier
 from quickstudy.inner.leaves import Form, put_together, taken_apart
 from quickstudy.inner.memory import held_by_graphs
+from quickstudy.inner.precision import precision_now
 from quickstudy.inner.problem import InnerProblem, Solution, steps_apart, take_step
 from quickstudy.inner.rules import Params
 from quickstudy.inner.unrolled import unrolled
@@ -40,6 +42,8 @@ class Course:
         forms: what parameters and state are besides their tensors, before each step.
         chance: torch's random states before each step that drew from them, of the CPU and of `devices`.
         losses: the support loss before each step.
+        seen: the same, of all tasks of a map.
+        randomness: how a map draws.
     """
 
     problem: InnerProblem
@@ -48,6 +52,8 @@ class Course:
     forms: list[Form] = field(default_factory=list)
     chance: list[list[Tensor] | None] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
+    seen: list[Tensor] = field(default_factory=list)
+    randomness: str = field(default_factory=lambda: below().randomness)
 
     @property
     def steps(self) -> int:
@@ -62,6 +68,7 @@ class Course:
         drew = not all(map(torch.equal, before, states(self.devices)))
         self.chance.append(before if drew else None)
         self.losses.append(loss)
+        self.seen.append(below().unwrapped(loss.detach()))
         return params, state
 
 
@@ -79,7 +86,8 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
 
     Raises:
         UserError: what is no whole number of at least 0; a loss or a rule that keeps tensors from step to
-            step; and on the way back, one that hides what it uses in a `torch.autograd.Function`.
+            step; and on the way back, one that hides what it uses in a `torch.autograd.Function`, or that is
+            another when a step is made again, as by chance that is not torch's.
 
     >>> from quickstudy.inner.rules import sgd
     >>> start = {"w": torch.tensor(4.0, requires_grad=True)}
@@ -90,22 +98,26 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
     at_least_zero(whole=True, keep=keep, budget=budget)
     if not torch.is_grad_enabled() or problem.steps <= (2 if keep is None else keep) or steps_apart():
         return unrolled(problem)
-    devices = {p.device for p in problem.params.values() if p.device.type == "cuda"}
-    course = Course(problem, tuple(devices))
-    noted = watched(problem, course.used)
+    devices = tuple({p.device for p in problem.params.values() if p.device.type == "cuda"})
+    course, earlier = Course(problem, devices), Earlier()
+    noted = watched(problem, course.used, earlier)
     params, state = problem.params, problem.rule.init(problem.params)
     start, form = taken_apart((params, state))
+    earlier.leave_out(start)  # whoever uses it later uses what it is differentiated by
     if keep is None:
-        tasks = below()
+        tasks, chance = below(), states(devices)
         try:
             with tasks.outside_vmap():
                 there = [tasks.unwrapped(v) for v in params.values()]
             with held_by_graphs(there) as held:
                 params, state = course.step(noted, params, state, create_graph=True)
-            keep = max(2, tasks.count * budget // max(held.most, 1))
+            with tasks.outside_vmap():
+                used = [tasks.unwrapped(v) for v in course.used.values()]
+            keep = max(2, tasks.count * budget // max(held.besides(used), 1))
         except (RuntimeError, UserError):  # torch.func.grad lets nobody count; and what fails fails once more
-            course, keep = Course(problem, tuple(devices)), 2
-            noted = watched(problem, course.used)
+            course, keep = Course(problem, devices), 2
+            noted = watched(problem, course.used, earlier)
+            set_states(chance, devices)
     if problem.steps > keep:
         end, form = taken_apart((params, state))
         end = [v.detach() for v in end]  # without the graph of a step that was counted
@@ -117,8 +129,10 @@ def flat(problem: InnerProblem, *, keep: int | None = None, budget: int = BUDGET
                     rows.add(step - 1, end)
                 params, state = course.step(noted, params, state, create_graph=False)
                 end, form = taken_apart((params, state))
-        found = attached(partial(go_back, course), [*start, *course.used.values()], rows.tensors(), end)
+        back = partial(go_back, course, len(start))
+        found = attached(back, [*start, *course.used.values()], rows.tensors(), end)
         params, state = put_together(found, form)
+        problem = watched(problem, {}, earlier)  # nothing of a step that was taken without a graph
     losses = list(course.losses)
     for step in range(course.steps, problem.steps):
         loss, params, state = take_step(problem, params, state, step, create_graph=True)
@@ -141,9 +155,9 @@ class Rows:
         found = [self.tasks.unwrapped(v) for v in tensors]
         with self.tasks.outside_vmap():
             if not i:
-                self.blocks = [
-                    v.new_empty(*v.shape[: self.at], self.count, *v.shape[self.at :]) for v in found
-                ]
+                self.blocks = [rows_like(v, self.count).movedim(0, self.at) for v in found]
+            if [b.shape[: self.at] + b.shape[self.at + 1 :] for b in self.blocks] != [v.shape for v in found]:
+                raise UserError("flat memory is for rules whose state keeps its tensors and their shapes")
             for block, v in zip(self.blocks, found, strict=True):
                 block.select(self.at, i).copy_(v)
 
@@ -152,25 +166,55 @@ class Rows:
         return [self.tasks.wrapped(block) for block in self.blocks]
 
 
+def rows_like(v: Tensor, count: int) -> Tensor:
+    """Memory for `[count, *v.shape]`, each row laid out as v is: what computes with it is then as fast, and
+    rounds the same."""
+    strides = torch.empty_like(v, device="meta").stride()
+    return v.new_empty(0).new_empty_strided((count, *v.shape), (v.numel(), *strides))
+
+
 def go_back(
     course: Course,
+    n: int,
     inputs: Sequence[Tensor],
     rows: Sequence[Tensor],
     wanted: Sequence[bool],
     adjoint: Sequence[Tensor],
     dims: tuple[Dims, Dims] | None,
 ) -> list[Tensor | None]:
-    """The `WayBack` of a course: its inputs are the start and φ, `rows` the tensors after each step."""
-    n = len(adjoint)
+    """The `WayBack` of a course: its inputs are the start, n tensors, and φ; `rows` are the tensors after
+    each step."""
     start, used, wanted = inputs[:n], inputs[n:], wanted[n:]
     at, total = list(adjoint), [torch.zeros_like(v) if w else None for v, w in zip(used, wanted, strict=True)]
+    losses: list[Tensor] = []
     for step in reversed(range(course.steps)):
         here = row(rows, step - 1, at, dims and dims[1]) if step else start
-        shared = dims and ((0,) * n if step else dims[0][:n], dims[0][n:])
-        at, found = back(course, step, here, used, wanted, at, shared)
+        shared = dims and ((0,) * len(here) if step else dims[0][:n], dims[0][n:])
+        loss, at, found = back(course, step, here, used, wanted, at, shared)
+        losses.insert(0, loss)
         for sum_, g in zip((v for v in total if v is not None), found, strict=True):
             sum_ += g
+    check_same(torch.stack(course.seen), torch.stack(losses))
     return [*at, *total]
+
+
+def check_same(there: Tensor, back: Tensor) -> None:
+    """Refuse losses `[S, …]` that were others when their steps were made again.
+
+    Rounding aside, that of bf16 where they are of that precision or autocast is at work.
+    """
+    close = 1e-6 if there.dtype == torch.float64 else 1e-3
+    if precision_now() == "bf16" or there.element_size() == 2 or torch.is_autocast_enabled(there.device.type):
+        close = 0.05
+    back = back.expand_as(there)
+    if not torch.allclose(there, back, rtol=close, atol=close, equal_nan=True):
+        worst = (there - back).abs().nan_to_num(torch.inf).argmax()
+        was, now = there.flatten()[worst].item(), back.flatten()[worst].item()
+        raise UserError(
+            f"a step's support loss was {was:.6g}, and {now:.6g} when it was made again for the way back: it "
+            "draws by other means than torch's own generators, or what it uses has changed; use the unrolled "
+            "gradient"
+        )
 
 
 def row(rows: Sequence[Tensor], i: int, like: Sequence[Tensor], dims: Dims | None) -> list[Tensor]:
@@ -188,23 +232,24 @@ def back(
     wanted: Sequence[bool],
     adjoint: Sequence[Tensor],
     dims: tuple[Dims, Dims] | None,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The vector-Jacobian product of one step: adjoints of what it began with, and of those of φ wanted."""
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The vector-Jacobian product of one step: its loss, adjoints of what it began with, and of those of φ
+    wanted."""
     leaves = [v.detach().requires_grad_(v.is_floating_point()) for v in here]
     others = [v.detach().requires_grad_(w) for v, w in zip(used, wanted, strict=True)]
 
     def again(leaves: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
         problem = with_stand_ins(course.problem, course.used, others)
         params, state = put_together(leaves, course.forms[step])
-        _, params, state = take_step(problem, params, state, step, create_graph=True)
-        return tuple(taken_apart((params, state))[0])
+        loss, params, state = take_step(problem, params, state, step, create_graph=True)
+        return loss, *taken_apart((params, state))[0]
 
     with torch.enable_grad(), replayed(course.chance[step], course.devices):
         if dims:
             in_dims = tuple(map(list, dims))
-            after = torch.func.vmap(again, in_dims=in_dims, randomness="different")(leaves, others)
+            loss, *after = torch.func.vmap(again, in_dims, randomness=course.randomness)(leaves, others)
         else:
-            after = again(leaves, others)
+            loss, *after = again(leaves, others)
         reached = [(v, a) for v, a in zip(after, adjoint, strict=True) if v.requires_grad]
         # A number, as with adjoints of its own `torch.autograd.grad` loads sympy, 25 MB of it.
         value = torch.stack([(v * a).sum() for v, a in reached]).sum()
@@ -213,7 +258,7 @@ def back(
         check_known(value, inputs)
     grads = iter(torch.autograd.grad(value, inputs, materialize_grads=True))
     at = [next(grads) if v.requires_grad else torch.zeros_like(v) for v in leaves]
-    return at, list(grads)
+    return loss.detach(), at, list(grads)
 
 
 def check_known(value: Tensor, inputs: Sequence[Tensor]) -> None:
@@ -239,6 +284,13 @@ def states(devices: Sequence[torch.device]) -> list[Tensor]:
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in devices)]
 
 
+def set_states(chance: Sequence[Tensor], devices: Sequence[torch.device]) -> None:
+    """Let torch draw on from these random states."""
+    torch.set_rng_state(chance[0])
+    for device, state in zip(devices, chance[1:], strict=True):
+        torch.cuda.set_rng_state(state, device)
+
+
 @contextmanager
 def replayed(chance: list[Tensor] | None, devices: Sequence[torch.device]) -> Iterator[None]:
     """Within this block torch draws what it drew from these states on; afterwards it goes on as before."""
@@ -246,7 +298,5 @@ def replayed(chance: list[Tensor] | None, devices: Sequence[torch.device]) -> It
         yield
         return
     with torch.random.fork_rng(devices=devices):
-        torch.set_rng_state(chance[0])
-        for device, state in zip(devices, chance[1:], strict=True):
-            torch.cuda.set_rng_state(state, device)
+        set_states(chance, devices)
         yield

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quickstudy.errors import UserError
+
 
 def with_weights(net: nn.Module, weights: Mapping[str, Tensor], inputs: Sequence[Any]) -> Any:
     """`net(*inputs)` with these parameters and buffers, by the names that `named_parameters` and
@@ -15,6 +17,9 @@ def with_weights(net: nn.Module, weights: Mapping[str, Tensor], inputs: Sequence
 
     `torch.func.functional_call` by itself leaves a layer that stands in several places with the given
     weights: it takes the layer's names for tied tensors, and puts back each in turn.
+
+    Raises:
+        UserError: the net has nothing of some name.
 
     >>> shared = nn.Linear(2, 2)
     >>> net = nn.Sequential(shared, nn.ReLU(), shared)
@@ -26,14 +31,21 @@ def with_weights(net: nn.Module, weights: Mapping[str, Tensor], inputs: Sequence
 
 
 def each_once(net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by a name for each place they are kept in: a layer has one name, tied tensors one each."""
+    """The weights by a name for each place they are kept in: a layer has one name, tied tensors one each.
+
+    Raises:
+        UserError: the net has nothing of some name.
+    """
     first: dict[int, str] = {}
-    found = {}
+    found, unknown = {}, set(weights)
     for prefix, layer in net.named_modules():  # each layer once
         for own, tensor in (*layer._parameters.items(), *layer._buffers.items()):
             if tensor is not None:
                 name = f"{prefix}.{own}" if prefix else own
                 known = first.setdefault(id(tensor), name)
+                unknown.discard(name)
                 if name in weights or known in weights:
                     found[name] = weights[name if name in weights else known]
+    if unknown:
+        raise UserError(f"{type(net).__name__} has no parameter or buffer {', '.join(sorted(unknown))}")
     return found

@@ -30,8 +30,11 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
         (loss, gradient); the gradient is zero where a parameter has no influence, never None.
 
     Raises:
-        UserError: the loss is no tensor of one number; or it is to be differentiated again, and uses what
-            cannot be: see `once.py`.
+        UserError: the loss is no tensor of one number, or not computed from any of the parameters; or it is
+            to be differentiated again, and uses what cannot be: see `once.py`.
+
+    >>> gradient(lambda p: p["w"] ** 2, {"w": torch.tensor(3.0)}, create_graph=False)
+    (tensor(9.), {'w': tensor(6.)})
     """
     tasks = below()
     with twice_differentiable(inside_map()) if create_graph else nullcontext(), torch.enable_grad():
@@ -50,6 +53,11 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
             if total.requires_grad:
                 found = torch.autograd.grad(
                     total, list(leaves.values()), create_graph=create_graph, allow_unused=True
+                )
+            if all(g is None for g in found):
+                raise UserError(
+                    "the support loss is not computed from the parameters it is given, so that nothing would "
+                    "adapt: call the net with them (quickstudy.learners.call, torch.func.functional_call)"
                 )
             # Not torch's own zeros, which would be leaves of the graph.
             pairs = zip(leaves.values(), found, strict=True)

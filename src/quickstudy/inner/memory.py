@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.inner.precision import precision_now
+from quickstudy.inner.settings import settings
 from quickstudy.tasks.task import Task
 
 GRAPHS = 2**30
 """Bytes that the graphs of the tasks that are mapped at once may hold; on a GPU a quarter of its memory."""
+CHANGES = 16
+"""Of one learner's options, or of its tasks' sizes, after which none is tried any more."""
 _held: WeakKeyDictionary[nn.Module, dict[object, int]] = WeakKeyDictionary()
 
 
@@ -24,7 +27,20 @@ class Held:
     def __init__(self, there: Iterable[Tensor]) -> None:
         self.there = {v.untyped_storage().data_ptr() for v in there}
         self.uses: Counter[int] = Counter()
+        self.bytes: dict[int, int] = {}
         self.now = self.most = 0
+
+    def besides(self, tensors: Iterable[Tensor]) -> int:
+        """The most without these, which a graph held and which live longer than it.
+
+        >>> w, x = torch.ones(100, requires_grad=True), torch.ones(100)
+        >>> with held_by_graphs([w]) as held:
+        ...     y = (w * x).exp().sum()
+        >>> held.most, held.besides([x])
+        (800, 400)
+        """
+        places = {v.untyped_storage().data_ptr() for v in tensors}
+        return self.most - sum(self.bytes.get(place, 0) for place in places)
 
 
 class _Saved:
@@ -37,6 +53,7 @@ class _Saved:
         self.place = tensor.untyped_storage().data_ptr()
         self.bytes = 0 if self.place in held.there else tensor.untyped_storage().nbytes()
         held.uses[self.place] += 1
+        held.bytes[self.place] = self.bytes
         if held.uses[self.place] == 1:
             held.now += self.bytes
             held.most = max(held.most, held.now)
@@ -87,9 +104,9 @@ def portions(learner: nn.Module, batch: Task) -> Iterator[Task]:
     """
     x = batch.support.x
     sizes = tuple(tuple(v.shape[1:]) for v in batch.tensors().values())
-    key = (sizes, x.dtype, x.device, learner.training, precision_now())
+    key = (sizes, x.dtype, x.device, precision_now(), settings(learner))
     known = _held.setdefault(learner, {})
-    if key not in known:
+    if key not in known and len(known) < CHANGES:
         task = next(batch.unbatch())
         tensors = {k: v.clone() for k, v in task.tensors().items()}  # not a part of all tasks' memory
         there = [*learner.parameters(), *learner.buffers(), *tensors.values()]
@@ -101,7 +118,8 @@ def portions(learner: nn.Module, batch: Task) -> Iterator[Task]:
             except RuntimeError:  # torch.func.grad lets nobody count; and what fails fails once more
                 known[key] = 0
     budget = torch.cuda.get_device_properties(x.device).total_memory // 4 if x.is_cuda else GRAPHS
-    yield from split(batch, max(1, budget // max(1, known[key])))
+    held_by_one = known.get(key, max(known.values()))
+    yield from split(batch, max(1, budget // max(1, held_by_one)))
 
 
 def split(batch: Task, most: int) -> Iterator[Task]:

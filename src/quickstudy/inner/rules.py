@@ -77,6 +77,9 @@ def check(below: float = math.inf, **numbers: Any) -> None:
 def scheduled(make: Callable[[Plain], Rule], lr: Callable[[int], Plain]) -> Rule:
     """The rule that `make` makes of the rate at each step, which counts the steps in its state.
 
+    Raises:
+        UserError: what is no rule's function or no schedule.
+
     >>> rule = scheduled(sgd, lambda step: 0.5**step)
     >>> params, grads = {"w": torch.zeros(1)}, {"w": torch.ones(1)}
     >>> first, state = rule.update(grads, rule.init(params), params)
@@ -98,6 +101,9 @@ def sgd(lr: Rate) -> Rule:
     """Gradient descent, θ ← θ − lr · g. With a learned rate for each element of θ it is Meta-SGD's
     (Li et al. 2017, 1707.09835).
 
+    Raises:
+        UserError: a rate that is below 0 or no number.
+
     >>> rule, params = sgd(0.5), {"w": torch.tensor([2.0])}
     >>> rule.update({"w": torch.tensor([1.0])}, rule.init(params), params)[0]
     {'w': tensor([-0.5000])}
@@ -116,6 +122,9 @@ def momentum(lr: Rate, decay: float = 0.9, *, nesterov: bool = False) -> Rule:
     """Heavy-ball momentum as torch.optim.SGD's: v ← decay · v + g, θ ← θ − lr · v.
 
     Nesterov's is θ ← θ − lr · (g + decay · v), with the new v (Sutskever et al. 2013).
+
+    Raises:
+        UserError: a rate or decay below 0, a decay of 1 or more, or what is no number.
 
     >>> rule, params, grads = momentum(0.5, decay=0.5), {"w": torch.zeros(1)}, {"w": torch.ones(1)}
     >>> first, state = rule.update(grads, rule.init(params), params)
@@ -148,6 +157,9 @@ def adam(lr: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8)
 
     A parameter whose gradients have all been zero, as behind a dead ReLU, stays where it is whatever it is.
     (By the letter a step g / (|g| + ε) has the slope 1/ε there, and some steps the slope of a power of it.)
+
+    Raises:
+        UserError: a rate, a decay or ε below 0, a decay of 1 or more, or what is no number.
 
     >>> rule, params = adam(0.1), {"w": torch.zeros(2)}
     >>> rule.update({"w": torch.tensor([3.0, -0.2])}, rule.init(params), params)[0]

@@ -15,6 +15,9 @@ from quickstudy.options import at_least_zero
 def linear(first: float | Tensor, last: float | Tensor, steps: int) -> Callable[[int], float | Tensor]:
     """From `first` to `last` in equal parts, reached after so many steps and then kept.
 
+    Raises:
+        UserError: a rate below 0, or steps that are no number of at least 0.
+
     >>> [linear(1.0, 0.0, 4)(step) for step in (0, 1, 4, 9)]
     [1.0, 0.75, 0.0, 0.0]
     """
@@ -23,6 +26,9 @@ def linear(first: float | Tensor, last: float | Tensor, steps: int) -> Callable[
 
 def cosine(first: float | Tensor, last: float | Tensor, steps: int) -> Callable[[int], float | Tensor]:
     """From `first` to `last` by half a cosine wave (Loshchilov and Hutter 2017, 1608.03983), then kept.
+
+    Raises:
+        UserError: a rate below 0, or steps that are no number of at least 0.
 
     >>> [round(cosine(1.0, 0.0, 4)(step), 3) for step in (0, 1, 2, 4, 9)]
     [1.0, 0.854, 0.5, 0.0, 0.0]

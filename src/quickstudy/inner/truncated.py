@@ -1,8 +1,9 @@
 """First order, and truncation: second derivatives in the last steps only.
 
 First order (Finn et al. 2017, 1703.03400, section 5.2) takes each inner gradient for a constant, so that the
-meta-gradient of the start is that of the end. Truncated (Shaban et al. 2019, 1810.10667) does so in all steps
-but the last k: exact with k = S, first order with k = 0.
+meta-gradient of the start is that of the end, where nothing else than gradients moves the parameters.
+Truncated does so in all steps but the last k: exact with k = S, first order with k = 0. Shaban et al. (2019,
+1810.10667) drop what goes further back altogether; here it goes on to the start, as in first order.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from quickstudy.inner.unrolled import unrolled
 
 
 def first_order(problem: InnerProblem) -> Solution:
-    """Take all steps, no gradient of which carries a meta-gradient; memory does not grow with the steps.
+    """Take all steps, no gradient of which carries a meta-gradient; memory does not grow with the steps,
+    but for the gradients themselves where the rule learns a rate.
 
     >>> import torch
     >>> from quickstudy.inner.rules import sgd
@@ -30,6 +32,9 @@ def first_order(problem: InnerProblem) -> Solution:
 
 def truncated(k: int) -> Callable[[InnerProblem], Solution]:
     """A method that is exact in the last k steps, and of first order before; memory holds k graphs.
+
+    Raises:
+        UserError: k is no whole number of at least 0.
 
     >>> import torch
     >>> from quickstudy.inner.rules import sgd

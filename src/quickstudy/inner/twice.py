@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import ExitStack, contextmanager, nullcontext
+from threading import Lock
 from typing import Any
 
 import torch.nn.functional as F
@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from quickstudy.nets import native
 
-_by_math: ContextVar[bool] = ContextVar("attention by math", default=False)
+_lock, _blocks = Lock(), [0]
+_by_math = ExitStack()
 _BY_CHANNEL = (F.batch_norm, F.instance_norm)
 
 
@@ -33,17 +34,20 @@ def twice_differentiable(mapped: bool) -> Iterator[None]:
 def attention_by_math() -> Iterator[None]:
     """Without the fused attention kernels, which have one derivative only, and no rule for a map.
 
-    Torch's choice of kernels holds for all threads, so of several only the outermost block changes it.
+    Torch's choice of kernels holds for all threads, so of blocks that overlap, in whatever threads, the first
+    changes it and the last changes it back.
     """
-    if _by_math.get():
-        yield
-        return
-    token = _by_math.set(True)
+    with _lock:
+        if not _blocks[0]:
+            _by_math.enter_context(sdpa_kernel(SDPBackend.MATH))
+        _blocks[0] += 1
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
+        yield
     finally:
-        _by_math.reset(token)
+        with _lock:
+            _blocks[0] -= 1
+            if not _blocks[0]:
+                _by_math.close()
 
 
 class _ScaledApart(TorchFunctionMode):

@@ -37,6 +37,12 @@ def unrolled(problem: InnerProblem, *, exact: int | None = None) -> Solution:
 def trajectory(problem: InnerProblem, *, exact: int | None = None) -> Iterator[tuple[Tensor, Params]]:
     """Take all steps, as `unrolled` does: of each the loss before it and the parameters after it.
 
+    Args:
+        exact: how many of the last steps carry second derivatives, by default all.
+
+    Raises:
+        UserError: see `gradient`.
+
     >>> from quickstudy.inner.rules import sgd
     >>> half = InnerProblem({"w": torch.tensor(4.0)}, lambda p, step: 0.5 * p["w"] ** 2, sgd(0.5), steps=2)
     >>> [(loss.item(), params["w"].item()) for loss, params in trajectory(half)]

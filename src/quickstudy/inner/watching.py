@@ -6,19 +6,22 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
-from weakref import ref
 
 from torch import Tensor
 
-from quickstudy.inner.closure import Replaced, Watched, tensors
+from quickstudy.inner.closure import Earlier, Replaced, Watched, tensors
 from quickstudy.inner.problem import InnerProblem
 from quickstudy.inner.rules import Params, Rule
 
 
-def watched(problem: InnerProblem, used: dict[int, Tensor]) -> InnerProblem:
-    """The same problem; what its loss and its rule use besides parameters and state is noted in `used`."""
-    earlier: dict[int, ref[Tensor]] = {}
-    return _under(problem, lambda given: Watched(given, used, earlier))
+def watched(problem: InnerProblem, used: dict[int, Tensor], earlier: Earlier | None = None) -> InnerProblem:
+    """The same problem; what its loss and its rule use besides parameters and state is noted in `used`.
+
+    Raises:
+        UserError: while it is solved, one of them uses what it was given or made in an earlier step.
+    """
+    before = Earlier() if earlier is None else earlier
+    return _under(problem, lambda given: Watched(given, used, before))
 
 
 def with_stand_ins(

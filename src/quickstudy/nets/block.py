@@ -105,7 +105,7 @@ def is_block(layers: list[Any]) -> bool:
         and (_pair(pool.kernel_size), _pair(pool.stride)) == ((2, 2), (2, 2))
         and (_pair(pool.padding), _pair(pool.dilation)) == ((0, 0), (1, 1))
         and not (pool.ceil_mode or pool.return_indices)
-        and not any(map(watched, layers))
+        and not any(map(has_hooks, layers))
     )
 
 
@@ -117,12 +117,12 @@ def _pair(size: int | Sequence[int]) -> tuple[int, ...]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def watched(layer: nn.Module) -> bool:
+def has_hooks(layer: nn.Module) -> bool:
     """Whether calling a layer, or one in it, does more than its class says: a hook, a `forward` of its own.
 
-    >>> watched(nn.ReLU())
+    >>> has_hooks(nn.ReLU())
     False
     """
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     own = "forward" in vars(layer) or any(getattr(layer, kind) for kind in kinds)
-    return own or any(watched(inside) for inside in layer._modules.values() if inside is not None)
+    return own or any(has_hooks(inside) for inside in layer._modules.values() if inside is not None)

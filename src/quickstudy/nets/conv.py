@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.errors import UserError
-from quickstudy.nets.block import conv_norm_pool, watched
+from quickstudy.nets.block import conv_norm_pool, has_hooks
 from quickstudy.nets.norm import BatchNorm, make_norm
 from quickstudy.nets.per_step import PerStep
 
@@ -36,7 +36,7 @@ class ConvBlock(nn.Module):
         norm = self.norm
         if not self.pool:
             return F.relu(norm(self.conv(x)))
-        if isinstance(norm, (BatchNorm, PerStep)) and not (watched(self.conv) or watched(norm)):
+        if isinstance(norm, (BatchNorm, PerStep)) and not (has_hooks(self.conv) or has_hooks(norm)):
             return conv_norm_pool(x, self.conv, norm)
         return F.max_pool2d(F.relu(self.norm(self.conv(x))), 2)
 

@@ -72,8 +72,18 @@ def _of_torch(function: types.FunctionType) -> bool:
 
 
 def held(value: object) -> bool:
-    """Whether a value is one that a trace holds, whatever it comes to be: a layer, a tensor, code."""
-    return callable(value) or isinstance(value, (types.ModuleType, Tensor))
+    """Whether a value is one that a trace holds, whatever it comes to be: a layer, a tensor, code.
+
+    >>> from functools import partial
+    >>> held(nn.functional.relu), held(partial(nn.functional.softmax, dim=1))
+    (True, False)
+    """
+    return code(value) or isinstance(value, (types.ModuleType, Tensor, nn.Module))
+
+
+def code(value: object) -> bool:
+    """Whether a value is a function or a class, that always does the same."""
+    return isinstance(value, (types.FunctionType, types.BuiltinFunctionType, type))
 
 
 def plain(value: object) -> bool:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from quickstudy.errors import UserError
 from quickstudy.nets.norm import NORMS
 
-LINEAR = (nn.Linear, nn.modules.conv._ConvNd)
+LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""What has its channels first in its weights; transposed convolutions have them second."""
 
 
 def film_layers(net: nn.Module) -> dict[str, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import random
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from quickstudy.nets.block import in_order, is_block
-from quickstudy.nets.elsewhere import looks_elsewhere, plain
+from quickstudy.nets.elsewhere import code, looks_elsewhere, plain
 
 Program = Callable[..., Any]
 """A traced `forward`, to be called with the net itself first."""
@@ -31,7 +31,7 @@ class Traced(nn.Module):
     """Before a net's own class: its `forward`, with each block in it computed as one."""
 
     native = True
-    _programs: dict[str, Program]
+    _programs: dict[Hashable, Program]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         new = memo[id(self)] = type(self).__new__(type(self))
@@ -65,7 +65,7 @@ def trace(net: nn.Module) -> None:
     """
     if isinstance(net, Traced) or "forward" in vars(net):
         return
-    programs = {}
+    programs: dict[Hashable, Program] = {}
     for training in (True, False):
         try:
             own = copy.deepcopy(net)  # of which a trace may leave something behind
@@ -169,10 +169,10 @@ def _join(graph: fx.Graph, layers: dict[fx.Node, str | nn.Module]) -> None:
         graph.erase_node(node)
 
 
-def _settings(net: nn.Module) -> str:
+def _settings(net: nn.Module) -> Hashable:
     """What a `forward` may ask of the net besides its layers and tensors."""
-    own = vars(net).items()
-    return repr([(k, v) for k, v in own if k not in _OF_EVERY_MODULE and plain(v)])
+    own = [(k, v) for k, v in vars(net).items() if k not in _OF_EVERY_MODULE]
+    return repr([(k, v) for k, v in own if plain(v)]), tuple((k, v) for k, v in own if code(v))
 
 
 _OF_EVERY_MODULE = {*vars(nn.Module())} - {"training"} | {"_programs"}
