@@ -29,6 +29,7 @@ from quickstudy.inner import (
     cosine,
     estimate,
     flat,
+    implicit,
     momentum,
     sgd,
     unrolled,
@@ -238,9 +239,10 @@ def test_what_it_cannot_see_is_refused() -> None:
     with pytest.raises(UserError, match="keeps tensors from step to step"):
         flat(InnerProblem({"w": w}, keeps, sgd(0.1), 4), keep=0)
     hides = InnerProblem({"w": w}, lambda p, step: (Hidden.apply(other) * p["w"] ** 2).sum(), sgd(0.1), 4)
-    end = flat(hides, keep=0).params["w"]
-    with pytest.raises(UserError, match=r"cannot see how the support loss uses a tensor of shape \(2,\)"):
-        torch.autograd.grad(end.sum(), w)
+    for method in (partial(flat, keep=0), implicit(1.0)):
+        end = method(hides).params["w"]
+        with pytest.raises(UserError, match=r"cannot see how the support loss uses a tensor of shape \(2,\)"):
+            torch.autograd.grad(end.sum(), w)
 
 
 def test_a_map_within_a_map_is_refused() -> None:

@@ -18,7 +18,6 @@ from torch.autograd.function import once_differentiable
 
 from quickstudy.errors import UserError
 from quickstudy.inner.below import below, inside_map
-from quickstudy.inner.flat import check_known
 from quickstudy.inner.functional import with_weights
 from quickstudy.inner.leaves import put_together, taken_apart
 from quickstudy.inner.mapping import map_tasks
@@ -41,7 +40,7 @@ from quickstudy.inner.programs import (
 from quickstudy.inner.rules import Params
 from quickstudy.inner.settings import options, told_apart
 from quickstudy.inner.twice import attention_by_math
-from quickstudy.inner.watching import watched, with_stand_ins
+from quickstudy.inner.watching import check_known, watched, with_stand_ins
 from quickstudy.nets import native
 from quickstudy.tasks.task import Task
 

@@ -27,7 +27,7 @@ from quickstudy.inner.precision import precision_now
 from quickstudy.inner.problem import InnerProblem, Solution, steps_apart, take_step
 from quickstudy.inner.rules import Params
 from quickstudy.inner.unrolled import unrolled
-from quickstudy.inner.watching import watched, with_stand_ins
+from quickstudy.inner.watching import check_known, watched, with_stand_ins
 from quickstudy.options import at_least_zero
 
 
@@ -259,24 +259,6 @@ def back(
     grads = iter(torch.autograd.grad(value, inputs, materialize_grads=True))
     at = [next(grads) if v.requires_grad else torch.zeros_like(v) for v in leaves]
     return loss.detach(), at, list(grads)
-
-
-def check_known(value: Tensor, inputs: Sequence[Tensor]) -> None:
-    """Refuse a step whose graph ends in other tensors than those it is differentiated by."""
-    known = {id(v) for v in inputs}
-    nodes, seen = [value.grad_fn], set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) not in known:
-            raise UserError(
-                "flat memory cannot see how the support loss uses a tensor of shape "
-                f"{tuple(variable.shape)}: it goes into a torch.autograd.Function; use the unrolled gradient"
-            )
-        nodes += [following for following, _ in node.next_functions]
 
 
 def states(devices: Sequence[torch.device]) -> list[Tensor]:

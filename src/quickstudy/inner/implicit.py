@@ -30,7 +30,7 @@ from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Params
 from quickstudy.inner.twice import twice_differentiable
 from quickstudy.inner.unrolled import unrolled
-from quickstudy.inner.watching import watched, with_stand_ins
+from quickstudy.inner.watching import check_known, watched, with_stand_ins
 from quickstudy.options import above_zero, at_least_zero
 
 Vector = list[Tensor]
@@ -102,6 +102,7 @@ def from_minimum(
 ) -> list[Tensor | None]:
     """The `WayBack` from a minimum to the start and to φ, which are its inputs."""
     n = len(minimum)
+    check_seen(problem, used, inputs[n:], minimum, dims)
 
     def one(others: Vector, at: Vector, v: Vector) -> Vector:
         """λ q, and the adjoints of φ: zeros where it is no real number."""
@@ -130,6 +131,29 @@ def from_minimum(
         by_task = torch.func.vmap(one, (list(dims[0][n:]), list(dims[1]), 0), randomness="different")(*given)
         adjoints = [g.sum(0) if d is None else g for g, d in zip(by_task, dims[0], strict=True)]
     return [g if w else None for g, w in zip(adjoints, wanted, strict=True)]
+
+
+def check_seen(
+    problem: InnerProblem,
+    used: dict[int, Tensor],
+    others: Sequence[Tensor],
+    minimum: Sequence[Tensor],
+    dims: tuple[Dims, Dims] | None,
+) -> None:
+    """Refuse a loss that uses what was not noted, which `torch.func` would take for a constant."""
+    at, beside = ([v.detach().requires_grad_(v.is_floating_point()) for v in vs] for vs in (minimum, others))
+
+    def loss(at: Vector, beside: Vector) -> Tensor:
+        again = with_stand_ins(problem, used, beside)
+        return again.loss(dict(zip(problem.params, at, strict=True)), problem.steps - 1)
+
+    with torch.enable_grad(), torch.random.fork_rng([]):
+        if dims:
+            in_dims = list(dims[1]), list(dims[0][len(minimum) :])
+            value = torch.func.vmap(loss, in_dims, randomness="different")(at, beside)
+        else:
+            value = loss(at, beside)
+    check_known(value, [*at, *beside])
 
 
 def dot(a: Vector, b: Vector) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from quickstudy.errors import UserError
 from quickstudy.inner.closure import Earlier, Replaced, Watched, tensors
 from quickstudy.inner.problem import InnerProblem
 from quickstudy.inner.rules import Params, Rule
@@ -30,6 +31,32 @@ def with_stand_ins(
     """The same problem, its loss and its rule using other tensors instead of those in `used`."""
     instead = dict(zip(used, stand_ins, strict=True))
     return _under(problem, lambda given: Replaced(instead))
+
+
+def check_known(value: Tensor, inputs: Sequence[Tensor]) -> None:
+    """Refuse what was made of other tensors than those it is differentiated by.
+
+    Args:
+        value: computed with stand-ins for all that was noted.
+        inputs: the stand-ins.
+
+    Raises:
+        UserError: it stands on something that was not noted.
+    """
+    known = {id(v) for v in inputs}
+    nodes, seen = [value.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in known:
+            raise UserError(
+                "this way back cannot see how the support loss uses a tensor of shape "
+                f"{tuple(variable.shape)}: it goes into a torch.autograd.Function; use the unrolled gradient"
+            )
+        nodes += [following for following, _ in node.next_functions]
 
 
 def _under(
