@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import stats
 
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
-from quickstudy.inner import estimate
 from quickstudy.learners import SimpleShot
 from quickstudy.nets import conv4
 from quickstudy.outer import meta_train
@@ -85,36 +83,3 @@ def test_where_features_lie_does_not_matter(batch: Task) -> None:
 def test_a_temperature_of_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="temperature must be a number above 0"):
         SimpleShot(conv4(4), classes=3, temperature=0.0)
-
-
-def test_mixed_examples_by_hand(blobs: ClassDataset) -> None:
-    learner = SimpleShot(conv4(4, size=16, norm="layer"), classes=8, mixup=0.4).double()
-    batch = SupervisedBatches(blobs, size=6).batch(np.arange(2)).to(torch.float64)
-    prepared = learner.prepare(batch, torch.Generator().manual_seed(0))
-    again = learner.prepare(batch, torch.Generator().manual_seed(0))
-    assert all(torch.equal(again.extra[k], v) for k, v in prepared.extra.items())
-    outcome, gradient = estimate(learner, prepared)
-    total = torch.zeros(())
-    for t, task in enumerate(batch.unbatch()):
-        share, partner = prepared.extra["share"][t], prepared.extra["partner"][t]
-        assert 0 <= share <= 1
-        assert sorted(partner.tolist()) == list(range(6))
-        loss = torch.zeros(())
-        for i, j in enumerate(partner.tolist()):
-            picture = share * task.query.x[i] + (1 - share) * task.query.x[j]
-            logits = learner.pretraining_head(learner.body(picture[None]))[0].log_softmax(0)
-            loss = loss - (share * logits[task.query.y[i]] + (1 - share) * logits[task.query.y[j]]) / 6
-        torch.testing.assert_close(outcome.loss[t], loss.detach())
-        total = total + loss / 2
-    for name, p in learner.named_parameters():
-        wanted = torch.autograd.grad(total, p, retain_graph=True)[0]
-        torch.testing.assert_close(gradient[name], wanted, rtol=1e-8, atol=1e-10)
-
-
-def test_shares_are_drawn_from_beta(blobs: ClassDataset) -> None:
-    batch = SupervisedBatches(blobs, size=2).batch(np.arange(600))
-    learner = SimpleShot(conv4(4, size=16), classes=8, mixup=0.4)
-    shares = learner.prepare(batch, torch.Generator().manual_seed(1)).extra["share"]
-    assert stats.kstest(shares.numpy(), stats.beta(0.4, 0.4).cdf).pvalue > 1e-4
-    with pytest.raises(UserError, match="mixup must be at least 0"):
-        SimpleShot(conv4(4), classes=3, mixup=-0.1)

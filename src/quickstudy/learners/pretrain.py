@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,19 +24,12 @@ PRETRAINING = Outer(meta_batch=1, outer_lr=1e-3, schedule="cosine")
 
 
 def classified(learner: Learner, body: nn.Module, head: nn.Linear, task: Task) -> tuple[Outcome, Tensor]:
-    """Cross-entropy of one supervised batch over all meta-train classes, and its features `[n, D]`; of mixed
-    examples, where `prepare` drew what to mix them with."""
-    x, y, drawn = task.query.x, task.query.y, task.extra
-    if "partner" in drawn:
-        x = torch.lerp(x[drawn["partner"]], x, drawn["share"])
+    """Cross-entropy of one supervised batch over all meta-train classes, and its features `[n, D]`."""
     moments = learner.support_moments(kept=False)  # no queries to be normalised by them: the fused kernel
-    z = call(body, learner.weights(body), x, moments)
+    z = call(body, learner.weights(body), task.query.x, moments)
     logits = head(z)  # [n, classes]
-    loss = F.cross_entropy(logits, y)
-    if "partner" in drawn:
-        other = F.cross_entropy(logits, y[drawn["partner"]])
-        loss = torch.lerp(other, loss, drawn["share"].to(loss.dtype))
-    accuracy = (logits.argmax(-1) == y).float().mean()
+    loss = F.cross_entropy(logits, task.query.y)
+    accuracy = (logits.argmax(-1) == task.query.y).float().mean()
     return Outcome(loss, {"loss": loss, "accuracy": accuracy}, learner.stats(moments)), z
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +23,6 @@ from quickstudy.learners.calling import width
 from quickstudy.learners.pretrain import PretrainCentroid, classified
 from quickstudy.learners.protonet import prototypes
 from quickstudy.learners.similarity import similarity
-from quickstudy.options import at_least_zero
 from quickstudy.tasks.task import Support, Task
 
 KEPT = 0.95
@@ -37,9 +35,6 @@ class SimpleShot(PretrainCentroid):
     Args:
         body: the embedding.
         classes: how many meta-train classes the pretraining head tells apart.
-        mixup: α of mixup (Zhang, Cisse, Dauphin, Lopez-Paz 2018, arXiv 1710.09412), 0 for none: of a batch
-            each picture is λ of itself and 1 − λ of another, and so is its label, λ ∼ Beta(α, α). For few
-            examples a class.
         temperature: what minus squared distances, from −4 to 0, are divided by; it changes how sure answers
             are, not which are given.
 
@@ -50,25 +45,11 @@ class SimpleShot(PretrainCentroid):
 
     centre: Tensor
 
-    def __init__(
-        self, body: nn.Module, *, classes: int, mixup: float = 0.0, temperature: float = 0.3
-    ) -> None:
+    def __init__(self, body: nn.Module, *, classes: int, temperature: float = 0.3) -> None:
         super().__init__(body, classes=classes)
-        at_least_zero(mixup=mixup)
         similarity("euclidean", temperature)  # there is such a one
-        self.mixup = mixup
         self.temperature = temperature
         self.register_buffer("centre", torch.zeros(width(body)))  # f̄
-
-    def prepare(self, batch: Task, generator: torch.Generator) -> Task:
-        """Draw what is mixed with what, rows `[T, n]`, and λ `[T]`."""
-        if not self.mixup:
-            return batch
-        tasks, n = batch.query.x.shape[:2]
-        chance = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        partner = torch.from_numpy(chance.permuted(np.tile(np.arange(n), (tasks, 1)), axis=1))
-        share = torch.from_numpy(chance.beta(self.mixup, self.mixup, tasks)).to(batch.query.x)
-        return replace(batch, extra={**batch.extra, "partner": partner.to(share.device), "share": share})
 
     def forward(self, task: Task) -> Outcome:
         outcome, z = classified(self, self.body, self.pretraining_head, task)
