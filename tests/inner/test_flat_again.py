@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,12 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quickstudy.errors import UserError
-from quickstudy.inner import InnerProblem, Rule, flat, implicit, unrolled
-from quickstudy.inner.flat import rows_like
+from quickstudy.inner import InnerProblem, Rule, estimate, flat, implicit, unrolled
+from quickstudy.inner.flat import back, rows_like
 from quickstudy.inner.memory import held_by_graphs
 from quickstudy.inner.problem import take_step
 from quickstudy.inner.rules import Params, sgd
 from quickstudy.inner.solve import Method
+from quickstudy.learners import MAML
+from quickstudy.nets import conv4, native
+from quickstudy.tasks import Query, Support, Task
 
 pytestmark = pytest.mark.usefixtures("float64")
 OTHERS: dict[str, Callable[[], Any]] = {
@@ -42,8 +47,70 @@ def test_chance_that_is_not_torchs_is_refused(draw: str, mapped: bool) -> None:
         return flat(problem, keep=1).params["w"].sum()
 
     value = torch.func.vmap(one, randomness="different")(x).sum() if mapped else one(x[0])
-    with pytest.raises(UserError, match=r"a step's support loss was .*, and .* when it was made again"):
+    with pytest.raises(UserError, match=r"^an inner step came out otherwise \(.* %.* when it was made again"):
         torch.autograd.grad(value, w)
+
+
+def hidden(change: Callable[[Tensor], Tensor]) -> Rule:
+    """Descent by gradients that something else than its state changes."""
+    return Rule(lambda params: (), lambda grads, s, p: ({k: -0.1 * change(g) for k, g in grads.items()}, s))
+
+
+COUNT = itertools.count(1)
+RULES: dict[str, Callable[[Tensor], Tensor]] = {
+    "numpy's": lambda g: g * np.random.default_rng().random(),
+    "a hidden count": lambda g: g / next(COUNT),
+    "dropout by its own": lambda g: g * (torch.rand(g.shape[-1:], generator=OWN) < 0.5),
+    "noise": lambda g: g + 1e-3 * random.random(),
+}
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_of_chance_or_hidden_state_is_refused(rule: str, mapped: bool) -> None:
+    """It changes where a step leads, and no loss of the step itself."""
+    w, x = torch.ones(20, requires_grad=True), torch.rand(4, 20)
+
+    def one(x: Tensor) -> Tensor:
+        problem = InnerProblem({"w": w}, lambda p, step: (x * p["w"]).exp().sum(), hidden(RULES[rule]), 6)
+        return flat(problem, keep=1).params["w"].sum()
+
+    value = torch.func.vmap(one, randomness="different")(x).sum() if mapped else one(x[0])
+    with pytest.raises(UserError, match="an inner step came out otherwise"):
+        torch.autograd.grad(value, w)
+
+
+def test_a_loss_of_the_same_value_and_another_slope_is_refused() -> None:
+    w = torch.rand(5, requires_grad=True)
+
+    def loss(p: Params, step: int) -> Tensor:
+        more = p["w"].pow(3).sum() * random.random()
+        return p["w"].exp().sum() + more - more.detach()
+
+    end = flat(InnerProblem({"w": w}, loss, sgd(0.01), 6), keep=1).params["w"]
+    with pytest.raises(UserError, match="an inner step came out otherwise"):
+        torch.autograd.grad(end.sum(), w)
+
+
+def test_five_graphs_of_a_small_net_fit_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the flat memory of `benchmarks/memory.py` rests on: a sixth would count as growth with steps."""
+    if not native.build():
+        pytest.skip("no C compiler")
+    x, y = torch.rand(1, 25, 1, 28, 28, dtype=torch.float32), torch.arange(25).fmod(5)[None]
+    learner = MAML(conv4(20), way=5, steps=9, gradient="flat").float().train()
+    again: list[int] = []
+    module = sys.modules[flat.__module__]
+    monkeypatch.setattr(module, "back", lambda *given: (again.append(given[1]), back(*given))[1])
+    estimate(learner, Task(Support(x, y, 5), Query(x, y)), "loop")
+    assert again == [3, 2, 1, 0]
+
+
+def test_it_can_be_differentiated_once() -> None:
+    w = torch.rand(5, requires_grad=True)
+    for method in (partial(flat, keep=1), implicit(1.0)):
+        end = method(InnerProblem({"w": w}, lambda p, step: p["w"].pow(4).sum(), sgd(0.01), 6)).params["w"]
+        with pytest.raises(UserError, match="can be differentiated once"):
+            torch.autograd.grad(end.square().sum(), w, create_graph=True)
 
 
 def test_what_is_no_number_stays_so() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from quickstudy.errors import UserError
 from quickstudy.inner import (
     InnerProblem,
+    Rule,
     chain,
     clip_by_norm,
     conjugate_gradient,
@@ -165,6 +167,10 @@ def test_a_trajectory_is_what_fewer_steps_end_at(exact: int | None) -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
+def no_state(params: Params) -> tuple[()]:
+    return ()
+
+
 def test_methods_and_their_parts_refuse_what_cannot_be() -> None:
     """Those that make a method are told apart from one, too."""
     problem = InnerProblem({"w": torch.ones(())}, lambda p, step: p["w"] ** 2, sgd(0.1), steps=3)
@@ -189,6 +195,12 @@ def test_methods_and_their_parts_refuse_what_cannot_be() -> None:
         (lambda: linear(cast(Any, "a"), 0.0, 3), "first must be a number of at least 0, not 'a'"),
         (lambda: cosine(0.1, 0.0, -3), "steps must be at least 0 and finite, not -3"),
         (lambda: InnerProblem({}, lambda p, step: torch.zeros(()), sgd(0.1), 1), "needs parameters to move"),
+        (lambda: replace(problem, params=cast(Any, [torch.ones(1)])), "tensors by name, not"),
+        (lambda: replace(problem, params={"n": torch.ones(1, dtype=torch.int)}), "n is of torch.int32"),
+        (lambda: replace(problem, params=cast(Any, {"w": 1.0})), "w is a float"),
+        (lambda: solve(problem, cast(Any, sgd)), "but <function sgd.* made a Rule"),
+        (lambda: solve(replace(problem, rule=Rule(no_state, cast(Any, lambda g, s, p: p)))), "update makes"),
+        (lambda: solve(replace(problem, rule=Rule(no_state, lambda g, s, p: ({}, s)))), "update makes"),
         (lambda: solve(problem, cast(Any, 3)), "unknown method '3'"),
     ):
         with pytest.raises(UserError, match=said):

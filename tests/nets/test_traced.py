@@ -7,6 +7,7 @@ import pickle
 import random
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -143,6 +144,30 @@ def test_a_function_that_is_replaced_later_is_followed(kernels: Native) -> None:
         with native.kernels(), normalised_by(Moments(fused=True)):
             torch.testing.assert_close(ours(x), theirs(x))
     assert type(convert_batch_norm(Activated(partial(F.relu)))) is Activated  # it may change inside
+
+
+class Classwide(Block):
+    """What its class holds, and a method."""
+
+    slope = 0.0
+
+    def act(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.act(self.normalize(self.conv(x))), 2) + self.slope
+
+
+@pytest.mark.parametrize(("name", "value"), [("slope", 2.0), ("act", lambda self, x: x.tanh())])
+def test_what_is_replaced_in_its_class_is_followed(
+    name: str, value: Any, kernels: Native, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = Classwide(2, 3).double()
+    ours, x = convert_batch_norm(copy.deepcopy(theirs)), torch.randn(5, 2, 8, 8, dtype=torch.double)
+    assert isinstance(ours, Traced)
+    monkeypatch.setattr(Classwide, name, value)
+    with native.kernels(), normalised_by(Moments(fused=True)):
+        torch.testing.assert_close(ours(x), theirs(x))
 
 
 def test_each_step_has_a_normalisation_of_its_own(kernels: Native, monkeypatch: pytest.MonkeyPatch) -> None:

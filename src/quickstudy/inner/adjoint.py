@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from quickstudy.errors import UserError
 from quickstudy.inner.precision import computing_in, precision_now
@@ -95,8 +94,12 @@ class _Attached(torch.autograd.Function):
         return out, (0,) * len(out)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *adjoint: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # torch's once_differentiable would let a caller have zeros instead
+            raise UserError(
+                "flat memory and the implicit way can be differentiated once: for a gradient of their "
+                "gradient (create_graph=True) use the unrolled one"
+            )
         n, saved, wanted = ctx.sizes[0], ctx.saved_tensors, ctx.needs_input_grad[3:]
         dims = None if ctx.dims is None else (ctx.dims[:n], ctx.dims[n:])
         found = ctx.back(saved[:n], saved[n:], wanted[:n], adjoint, dims)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ class InnerProblem:
         steps: S, how many.
 
     Raises:
-        UserError: no parameters, a rule that is none, or steps that are no number of at least 0.
+        UserError: no parameters or what cannot be moved, a rule that is none, or steps that are no number of
+            at least 0.
     """
 
     params: Params
@@ -38,8 +39,12 @@ class InnerProblem:
     def __post_init__(self) -> None:
         check_rule(self.rule)
         at_least_zero(whole=True, steps=self.steps)
-        if not self.params:
-            raise UserError("an inner loop needs parameters to move, and there are none")
+        if not isinstance(self.params, Mapping) or not self.params:
+            raise UserError(f"an inner loop needs parameters to move, tensors by name, not {self.params!r}")
+        for name, p in self.params.items():
+            if not isinstance(p, Tensor) or not p.is_floating_point():
+                kind = f"of {p.dtype}" if isinstance(p, Tensor) else f"a {type(p).__name__}"
+                raise UserError(f"an inner loop moves tensors of real numbers; {name} is {kind}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +81,16 @@ def take_step(
 
     Args:
         create_graph: whether the gradient itself can be differentiated (second order).
+
+    Raises:
+        UserError: see `gradient`; or the rule makes no update of each parameter.
     """
     instead = _instead.get()
     if instead is not None:
         return instead(problem, params, state, step, create_graph)
     loss, grads = gradient(lambda p: problem.loss(p, step), params, create_graph)
-    updates, state = problem.rule.update(grads, state, params)
+    made = problem.rule.update(grads, state, params)
+    if not isinstance(made, tuple) or len(made) != 2 or getattr(made[0], "keys", set)() != params.keys():
+        raise UserError("a rule's update makes (an update for each parameter by name, its state)")
+    updates, state = made
     return loss.detach(), {k: p + updates[k] for k, p in params.items()}, state

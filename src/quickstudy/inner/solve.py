@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from quickstudy.errors import unknown
+from quickstudy.errors import UserError, unknown
 from quickstudy.inner.flat import flat
 from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.truncated import first_order
@@ -24,7 +24,7 @@ def solve(problem: InnerProblem, method: str | Method = "unrolled") -> Solution:
             as `truncated(3)`.
 
     Raises:
-        UserError: no method has that name.
+        UserError: no method has that name, or it is none.
 
     >>> import torch
     >>> from quickstudy.inner.rules import sgd
@@ -34,7 +34,11 @@ def solve(problem: InnerProblem, method: str | Method = "unrolled") -> Solution:
     1.0
     """
     if callable(method):
-        return method(problem)
+        found = method(problem)
+        if not isinstance(found, Solution):
+            made = type(found).__name__
+            raise UserError(f"a method makes a Solution of an InnerProblem, but {method!r} made a {made}")
+        return found
     if not isinstance(method, str) or method not in METHODS:
         raise unknown("method", str(method), METHODS)
     return METHODS[method](problem)

@@ -194,8 +194,9 @@ class HeadLearner(DescentLearner):
         body: any module with a `features` attribute: input → `[n, features]`.
         way: classes the head answers, or output dimensions of a regression.
         inner_params: what the inner loop moves: "all", "head", "body", "filters" (all but normalisation
-            scales and shifts), a regular expression over parameter names, or a function of such a name that
-            says whether it moves; never what needs no gradient.
+            scales and shifts), a regular expression, searched for anywhere in names such as
+            body.0.conv.weight and head.bias, or a function of such a name that says whether it moves; never
+            what needs no gradient.
     """
 
     def __init__(self, body: nn.Module, *, way: int, inner_params: Which = "all", **descent: Any) -> None:
@@ -263,7 +264,10 @@ def chosen_by(inner_params: Which) -> Callable[[str], object]:
     try:
         return re.compile(PARTS.get(inner_params, inner_params)).search
     except re.error as error:
-        raise UserError(f"inner_params={inner_params!r} is no regular expression: {error}") from error
+        raise UserError(
+            f"inner_params={inner_params!r} is no regular expression ({error}): one is "
+            "searched for anywhere in names such as body.0.conv.weight, so .weight is enough"
+        ) from error
 
 
 def zeros_head(weights: Params) -> Params:

@@ -25,8 +25,8 @@ class MAML(HeadLearner):
         steps: S, inner steps in meta-training.
         test_steps: inner steps in use; by default as many as in meta-training.
         inner_params: what the inner loop moves: all, head, body, filters (all but normalisation scales and
-            shifts), or a regular expression over parameter names; from Python also a function of a name;
-            never parameters that need no gradient.
+            shifts), or a regular expression, searched for anywhere in names such as body.0.conv.weight and
+            head.bias; from Python also a function of a name; never parameters that need no gradient.
         gradient: the way back through the inner loop: unrolled, the fastest; flat, the same meta-gradient
             in memory that does not grow with the steps; first-order, without second derivatives. By default
             unrolled, but first-order for first-order MAML.

@@ -1,5 +1,8 @@
 """Whether a `forward` looks at what is no setting of its own net, and so may compute something else tomorrow
-without a change of the net that can be seen."""
+without a change of the net that can be seen.
+
+Functions are taken for what they are today: one that is replaced in its module is not noticed.
+"""
 
 from __future__ import annotations
 

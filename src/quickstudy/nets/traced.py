@@ -172,6 +172,9 @@ def _join(graph: fx.Graph, layers: dict[fx.Node, str | nn.Module]) -> None:
 def _settings(net: nn.Module) -> Hashable:
     """What a `forward` may ask of the net besides its layers and tensors."""
     own = [(k, v) for k, v in vars(net).items() if k not in _OF_EVERY_MODULE]
+    for kind in type(net).__mro__:
+        if kind not in (Traced, nn.Module, object):
+            own += [(k, v) for k, v in vars(kind).items() if not k.startswith("__")]
     return repr([(k, v) for k, v in own if plain(v)]), tuple((k, v) for k, v in own if code(v))
 
 
