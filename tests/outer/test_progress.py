@@ -35,6 +35,9 @@ def test_a_bar_writes_to_standard_error_only(capsys: pytest.CaptureFixture[str])
     line = next(line for line in err.splitlines() if "val" in line)
     expected = "20 train loss 1.250 train accuracy 0.500 val loss 1.500 val accuracy 0.432 ± 0.012"
     assert " ".join(line.split()) == expected
+    assert err.splitlines()[0] == "maml on digits: going on from meta-step 10 of 100"
+    Bar("maml on digits").begin(100, 0)
+    assert capsys.readouterr().err == "maml on digits\n"
 
 
 def test_a_bar_fits_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +53,7 @@ def test_a_bar_fits_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str])
     bar.end()
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
     assert "…" not in shown
-    assert shown.startswith("maml on my[/red]pictures[bold]\n")
+    assert shown.startswith("maml on my[/red]pictures[bold]: going on from meta-step 10 of 10,000\n")
     for part in (
         " 1012/10000",
         "loss 1.000",

@@ -36,6 +36,7 @@ class Earlier:
     def add(self, made: Iterable[Tensor]) -> None:
         """Tensors of a block that is over."""
         out = {id(v) for v in self.left_out}
+        self.refs = {i: at for i, at in self.refs.items() if at() is not None}
         self.refs.update((id(v), ref(v)) for v in made if id(v) not in out)
 
     def leave_out(self, tensors: Iterable[Tensor]) -> None:

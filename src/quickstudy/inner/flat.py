@@ -167,8 +167,8 @@ class Rows:
 def rows_like(v: Tensor, count: int) -> Tensor:
     """Memory for `[count, *v.shape]`, each row laid out as v is: what computes with it is then as fast, and
     rounds the same."""
-    strides = torch.empty_like(v, device="meta").stride()
-    return v.new_empty(0).new_empty_strided((count, *v.shape), (v.numel(), *strides))
+    strides = v.numel(), *torch.empty_like(v, device="meta").stride()
+    return torch.empty_strided((count, *v.shape), strides, dtype=v.dtype, device=v.device)
 
 
 def go_back(
@@ -200,15 +200,15 @@ def go_back(
 
 
 def apart(before: Sequence[Tensor], after: Sequence[Tensor], again: Sequence[Tensor]) -> Tensor:
-    """How far from where it led a step leads that is made again, as a share of how far it led."""
-    here: Sequence[Tensor | float] = before if len(before) == len(after) else [0.0] * len(after)
-    off, moved = [], []
+    """How far from where it led a step leads that is made again, as a share of how far it led; rounding, and
+    what is no number, aside."""
+    here = before if len(before) == len(after) else [torch.zeros_like(v) for v in after]
+    off = moved = torch.zeros((), device=after[0].device)
     for a, b, c in zip(here, after, again, strict=True):
         if b.is_floating_point():
-            rounding = 10 * torch.finfo(b.dtype).eps * b.abs()
-            off.append((c.detach() - b).abs().sub(rounding).clamp(min=0).nan_to_num(0.0, 0.0).sum())
-            moved.append((b - a).detach().abs().nan_to_num(0.0, 0.0).sum())
-    return torch.stack(off).sum() / torch.stack(moved).sum().clamp(min=torch.finfo(off[0].dtype).tiny)
+            off = off + (torch.dist(b, c, 1) - 10 * torch.finfo(b.dtype).eps * b.norm(1)).to(off)
+            moved = moved + torch.dist(a, b, 1).to(off)
+    return (off.clamp(min=0) / moved.clamp(min=torch.finfo(moved.dtype).tiny)).nan_to_num(0.0, 0.0)
 
 
 def check_same(off: float, like: Tensor) -> None:
@@ -269,7 +269,7 @@ def back(
         check_known(value, inputs)
     grads = iter(torch.autograd.grad(value, inputs, materialize_grads=True))
     at = [next(grads) if v.requires_grad else torch.zeros_like(v) for v in leaves]
-    return after, at, list(grads)
+    return [v.detach() for v in after], at, list(grads)
 
 
 def states(devices: Sequence[torch.device]) -> list[Tensor]:

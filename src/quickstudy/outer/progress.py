@@ -65,7 +65,8 @@ class Bar:
         self.smooth: dict[str, float] = {}
 
     def begin(self, total: int, done: int) -> None:
-        self.console.print(escape(self.title), highlight=False, soft_wrap=True)
+        going_on = f": going on from meta-step {done:,} of {total:,}" if done else ""
+        self.console.print(escape(self.title) + going_on, highlight=False, soft_wrap=True)
         self.bar.start()
         self.task = self.bar.add_task("", total=total, completed=done, note="")
         self.since, self.tasks = time.monotonic(), 0
