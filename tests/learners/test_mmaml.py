@@ -48,6 +48,7 @@ def test_the_inner_loop_starts_where_the_encoder_says() -> None:
     x, y, query = torch.randn(6, 2), torch.randn(6, 3), torch.randn(5, 2)
     z = torch.cat([learner.reader(x), y], -1)
     gamma, beta = learner.encoder.task(learner.encoder.example(z).mean(0)).detach().split(4)
+    gamma = gamma.tanh()
     layer, head = learner.net.body[1], learner.net.head
     weights = [
         ((1 + gamma)[:, None] * layer.weight, (1 + gamma) * layer.bias + beta),

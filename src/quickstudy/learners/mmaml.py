@@ -6,7 +6,8 @@ kind a task is of is read off its support set, and the initialisation modulated 
     (γ, β) = h({φ(xᵢ), yᵢ}),   θ'₀ = θ with each layer's outputs (1 + γ) ⊙ z + β,   then as MAML.
 
 The authors read a regression's support set by a recurrent net; here it is a set, whose order does not matter.
-The inner loop moves the modulated weights, theirs those beneath the modulation.
+The inner loop moves the modulated weights, theirs those beneath the modulation. And γ is a tanh: of weights that
+may be scaled by anything some task's descent leaves all bounds sooner or later.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from quickstudy.inner.rules import Params
@@ -53,4 +55,5 @@ class MMAML(MAML):
     def film(self, support: Support) -> Tensor:
         """γ and β of all layers `[2 · channels]` for this task."""
         z = call(self.reader, self.weights(self.reader), support.x, self.set_moments())
-        return self.held(self.encoder)(z, label_rows(support, self.way, z.dtype))
+        gamma, beta = self.held(self.encoder)(z, label_rows(support, self.way, z.dtype)).chunk(2)
+        return torch.cat([gamma.tanh(), beta])
