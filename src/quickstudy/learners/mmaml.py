@@ -6,8 +6,8 @@ kind a task is of is read off its support set, and the initialisation modulated 
     (γ, β) = h({φ(xᵢ), yᵢ}),   θ'₀ = θ with each layer's outputs (1 + γ) ⊙ z + β,   then as MAML.
 
 The authors read a regression's support set by a recurrent net; here it is a set, whose order does not matter.
-The inner loop moves the modulated weights, theirs those beneath the modulation. And γ is a tanh: of weights that
-may be scaled by anything some task's descent leaves all bounds sooner or later.
+The inner loop moves the modulated weights, theirs those beneath the modulation. And γ is a tanh: from weights
+that may be scaled by anything some task's descent leaves all bounds sooner or later.
 """
 
 from __future__ import annotations
