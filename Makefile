@@ -32,11 +32,15 @@ bench: setup
 	$(BIN)/python benchmarks/tasks.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/hessian_products.py
+	$(BIN)/python benchmarks/results_table.py --write
 
 bench-speed: setup  # beside the peers; hours
+	$(BIN)/python benchmarks/strategies.py
 	$(BIN)/python benchmarks/strategies.py --compile
 	$(BIN)/python benchmarks/meta_step.py --modes second first evaluate
 	$(BIN)/python benchmarks/meta_step.py --channels 64
+	$(BIN)/python benchmarks/results_table.py --write
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -3,9 +3,9 @@
     python contenders.py NAME NET MODE DEVICE THREADS SETTING.npz
 
 `meta_step.py` starts it, with the number of threads in its environment. NAME is quickstudy, bf16 (the same by
-autocast), plain, higher, torchopt or jax; NET is standard or ours; MODE is second (order), first or evaluate;
-DEVICE is cpu or cuda. Each line read from standard input is answered by one timed meta-step in JSON; the line
-`check FILE` by keeping what it computed.
+autocast), compiled (the same by torch.compile), plain, higher, torchopt or jax; NET is standard or ours; MODE
+is second (order), first or evaluate; DEVICE is cpu or cuda. Each line read from standard input is answered by
+one timed meta-step in JSON; the line `check FILE` by keeping what it computed.
 """
 
 from __future__ import annotations
@@ -234,8 +234,8 @@ def jax() -> Step:
     return step
 
 
-def quickstudy() -> Step:
-    """This library: the strategy it chooses by itself."""
+def quickstudy(strategy: Any = "auto") -> Step:
+    """This library: the strategy it chooses by itself, or another."""
     import torch
 
     from quickstudy.inner import estimate, map_tasks
@@ -262,10 +262,15 @@ def quickstudy() -> Step:
     def step() -> list[Any]:
         if MODE == "evaluate":
             with torch.no_grad(), learner.in_use():
-                return [map_tasks(outputs, learner, batch)["z"]]
-        return list(estimate(learner.train(), batch)[1].values())
+                return [map_tasks(outputs, learner, batch, strategy)["z"]]
+        return list(estimate(learner.train(), batch, strategy)[1].values())
 
     return step
+
+
+def compiled() -> Step:
+    """This library as in a long run: its meta-step compiled."""
+    return quickstudy("compile")
 
 
 def bf16() -> Step:

@@ -9,8 +9,8 @@ environment of the benchmark's own (.bench/peers), where this library is install
 process of its own. Each is first checked, in float64, to compute the same as the plain loop. Then all take
 one step in turn, round by round, so that each ratio is one of the same minutes; figures are medians. A
 contender runs with one and with two threads and counts by the better; first steps (compilation) stand apart.
-On a GPU each is one process, and this library takes part in bf16 too; float32 products are the libraries' own
-there (TF32 in convolutions), JAX is left out where its CUDA build is not installed.
+On a GPU each is one process, and this library takes part in bf16 and compiled too; float32 products are the
+libraries' own there (TF32 in convolutions), JAX is left out where its CUDA build is not installed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ CONTENDERS = [
     ("jax", "standard"),
     ("jax", "ours"),
 ]
-ON_GPU = [*CONTENDERS, ("bf16", "ours")]
+ON_GPU = [*CONTENDERS, ("bf16", "ours"), ("compiled", "ours")]
 console = Console()
 
 
@@ -263,7 +263,7 @@ def ratios(best: dict[str, Any]) -> dict[str, float]:
     ours, user = best["quickstudy, ours net"]["seconds"], best["quickstudy, standard net"]["seconds"]
 
     def fastest(net: str) -> float:
-        own = ("quickstudy", "bf16")
+        own = ("quickstudy", "bf16", "compiled")
         return min(v["seconds"] for k, v in best.items() if k.endswith(net) and not k.startswith(own))
 
     standard, given = fastest("standard net"), fastest("ours net")

@@ -11,6 +11,8 @@ from quickstudy.files import write_json
 from quickstudy.outer.provenance import commit, environment
 
 RESULTS = Path(__file__).parents[1] / "results"
+STARTED = commit()
+"""What is measured is the code as it was when this began."""
 
 
 def options(doc: str | None, name: str) -> argparse.ArgumentParser:
@@ -50,4 +52,4 @@ def record(out: Path, *, on_data: bool = False, **found: Any) -> None:
         on_data: whether it was found on data in `$QUICKSTUDY_DATA`.
     """
     said = "QUICKSTUDY_DATA=DIR " * on_data + command()
-    write_json(out, {"command": said, "commit": commit(), **found, "environment": environment()})
+    write_json(out, {"command": said, "commit": STARTED, **found, "environment": environment()})

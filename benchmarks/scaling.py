@@ -8,7 +8,7 @@ round waits, up to --wait seconds in all, for others to leave the cores alone; r
 than QUIET of a core are left out. Figures are medians of the rest.
 `docs/distributed.md` derives the model. No meta-step of two processes that talk is used for its numbers:
 
-    s + τ·b   the time of a meta-step of b tasks in one process, from b = 24 and b = 12
+    s + τ·b   the time of a meta-step of b tasks in one process, from b = 24 and b = 12, in a loop
     c         how much longer 12 tasks take where the other process computes too, without a word to it
     α, β      latency and bandwidth of an all-reduce, from a buffer of one number and a large one
 """
@@ -53,7 +53,7 @@ def stepper(learner: qs.Learner, tasks: qs.ClassTasks) -> Callable[[int], float]
     def step(size: int) -> float:
         begun, i = time.perf_counter(), state.history.iteration
         outcome, gradient = outer.meta_gradient(learner, tasks, i, size, STRATEGY, 0)
-        outer.finite_norm(outcome, gradient, i)
+        outer.finite_norm(outcome, gradient, i, gradient)
         state.step(outcome, gradient, 1.0, 0.0)
         return time.perf_counter() - begun
 

@@ -1,11 +1,12 @@
 """What `--strategy auto` chooses, and what it loses to the best: a meta-step by each strategy.
 
-    python benchmarks/strategies.py [--threads 2] [--rounds 5] [--compile] [--out results/strategies.json]
+    python benchmarks/strategies.py [--threads 2] [--rounds 5] [--cases WORDS] [--compile]
+                                    [--out results/strategies.json]
 
-Shapes on which the rule of `inner/choice.py` was not tuned; cases that a change of the rule was made for are
-replaced by new ones. In one process, round by round, medians; cases that are not asked for stay in the file.
-With --compile, which takes half an hour, the compiled meta-step is among them, its first (compilation, with
-nothing kept from before) apart; auto is then that of a long run.
+Shapes on which the rule of `inner/choice.py` was not tuned. In one process, round by round, medians. What is
+compared is a meta-step of a short run, which is never compiled; with --compile, which takes half an hour, of
+a long one, the compiled meta-step being among the strategies, its first (compilation, with nothing kept from
+before) apart. The file keeps what is not asked for: other cases, other threads, other lengths of runs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import count, options, record
+from record import STARTED, command, count, options, record
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -32,7 +33,6 @@ from quickstudy.inner.choice import Strategy, choose
 from quickstudy.inner.compiled import prepared
 from quickstudy.learners import FOMAML, MAML, Learner, ProtoNet, Reptile
 from quickstudy.nets import conv4, mlp, native, resnet
-from quickstudy.outer.provenance import commit
 from quickstudy.tasks import Query, Sinusoids, Support, Task
 
 STRATEGIES: tuple[Strategy, ...] = ("loop", "threads", "vmap")
@@ -119,12 +119,7 @@ def compare(learner: Learner, batch: Task, rounds: int, strategies: Sequence[Str
     long = 10**6 if "compile" in strategies else 0
     auto = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch, meta_steps=long)
     auto = "vmap" if auto == "compile" and auto not in medians else auto  # as a run does
-    found: dict[str, Any] = {"seconds": medians, "auto": auto}
-    found["loses"] = medians[auto] / min(medians.values()) - 1
-    if long:
-        short = choose(lambda tasks, how: estimate(learner, tasks, how), learner, batch)
-        best = min(medians[s] for s in STRATEGIES if s in medians)
-        found |= {"in a short run": short, "loses in a short run": medians[short] / best - 1}
+    found = {"seconds": medians, "auto": auto, "loses": medians[auto] / min(medians.values()) - 1}
     return found | ({"compiling": seconds["compile"][0]} if "compile" in medians else {})
 
 
@@ -143,19 +138,21 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     native.build(print)
     strategies: tuple[Strategy, ...] = (*STRATEGIES, "compile") if given.compile else STRATEGIES
-    table = Table("case", *strategies, "auto", "loses", title="seconds a meta-step, medians")
     before = json.loads(given.out.read_text())["cases"] if given.out.exists() else {}
-    cases = {name: before[name] for name in CASES if name in before}
+    cases = {name: dict(before.get(name, {})) for name in CASES}
+    what = f"{'long' if given.compile else 'short'} runs, {given.threads} thread{'s' * (given.threads > 1)}"
+    how = {"command": command(), "commit": STARTED, "rounds": given.rounds}
+    table = Table("case", *strategies, "auto", "loses", title=f"seconds a meta-step, medians; {what}")
     for name, make in CASES.items():
         if given.cases not in name:
             continue
         torch.manual_seed(0)
-        found = compare(*make(), given.rounds, strategies) | {"commit": commit(), "rounds": given.rounds}
-        cases[name] = found
+        found = compare(*make(), given.rounds, strategies)
+        cases[name][what] = found | how
         times = (f"{found['seconds'][s]:.3f}" if s in found["seconds"] else "cannot" for s in strategies)
         table.add_row(name, *times, found["auto"], f"{found['loses']:.0%}")
         Console().print(name, found)
-        record(given.out, threads=given.threads, cases=cases)
+        record(given.out, cases=cases)
     Console().print(table)
 
 

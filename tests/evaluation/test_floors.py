@@ -138,7 +138,7 @@ def test_pretraining_keeps_the_body_of_the_best_validation(
 ) -> None:
     trained = spy("meta_train")
     [row] = floors(CONFIG, splits, source=source, names=["pretrain-centroid"], **QUICK)
-    control = dataclasses.replace(CONFIG, learner="pretrain-centroid", settings={})
+    control = dataclasses.replace(CONFIG, learner="pretrain-centroid", settings={}, norm="running")
     by_hand = control.make_learner(splits.train.image_shape, 8)
     meta_train(
         by_hand,
@@ -246,11 +246,25 @@ def test_what_was_never_trained_keeps_its_own_statistics(splits: Splits, source:
     """Its running averages are those of no data."""
     options = {**QUICK, "names": ["untrained", "pretrain-centroid"], "pretrain_iterations": 4}
     running = floors(CONFIG, splits, source=source, statistics="running", **options)
-    support = floors(CONFIG, splits, source=source, **options)
+    support = floors(CONFIG, splits, source=source, statistics="support", **options)
     assert running[0].evaluation == support[0].evaluation
     assert running[0].evaluation.statistics == "support"
     assert running[1].evaluation.statistics == "running"
     assert running[1].evaluation.loss != support[1].evaluation.loss
+
+
+@pytest.mark.parametrize(
+    ("norm", "how"), [("support", "running"), ("batch", "batch"), ("running", "running")]
+)
+def test_pretrained_nets_answer_by_their_own_averages(
+    norm: Any, how: str, splits: Splits, source: ClassTasks
+) -> None:
+    """But beside a transductive run they are transductive too."""
+    config = dataclasses.replace(CONFIG, norm=norm)
+    names = ("untrained", "pretrain-centroid")
+    untrained, pretrained = floors(config, splits, source=source, names=names, **QUICK)
+    assert untrained.evaluation.statistics == ("support" if norm == "running" else norm)
+    assert pretrained.evaluation.statistics == how
 
 
 def test_settings_are_chosen_on_tasks_drawn_alike(splits: Splits) -> None:

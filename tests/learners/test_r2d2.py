@@ -51,8 +51,8 @@ def test_logits_are_the_scaled_regression_of_the_labels(make: Make, batch: Task)
     with torch.no_grad():
         learner.scale.fill_(3.0)
         x, q = (with_ones(learner.body(part.x)) for part in (task.support, task.query))
-    y = F.one_hot(task.support.y).double()
-    wanted = 3.0 * q @ torch.linalg.inv(x.T @ x + 0.5 * torch.eye(x.shape[1])) @ x.T @ y
+    y, n = F.one_hot(task.support.y).double(), len(x)
+    wanted = 3.0 * q @ torch.linalg.inv(x.T @ x / n + 0.5 * torch.eye(x.shape[1])) @ x.T @ y / n
     torch.testing.assert_close(learner.adapt(task.support)(task.query.x), wanted)
 
 
@@ -73,7 +73,13 @@ def test_classes_count_alike_however_many_examples_they_have() -> None:
     """By the normal equations with weights, each class of the same weight in all."""
     learner = R2D2(mlp(3, ()), penalty=0.5)
     x, y, query = torch.randn(5, 3), torch.tensor([0, 0, 0, 1, 2]), torch.randn(4, 3)
-    weights = torch.tensor([1, 1, 1, 3, 3]) * 5 / 9  # every class 5/3, all together 5
+    weights = torch.tensor([1, 1, 1, 3, 3]) / 9  # every class a third
     rows, targets = with_ones(x), F.one_hot(y, 3).double()
     w = torch.linalg.inv(rows.T * weights @ rows + 0.5 * torch.eye(4)) @ (rows.T * weights) @ targets
     torch.testing.assert_close(learner.adapt(x, y)(query), learner.scale.detach() * with_ones(query) @ w)
+
+
+def test_the_penalty_means_the_same_for_more_examples() -> None:
+    learner, x, y, query = R2D2(mlp(3, ())), torch.randn(4, 3), torch.arange(4), torch.randn(5, 3)
+    again = learner.adapt(x.repeat(3, 1), y.repeat(3))(query)
+    torch.testing.assert_close(again, learner.adapt(x, y)(query))

@@ -135,9 +135,18 @@ def test_the_masks_network_is_what_the_mask_learns_by(
     """What it is told of the distances carries no gradient, as in the paper."""
     learner = SemiProtoNet(smooth("support"))
     _, gradient = estimate(learner, beside)
-    d = torch.rand(6, 2, requires_grad=True)
     assert all(gradient[k].abs().max() > 0 for k, _ in learner.named_parameters())
-    u, c = d @ torch.randn(2, 3), torch.randn(3, 3)
+    u, c = torch.randn(6, 3, requires_grad=True), torch.randn(3, 3)
+    found = torch.autograd.grad(learner.belonging(u, c).square().sum(), u)
+    d = ((u[:, None] - c) ** 2).sum(-1)
+    relative = d / d.mean(0)
+    standard = (relative - relative.mean(0)) / relative.std(0, correction=0)
+    moments = [relative.var(0, correction=0), standard.pow(3).mean(0), standard.pow(4).mean(0) - 3]
+    told = torch.stack([relative.amin(0), relative.amax(0), *moments], -1).detach()
+    threshold, slope = learner.mask(told).exp().unbind(-1)
+    by_hand = (-d).softmax(-1) * (slope * (threshold - relative)).sigmoid()
+    wanted = torch.autograd.grad(by_hand.square().sum(), u)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-9)
     with torch.no_grad():
         for p in learner.mask.parameters():
             p.zero_()

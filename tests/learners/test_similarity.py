@@ -41,7 +41,7 @@ def test_a_feature_of_zeros_has_no_direction() -> None:
     found = cosines(zero, torch.randn(2, 3))
     found.sum().backward()
     assert not found.any()
-    assert torch.isfinite(zero.grad).all()
+    assert zero.grad.abs().max() < 1e4
 
 
 @pytest.mark.parametrize(("distance", "usual"), [("euclidean", 1.0), ("cosine", 0.1)])

@@ -83,3 +83,13 @@ def test_a_blocks_tokens_look_at_the_context_alone() -> None:
 def test_heads_that_cannot_share_are_refused() -> None:
     with pytest.raises(UserError, match="3 heads cannot share 8 numbers: choose a divisor"):
         Attention(8, heads=3)
+
+
+def test_a_key_that_counts_twice_is_two_keys() -> None:
+    q, k, v = torch.randn(4, 6), torch.randn(3, 6), torch.randn(3, 2)
+    twice = [0, 1, 1, 2]
+    found = attend(q, k, v, counts=torch.tensor([1.0, 2.0, 1.0]))
+    torch.testing.assert_close(found, attend(q, k[twice], v[twice]))
+    net, x, context = TransformerBlock(8, 2), torch.randn(4, 8), torch.randn(3, 8)
+    found = net(x, context, True, torch.tensor([1.0, 2.0, 1.0]))
+    torch.testing.assert_close(found, net(x, context[twice], True))

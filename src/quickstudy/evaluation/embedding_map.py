@@ -76,7 +76,7 @@ def map_picture(found: Map, task: Task, path: str | Path, names: Sequence[str] |
     for c in range(way):
         colour = COLOURS[c % len(COLOURS)]
         marker = "osD^vP*X"[(c // len(COLOURS)) % 8]
-        q, z = found.query[task.query.y == c], found.support[task.support.y == c]
+        q, z = found.query[(task.query.y == c).cpu()], found.support[(task.support.y == c).cpu()]
         axes.scatter(*q.T.numpy(), s=16, color=colour, alpha=0.55, linewidths=0, marker=marker)
         style = {"color": colour, "edgecolors": INK, "linewidths": 1.2, "marker": marker}
         axes.scatter(*z.T.numpy(), s=90, label=names[c], **style)

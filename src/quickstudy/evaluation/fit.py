@@ -82,6 +82,7 @@ def fit_picture(learner: Learner, task: Task, path: str | Path, steps: Sequence[
             axes.fill_between(
                 grid[:, 0].numpy(), mean - band, mean + band, color=BLUE, alpha=0.14, linewidth=0
             )
-    axes.plot(task.support.x[:, 0].numpy(), task.support.y[:, 0].numpy(), "o", color=INK, label="examples")
+    x, y = (part[:, 0].cpu().numpy() for part in (task.support.x, task.support.y))
+    axes.plot(x, y, "o", color=INK, label="examples")
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     save(figure, path)

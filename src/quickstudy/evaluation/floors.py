@@ -26,6 +26,7 @@ from quickstudy.evaluation.scores import Calibration
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
 from quickstudy.learners import CONTROLS, learner_class
+from quickstudy.nets.norm import Norm
 from quickstudy.outer.config import USUAL, TrainConfig
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Bar
@@ -111,7 +112,8 @@ def floors(
             raise RunError(f"cannot make the folder {cache}: {error.strerror or error}") from error
     told = source.describe()
     iterations = equal_pictures(config, splits) if pretrain_iterations is None else pretrain_iterations
-    base = [splits.train.fingerprint(), splits.val.fingerprint(), {k: getattr(config, k) for k in MATTERS}]
+    matters = {**{k: getattr(config, k) for k in MATTERS}, "pretrained norm": pretrained_norm(config)}
+    base = [splits.train.fingerprint(), splits.val.fingerprint(), matters]
     # Tells tasks apart that are described alike.
     asked = checksum(source.batch(np.arange(min(2, n_tasks))).tensors())
     pretraining = Pretraining(
@@ -145,7 +147,10 @@ def measure_control(
 ) -> Floor:
     """Make one control, choose its settings, measure it; see `floors`."""
     begun, seconds, told = time.monotonic(), 0.0, source.describe()
-    control = dataclasses.replace(config, learner=name, settings={}, way=most(told["way"]))
+    own: dict[str, Any] = {"learner": name, "settings": {}, "way": most(told["way"])}
+    if learner_class(name).trains_on == "batches":
+        own["norm"] = pretrained_norm(config)
+    control = dataclasses.replace(config, **own)
     learner = control.make_learner(splits.train.image_shape, len(splits.train))
     if learner.trains_on == "batches":
         weights, seconds = pretraining.body(progress)
@@ -171,6 +176,12 @@ def equal_pictures(config: TrainConfig, splits: Splits) -> int:
     return before + math.ceil(config.iterations * (config.meta_batch or 1) * pictures / PRETRAINING_BATCH)
 
 
+def pretrained_norm(config: TrainConfig) -> Norm | None:
+    """How a pretrained control normalises: where the run does so by support sets, of which pretraining has
+    none, as pretrained nets usually do; else as the run, so that a transductive one is beside its like."""
+    return "running" if config.norm == "support" else config.norm
+
+
 class Pretraining:
     """A body trained to tell the meta-train classes apart: trained when first asked for, once.
 
@@ -185,6 +196,7 @@ class Pretraining:
         # As the control that is quickly validated: no fine-tuning, the nearest class mean.
         own: dict[str, Any] = dict.fromkeys((*USUAL, "clip", "patience"))
         own |= {"learner": "pretrain-centroid", "settings": {}, "start": None}
+        own |= {"norm": pretrained_norm(config)}
         own |= {"iterations": iterations, "validate_every": every}
         self.config = dataclasses.replace(config, **own)
         self.splits, self.folder = splits, folder

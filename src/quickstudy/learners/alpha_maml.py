@@ -7,8 +7,8 @@ MAML whose two rates, α inside and β outside, descend too while θ is learned.
 
 The authors take steps along the hypergradients themselves. Here both rules are multiplicative, as one of
 Baydin et al. 2018, arXiv 1703.04782, so that neither depends on the size of a rate or of a loss: a rate ten
-times too low or too high is always as far away; α's, a sign rule (Riedmiller and Braun 1993, RPROP), takes
-shorter steps as training goes on, so that it settles. β is the outer optimiser's, adam-hd.
+times too low or too high is always as far away; α's goes by the sign alone, and takes shorter steps as
+training goes on, so that it settles. β is the outer optimiser's, adam-hd.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class AlphaMAML(MAML):
 
     def candidates(self) -> list[dict[str, Any]]:
         """Numbers of steps; the rate is found already."""
-        return [{"test_steps": n} for n in (self.test_steps, 1, 3, 7, 10, 20)]
+        return self.numbers_of_steps(1, 3, 7, 10, 20)
 
     def rule(self, params: Params) -> Rule:
         return sgd(self.alpha)

@@ -11,7 +11,8 @@ It is trained by the evidence lower bound, E[log p(y|x, r, u)] − KL(q(u|suppor
 set)), with one u a task, as the paper and the benchmarks since (Nguyen and Grover 2022, arXiv 2207.04179)
 train it. In use u is the mean of q(u|support set), so that a predictor is a function. Here a class label is
 a row of 0 and 1, the likelihood is that of the query set (the authors' is of the support set's too), and x
-goes through the body, whose features, mapped and normalised, are keys and queries.
+goes through the body, whose features, mapped and normalised, are keys and queries, and the encoders have none
+of the self-attention that the authors add for images.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from quickstudy.inner.outcome import Outcome
 from quickstudy.learners.amortised import AmortisedLearner, Pairs
 from quickstudy.learners.calling import width
+from quickstudy.learners.targets import counts
 from quickstudy.nets.attention import Attention
 from quickstudy.nets.mlp import perceptron
 from quickstudy.options import at_least_one
@@ -69,10 +71,10 @@ class ANP(AmortisedLearner):
         """As `answers`, given u `[latent]`."""
         representations = self.held(self.encoder)(z, self.rows(support, z))  # [n, R]
         place, attend, decode = self.held(self.place), self.held(self.attention), self.held(self.decoder)
-        keys = place(z)  # [n, R]
+        keys, each = place(z), counts(support.y, z.dtype)  # [n, R], [n]
 
         def answer(q: Tensor) -> Tensor:
-            r = attend(place(q), keys, representations)  # [q, R]
+            r = attend(place(q), keys, representations, False, each)  # [q, R]
             return self.answer_in(decode(torch.cat([q, r, u.expand(len(q), -1)], -1)), support)
 
         return answer

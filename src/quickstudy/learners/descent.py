@@ -112,6 +112,10 @@ class DescentLearner(Learner):
 
         return Predictor(predict, support.way, self.transductive, losses, moments)
 
+    def numbers_of_steps(self, *others: int) -> list[dict[str, Any]]:
+        """The candidates of a learner that finds its rates itself: its own number of steps, and others."""
+        return [{"test_steps": n} for n in dict.fromkeys((self.test_steps, *others))]
+
     def candidates(self) -> list[dict[str, Any]]:
         """As it is and twice as long (at least five steps), each at the same, half and double the rate."""
         steps, lr = self.test_steps, self.inner_lr

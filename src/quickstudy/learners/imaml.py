@@ -5,8 +5,10 @@
     θ* = argmin L(θ') + λ/2 ‖θ' − θ‖²,   outer loss = L'(θ*),
 
 and the meta-gradient is that of the minimum, (I + ∇²L(θ*)/λ)⁻¹ ∇L'(θ*), by conjugate gradients: it does not
-depend on the way there, of which nothing is kept. The defaults are the authors' for 5-way Omniglot. Their 16
-steps stop short of a minimum; their code makes up for it by a λ of 24, not 2, in the conjugate gradients.
+depend on the way there, of which nothing is kept. λ, the steps and their rate are those of the authors' code
+for 5-way Omniglot. Their 16 steps stop short of a minimum; the code makes up for it by a λ of 24, not 2, in
+the conjugate gradients. It also descends L alone, steps back towards θ once at the end, and not at all in
+use; here, as in the paper, λ holds the weights in every step.
 """
 
 from __future__ import annotations

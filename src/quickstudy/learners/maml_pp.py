@@ -8,7 +8,9 @@ MAML with five changes: the outer rate falls as a cosine, and each of these four
     per-step normalisation   statistics, scales and shifts for each step, which the inner loop leaves alone.
 
 As in the authors' code the weights of all steps but the last fall to no less than 0.03/S, over the first
-tenth of meta-training, from when on the last step alone counts.
+tenth of meta-training, from when on the last step alone counts. That code always normalises queries by
+themselves (its published numbers are transductive: `--norm batch`), has one rate for each tensor and not each
+layer, and on Omniglot is of second order throughout (`--no-derivative-annealing`).
 """
 
 from __future__ import annotations
@@ -130,5 +132,4 @@ class MAMLPlusPlus(MAML):
 
     def candidates(self) -> list[dict[str, Any]]:
         """Where the rates are learned only the number of steps is left to choose."""
-        steps = [{"test_steps": n} for n in (self.test_steps, 1, 3, 7, 10, 20)]
-        return steps if self.learned_rates else super().candidates()
+        return self.numbers_of_steps(1, 3, 7, 10, 20) if self.learned_rates else super().candidates()

@@ -43,4 +43,4 @@ class MetaSGD(MAML):
 
     def candidates(self) -> list[dict[str, Any]]:
         """The rates are learned: only the number of steps is left to choose."""
-        return [{"test_steps": n} for n in (self.test_steps, 2, 3, 5, 10, 20)]
+        return self.numbers_of_steps(2, 3, 5, 10, 20)

@@ -3,7 +3,8 @@
 Chen et al. 2019, arXiv 1904.04232: train one classifier over all meta-train classes, then throw its head
 away. On a new task their "Baseline" trains a new linear head on frozen features; `PretrainFinetune` moves all
 weights, with Adam. `PretrainCentroid` takes the nearest class mean, as Chen et al. 2020, arXiv 2003.04390
-("Classifier-Baseline"), though by Euclidean distance where they take the cosine.
+("Classifier-Baseline"), though by Euclidean distance where they take the cosine. As theirs, nets answer by
+the running averages of pretraining.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.scratch import Scratch
 from quickstudy.tasks.task import Task
 
-PRETRAINING = Outer(meta_batch=1, outer_lr=1e-3, schedule="cosine")
+PRETRAINING = Outer(meta_batch=1, outer_lr=1e-3, schedule="cosine", norm="running")
 
 
 def classified(learner: Learner, body: nn.Module, head: nn.Linear, task: Task) -> tuple[Outcome, Tensor]:

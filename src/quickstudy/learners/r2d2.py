@@ -1,14 +1,15 @@
 """R2-D2, a ridge regression as the head: Bertinetto, Henriques, Torr, Vedaldi 2019, arXiv 1805.08136.
 
 ω is an embedding f, a penalty λ and a scale α. With the support set's features X `[n, D]`, a
-column of ones among them, and its labels Y `[n, N]` in rows of 0 and 1, the head is
+column of ones among them, and its labels Y `[n, N]` in rows of 0 and 1, both over √n, the head is
 
     W = argmin ‖XW − Y‖² + λ‖W‖² = (XᵀX + λI)⁻¹XᵀY = Xᵀ(XXᵀ + λI)⁻¹Y,
 
 the last by Woodbury's identity a system of n equations instead of D, and a query's logits are α f(x)W. The
 meta-gradient goes through the solution. The paper also shifts all logits alike, which changes no
-probability. Where classes have unequally many examples, which the paper does not treat, the squares are
-weighed so that all classes count alike.
+probability. That the squares count as their mean, so that λ means the same at any way and shot, is as in the
+authors' code, where features are wider and λ begins at 50. Where classes have unequally many examples,
+which the paper does not treat, the mean is that of the classes.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class R2D2(EmbeddingLearner):
         tensor([[5.]])
     """
 
-    def __init__(self, body: nn.Module, *, penalty: float = 50.0) -> None:
+    def __init__(self, body: nn.Module, *, penalty: float = 1.0) -> None:
         super().__init__(body)
         at_least_zero(penalty=penalty)
         if penalty == 0:
@@ -67,11 +68,10 @@ class R2D2(EmbeddingLearner):
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         x, y, each = with_ones(z), one_hot(support, z.dtype), shares(support.y, z.dtype)
-        if each is None:
-            w = ridge_regression(x, y, self.log_penalty.exp())  # [D + 1, N]
-        else:
-            root = (len(z) * each).sqrt()[:, None]  # [n, 1]
-            w = self.scale * ridge_regression(root * x, root * y, self.log_penalty.exp())
+        root = len(z) ** -0.5 if each is None else each.sqrt()[:, None]  # [n, 1]
+        w = ridge_regression(root * x, root * y, self.log_penalty.exp())  # [D + 1, N]
+        if support.way is not None:
+            w = self.scale * w
         return lambda q: with_ones(q) @ w
 
 

@@ -2,7 +2,7 @@
 
 ω is an embedding f, whose outputs are feature maps, and a relation module g that compares two of them:
 
-    rₙ = σ(g(cₙ, f(x))),   outer loss = Σₙ (rₙ − [y = n])²,
+    rₙ = σ(g(cₙ, f(x))),   outer loss = 1/N Σₙ (rₙ − [y = n])²,
 
 where cₙ is the mean of a class's support maps. (The paper adds them up; with their mean, a module trained on
 one shot meets maps of the same scale at five.) A query's logits are g's outputs, before σ; by default their
@@ -10,8 +10,8 @@ cross-entropy is the outer loss, by which g learns several times faster than by 
 
 g normalises too. The published numbers normalise a query by the pairs of all queries in the call, which tells
 of their classes: the mode `batch`. In the mode `support` g's statistics are those of the support set's own
-pairs, each example with each class, and in the mode `running` the averages of those of meta-training's
-queries.
+pairs, each example with each class, and in the mode `running` averages over meta-training: of the pairs of
+its queries, or after training in the mode `support` of those of its support sets.
 """
 
 from __future__ import annotations

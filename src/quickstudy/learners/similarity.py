@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from quickstudy.errors import UserError, unknown
@@ -36,7 +36,18 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
     >>> cosines(torch.tensor([[3.0, 4.0]]), torch.tensor([[6.0, 8.0], [-4.0, 3.0]]))
     tensor([[1., 0.]])
     """
-    return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T
+    return direction(a) @ direction(b).T
+
+
+def direction(x: Tensor) -> Tensor:
+    """Features `[n, D]` of length 1; those of zeros, which have none, stay so, with a gradient of their size.
+
+    >>> direction(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    squared = x.square().sum(-1, keepdim=True)
+    return x * torch.where(squared > 0, squared, 1.0).rsqrt()
 
 
 def similarity(distance: Distance, temperature: float | None = None) -> Similarity:

@@ -105,6 +105,10 @@ class StreamLearner(EmbeddingLearner):
         like, way = support.x, support.way
         if way is None:
             values = support.y.shape[-1]
+            if self.labels == "strings":
+                raise DataError(
+                    "support set: strings are for classes; real targets are told as they are (one-hot)"
+                )
             if values != self.way:
                 raise DataError(f"support set: {values} targets an example; this learner predicts {self.way}")
             return None

@@ -66,6 +66,16 @@ def shares(y: Tensor, dtype: torch.dtype) -> Tensor | None:
     return each / each.sum()
 
 
+def counts(y: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """`shares` of mean 1: what an example counts beside others that are looked at one by one, `[n]`.
+
+    >>> counts(torch.tensor([0, 0, 1]), torch.float32)
+    tensor([0.7500, 0.7500, 1.5000])
+    """
+    each = shares(y, dtype)
+    return None if each is None else len(y) * each
+
+
 def task_loss(output: Tensor, y: Tensor, shares: Tensor | None = None) -> Tensor:
     """Cross-entropy for class labels, mean squared error for real targets.
 

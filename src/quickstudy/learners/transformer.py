@@ -7,10 +7,10 @@ token is the answer:
     support token = W f(xᵢ) + L yᵢ,   query token = W f(x) + ℓ,   answer = head(blocks(token)),
 
 where ℓ says that the label is not known. The support set attends to itself, without positions; a query
-attends to the support set and to itself, never to another query. In meta-training a task's classes take
-random ones of the labels, so that every label is learned, whatever the way. The net begins as a soft nearest
-neighbour (see `Attention`; the head begins as L transposed), which spares it the long plateau that in-context
-learners otherwise begin with.
+attends to the support set and to itself, never to another query. Classes of unequally many examples count
+alike where they are attended to. In meta-training a task's classes take random ones of the labels, so that
+every label is learned, whatever the way. The net begins as a soft nearest neighbour (see `Attention`; the
+head begins as L transposed), which spares it the long plateau that in-context learners otherwise begin with.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from quickstudy.learners.amortised import AmortisedLearner
 from quickstudy.learners.calling import width
-from quickstudy.learners.targets import check_way
+from quickstudy.learners.targets import check_way, counts
 from quickstudy.nets.attention import TransformerBlock
 from quickstudy.options import at_least_one
 from quickstudy.tasks.task import Support, Task
@@ -64,16 +64,17 @@ class InContext(AmortisedLearner):
         token, head = self.held(self.token), self.held(self.head)
         blocks = [self.held(block) for block in self.blocks]
         h = token(torch.cat([z, F.pad(self.rows(support, z), (0, 1))], -1))  # [n, H]
+        each = counts(support.y, z.dtype)
         seen = []  # the support set as each block finds it
         for block in blocks:
             seen.append(h)
-            h = block(h, h)
+            h = block(h, h, False, each)
 
         def answer(q: Tensor) -> Tensor:
             unknown = F.pad(q.new_ones(len(q), 1), (self.columns, 0))
             h = token(torch.cat([q, unknown], -1))  # [q, H]
             for block, context in zip(blocks, seen, strict=True):
-                h = block(h, context, True)
+                h = block(h, context, True, each)
             return self.answer_in(head(h), support)
 
         return answer

@@ -16,6 +16,7 @@ def attend(
     v: Tensor,
     *,
     allowed: Tensor | None = None,
+    counts: Tensor | None = None,
     own: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Scaled dot-product attention, softmax(q kᵀ / √D) v.
@@ -24,6 +25,7 @@ def attend(
         q: queries `[…, q, D]`.
         k, v: keys `[…, n, D]` and values `[…, n, E]`.
         allowed: bool `[q, n]`, which keys a query may see; all where None.
+        counts: what each key counts `[n]`: one of 2 as two of 1; all 1 where None.
         own: one more key `[…, q, D]` and value `[…, q, E]` for each query, which no other query sees.
 
     Returns:
@@ -36,6 +38,8 @@ def attend(
     scores = q @ k.mT  # [..., q, n]
     if allowed is not None:
         scores = scores.masked_fill(~allowed, -math.inf)
+    if counts is not None:
+        scores = scores + math.sqrt(q.shape[-1]) * counts.log()
     if own is not None:
         scores = torch.cat([scores, (q * own[0]).sum(-1, keepdim=True)], -1)  # [..., q, n + 1]
     share = (scores / math.sqrt(q.shape[-1])).softmax(-1)
@@ -77,17 +81,25 @@ class Attention(nn.Module):
             self.out.weight.copy_(self.value.weight.T)
             self.out.bias.zero_()
 
-    def forward(self, x: Tensor, context: Tensor, told: Tensor | None = None, itself: bool = False) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        told: Tensor | None = None,
+        itself: bool = False,
+        counts: Tensor | None = None,
+    ) -> Tensor:
         """What `x` `[q, width]` finds in a context `[n, width]`: `[q, width]`.
 
         Args:
             told: the context's values `[n, width]`; by default the context itself.
             itself: whether each row of `x` attends to itself too, though to no other.
+            counts: what each row of the context counts `[n]`; by default 1.
         """
         q, k = self.split(self.query(x)), self.split(self.key(context))  # [h, q, d], [h, n, d]
         v = self.split(self.value(context if told is None else told))
         own = (self.split(self.key(x)), self.split(self.value(x))) if itself else None
-        return self.out(attend(q, k, v, own=own).transpose(0, 1).flatten(1))
+        return self.out(attend(q, k, v, own=own, counts=counts).transpose(0, 1).flatten(1))
 
     def split(self, x: Tensor) -> Tensor:
         """`[n, width]` → `[heads, n, width / heads]`."""
@@ -114,7 +126,13 @@ class TransformerBlock(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
-    def forward(self, x: Tensor, context: Tensor, itself: bool = False) -> Tensor:
-        """Tokens `[q, width]` that looked at a context `[n, width]`; with `itself` each at itself too."""
-        x = x + self.attention(self.norm(x), self.norm(context), itself=itself)
+    def forward(
+        self, x: Tensor, context: Tensor, itself: bool = False, counts: Tensor | None = None
+    ) -> Tensor:
+        """Tokens `[q, width]` that looked at a context `[n, width]`, with `itself` each at itself too.
+
+        Args:
+            counts: what each row of the context counts `[n]`; by default 1.
+        """
+        x = x + self.attention(self.norm(x), self.norm(context), itself=itself, counts=counts)
         return x + self.units(x)

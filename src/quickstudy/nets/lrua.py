@@ -9,9 +9,10 @@ they are written to, one for each of n heads:
 
     wᵘ = γ wᵘₜ₋₁ + wʳ + wʷ.
 
-The paper leaves three things open. Here a head reads before it writes, else it finds its own key first;
-content has a strength β, as in a neural Turing machine, that begins high enough to tell rows apart; and the
-controller gives α anew at each step.
+The paper reads after it writes and empties one row; here a head reads first, else it finds its own key, and
+as many rows are emptied as are written. Two things the paper leaves open: content has a strength β, as in a
+neural Turing machine, that begins high enough to tell rows apart; and the controller gives α anew at each
+step.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Collection, Sized
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -147,7 +147,7 @@ def meta_train(
                 state.whole, i = True, history.iteration
                 interruption()
                 outcome, gradient = meta_gradient(learner, tasks, i, size, how, seed)
-                norm = finite_norm(outcome, {k: gradient[k] for k in params}, i)
+                norm = finite_norm(outcome, gradient, i, params)
                 scale = min(1.0, clip / (norm + 1e-12)) if clip else 1.0
                 state.step(outcome, gradient, scale, i / iterations)
                 show.step(history.iteration, state.window.latest, size)
@@ -214,11 +214,16 @@ def averaged(outcome: Outcome, gradient: Params, own: int, total: int) -> tuple[
     return Outcome(loss, metrics, stats), gradient
 
 
-def finite_norm(outcome: Outcome, gradient: Params, i: int) -> float:
-    """The Euclidean norm of all gradients together; an error where it, or the outer loss, is not a number."""
+def finite_norm(outcome: Outcome, gradient: Params, i: int, counted: Collection[str]) -> float:
+    """The Euclidean norm of the gradients that are counted, together.
+
+    Raises:
+        NonFiniteError: it, any gradient or the outer loss is not a number.
+    """
     loss = float(outcome.loss.mean())
-    norm = float(torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt())
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    squares = {k: g.square().sum() for k, g in gradient.items()}
+    norm = float(torch.stack([squares[k] for k in counted]).sum().sqrt())
+    if not all(map(math.isfinite, (loss, norm, *torch.stack([*squares.values()]).tolist()))):
         what = "outer loss" if not math.isfinite(loss) else "meta-gradient"
         raise NonFiniteError(
             f"the {what} is not a finite number at meta-step {i + 1}; the state after meta-step {i} "

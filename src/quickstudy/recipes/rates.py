@@ -85,7 +85,8 @@ class RatesRecipe(PartsRecipe[OffBy]):
 
 
 def regained(means: dict[tuple[str, float], float]) -> dict[str, float]:
-    """By factor: of the accuracy that MAML loses by it, the share that Alpha MAML has more.
+    """By factor: of the accuracy that MAML loses by it, the share that Alpha MAML has more; none where MAML
+    loses nothing.
 
     >>> regained({("maml", 1.0): 0.9, ("maml", 10.0): 0.5, ("alpha-maml", 10.0): 0.8})
     {'10': 0.75}
@@ -94,7 +95,7 @@ def regained(means: dict[tuple[str, float], float]) -> dict[str, float]:
     return {
         f"{factor:g}": round((mean - means["maml", factor]) / (right - means["maml", factor]), 3)
         for (learner, factor), mean in means.items()
-        if learner == "alpha-maml" and right is not None and ("maml", factor) in means
+        if learner == "alpha-maml" and right is not None and right > means.get(("maml", factor), right)
     }
 
 

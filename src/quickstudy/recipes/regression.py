@@ -93,9 +93,9 @@ FAMILIES = {
         shots=(5, 10),
         learners={
             **{name: {"inner_lr": 0.01, "steps": 5} for name in DESCENDING},
+            "imaml": {"inner_lr": 0.01},
             **{
-                name: {}
-                for name in ("reptile", "imaml", "r2d2", "mann", "lstm", "snail", "cnp", "anp", "transformer")
+                name: {} for name in ("reptile", "r2d2", "mann", "lstm", "snail", "cnp", "anp", "transformer")
             },
         },
     ),
