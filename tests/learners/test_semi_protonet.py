@@ -14,7 +14,7 @@ from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import DataError, UserError
 from quickstudy.inner import estimate
 from quickstudy.learners import ProtoNet, SemiProtoNet
-from quickstudy.learners.semi_protonet import Refinement, spread
+from quickstudy.learners.semi_protonet import Refinement, distribution
 from quickstudy.tasks import ClassTasks, Support, Task
 
 from .common import Make, close
@@ -71,11 +71,11 @@ def test_prototypes_are_refined_as_in_the_paper(refinement: Any, make: Make, bes
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_spread_is_the_statisticians() -> None:
+def test_the_distribution_is_the_statisticians() -> None:
     d = torch.rand(12, 3) ** 2
     a = d.numpy()
     wanted = np.stack([a.min(0), a.max(0), a.var(0), stats.skew(a), stats.kurtosis(a)], -1)
-    np.testing.assert_allclose(spread(d).numpy(), wanted, rtol=1e-5)
+    np.testing.assert_allclose(distribution(d).numpy(), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("refinement", EVERY)

@@ -180,5 +180,7 @@ def test_what_cannot_be_is_an_error() -> None:
         MANN(mlp(2), way=2, rows=2, heads=3)
     with pytest.raises(UserError, match="hidden must be at least 1"):
         LSTMLearner(mlp(2), way=2, hidden=0)
+    with pytest.raises(DataError, match="strings are for classes"):
+        LSTMLearner(mlp(2), way=1, labels="strings").adapt(torch.rand(3, 2), torch.rand(3, 1))
     with pytest.raises(DataError, match="2 targets an example; this learner predicts 1"):
         LSTMLearner(mlp(3), way=1).adapt(torch.rand(4, 3), torch.rand(4, 2))

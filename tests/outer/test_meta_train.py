@@ -20,8 +20,8 @@ from quickstudy.data import ClassDataset
 from quickstudy.errors import NonFiniteError, RunError, TaskError, UserError
 from quickstudy.inner.mapping import Strategy, map_tasks
 from quickstudy.inner.outcome import Outcome
-from quickstudy.learners import LEARNERS, MAML, Learner, PixelNN, Predictor, ProtoNet, build
-from quickstudy.nets import conv4
+from quickstudy.learners import LEARNERS, MAML, AlphaMAML, Learner, PixelNN, Predictor, ProtoNet, build
+from quickstudy.nets import conv4, mlp
 from quickstudy.outer import RunFolder, meta_train
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.progress import NoProgress
@@ -133,6 +133,20 @@ def test_a_meta_gradient_that_is_no_number_stops() -> None:
     with pytest.raises(NonFiniteError, match="meta-gradient is not a finite number at meta-step 1"):
         go(learner)
     assert learner.w.tolist() == [0, 0]
+
+
+def test_a_gradient_that_a_learner_steers_by_is_a_number_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = sys.modules["quickstudy.outer.meta_train"]
+    learner, real = AlphaMAML(mlp(1), way=1, inner_lr=0.01), module.meta_gradient
+
+    def broken(*given: Any) -> Any:
+        outcome, gradient = real(*given)
+        return outcome, {**gradient, "log_factor": torch.tensor(torch.nan)}
+
+    monkeypatch.setattr(module, "meta_gradient", broken)
+    with pytest.raises(NonFiniteError, match="meta-gradient is not a finite number at meta-step 1"):
+        meta_train(learner, Lines(), iterations=2, meta_batch=2)
+    assert torch.isfinite(learner.alpha)
 
 
 def test_each_step_has_tasks_of_its_own() -> None:

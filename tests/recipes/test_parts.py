@@ -104,6 +104,7 @@ def test_rates_that_are_off(tmp_path: Path) -> None:
 def test_what_is_regained_of_what_is_lost() -> None:
     means = {("maml", 1.0): 0.9, ("maml", 0.1): 0.5, ("alpha-maml", 0.1): 0.7, ("alpha-maml", 10.0): 0.8}
     assert regained(means) == {"0.1": pytest.approx(0.5)}
+    assert regained({**means, ("maml", 0.1): means["maml", 1.0]}) == {}  # nothing was lost
 
 
 @pytest.mark.usefixtures("on_digits")

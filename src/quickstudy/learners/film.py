@@ -7,7 +7,8 @@ body so modulated embeds support set and queries for prototypes:
     s = 1/n Σ f(xᵢ),   (γ, β) = g(s),   h ← (1 + γ) ⊙ h + β in every layer of f.
 
 CNAPs encode the set by a net of its own and write the classifier too; here the set encoder is the body
-itself, not modulated, always normalised by the set it encodes. g ends in zeros: it begins as ProtoNet.
+itself, not modulated, always normalised by the set it encodes. g ends in zeros: it begins as ProtoNet. No
+descent follows on it, so that γ needs no bound, as MMAML's does.
 """
 
 from __future__ import annotations
@@ -41,9 +42,7 @@ class FiLM(ProtoNet):
         super().__init__(body)
         at_least_one(hidden=hidden)
         self.hidden, self.layers = hidden, film_layers(body)
-        self.generator = perceptron(width(body), hidden, 2 * sum(self.layers.values()))
-        for p in self.generator[-1].parameters():
-            nn.init.zeros_(p)
+        self.generator = perceptron(width(body), hidden, 2 * sum(self.layers.values()), zeros=True)
 
     def body_weights(self, support: Support) -> Params:
         weights = self.weights(self.body)

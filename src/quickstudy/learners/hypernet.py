@@ -45,9 +45,7 @@ class HyperNet(EmbeddingLearner):
         super().__init__(body)
         at_least_one(hidden=hidden)
         self.hidden = hidden
-        self.generator = perceptron(2 * width(body), hidden, width(body) + 1)
-        for p in self.generator[-1].parameters():
-            nn.init.zeros_(p)
+        self.generator = perceptron(2 * width(body), hidden, width(body) + 1, zeros=True)
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
         c = prototypes(z, support.y, support.ways)  # [N, D]

@@ -7,7 +7,8 @@ kind a task is of is read off its support set, and the initialisation modulated 
 
 The authors read a regression's support set by a recurrent net; here it is a set, whose order does not matter.
 The inner loop moves the modulated weights, theirs those beneath the modulation. And γ is a tanh: from weights
-that may be scaled by anything some task's descent leaves all bounds sooner or later.
+that may be scaled by anything some task's descent leaves all bounds sooner or later (the authors clip inner
+gradients instead).
 """
 
 from __future__ import annotations
@@ -43,14 +44,12 @@ class MMAML(MAML):
 
     def __init__(self, body: nn.Module, *, way: int, **maml: Any) -> None:
         super().__init__(body, way=way, **maml)
-        self.reader = copy.deepcopy(body)
-        self.encoder = TaskEncoder(width(body), way, outputs=2 * sum(film_layers(body).values()))
+        self.reader, layers = copy.deepcopy(body), film_layers(body)
+        self.layers = {f"body.{name}".rstrip("."): channels for name, channels in layers.items()}
+        self.encoder = TaskEncoder(width(body), way, outputs=2 * sum(layers.values()))
 
     def start(self, support: Support) -> Params:
-        layers = {
-            f"body.{name}".rstrip("."): channels for name, channels in film_layers(self.net.body).items()
-        }
-        return filmed(super().start(support), layers, self.film(support))
+        return filmed(super().start(support), self.layers, self.film(support))
 
     def film(self, support: Support) -> Tensor:
         """γ and β of all layers `[2 · channels]` for this task."""

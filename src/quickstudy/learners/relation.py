@@ -68,14 +68,14 @@ class RelationNet(EmbeddingLearner):
 
     def learn(self, support: Support) -> Predictor:
         z, embed, moments = self.embedded(support)
-        related = self.related(z, support, moments)
-        return Predictor(lambda x: related(embed(x)), support.way, self.transductive, moments=moments)
+        answer = self.answers(z, support, moments)
+        return Predictor(lambda x: answer(embed(x)), support.way, self.transductive, moments=moments)
 
-    def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
-        return self.related(z, support, self.support_moments())
-
-    def related(self, z: Tensor, support: Support, moments: Moments) -> Callable[[Tensor], Tensor]:
-        """What `answers` promises, the moments of pairs noted among those of the body."""
+    def answers(
+        self, z: Tensor, support: Support, moments: Moments | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """As of every `EmbeddingLearner`; the moments of pairs are noted among those of the body."""
+        moments = moments or self.support_moments()
         relation, weights, shape = self.relation, self.weights(self.relation), self.map_shape
         c = prototypes(z, support.y, support.ways).unflatten(1, shape)  # [N, C, H, W]
         if self.statistics == "support" and self.norms():

@@ -87,7 +87,7 @@ class SemiProtoNet(EmbeddingLearner):
             return torch.cat([-d, distractor], -1).softmax(-1)[:, :-1]
         if self.refinement == "masked":
             relative = d / (d.mean(0) + EPS)
-            threshold, slope = self.mask(spread(relative).detach()).exp().unbind(-1)  # [N] each
+            threshold, slope = self.mask(distribution(relative).detach()).exp().unbind(-1)  # [N] each
             return (-d).softmax(-1) * (slope * (threshold - relative)).sigmoid()
         return (-d).softmax(-1)
 
@@ -96,11 +96,11 @@ EPS = 1e-8
 """Added to what is divided by, for unlabelled examples that are all the same."""
 
 
-def spread(d: Tensor) -> Tensor:
+def distribution(d: Tensor) -> Tensor:
     """How numbers `[u, N]` are distributed, column by column: least, largest, variance, skewness and excess
     kurtosis `[N, 5]`.
 
-    >>> spread(torch.tensor([[0.0], [2.0]]))
+    >>> distribution(torch.tensor([[0.0], [2.0]]))
     tensor([[ 0.,  2.,  1.,  0., -2.]])
     """
     var, mean = torch.var_mean(d, 0, correction=0)

@@ -38,10 +38,18 @@ def mlp(inputs: int, hidden: Sequence[int] = (40, 40), *, norm: str = "none") ->
     return MLP(inputs, hidden, norm)
 
 
-def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two hidden layers and a linear one: `[n, inputs]` → `[n, outputs]`.
+def perceptron(inputs: int, hidden: int, outputs: int, *, zeros: bool = False) -> nn.Sequential:
+    """Two hidden layers and a linear one: `[n, inputs]` → `[n, outputs]`; with `zeros` 0 at the beginning.
 
-    >>> perceptron(3, 8, 2)(torch.zeros(5, 3)).shape
-    torch.Size([5, 2])
+    >>> perceptron(3, 8, 2, zeros=True)(torch.ones(1, 3)).detach()
+    tensor([[0., 0.]])
     """
-    return nn.Sequential(mlp(inputs, (hidden, hidden)), nn.Linear(hidden, outputs))
+    net = nn.Sequential(mlp(inputs, (hidden, hidden)), nn.Linear(hidden, outputs))
+    return ends_in_zeros(net) if zeros else net
+
+
+def ends_in_zeros(net: nn.Sequential) -> nn.Sequential:
+    """The same net, its last layer all zeros: what it writes begins as nothing."""
+    for p in net[-1].parameters():
+        nn.init.zeros_(p)
+    return net

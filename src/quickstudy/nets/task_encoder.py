@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from quickstudy.nets.mlp import ends_in_zeros
+
 
 class TaskEncoder(nn.Module):
     """Features `[n, D]` and targets `[n, C]` of a support set → `[outputs]`, 0 at the beginning.
@@ -29,11 +31,9 @@ class TaskEncoder(nn.Module):
         self.example = nn.Sequential(
             nn.Linear(features + targets, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
         )
-        self.task = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
-        last = self.task[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.task = ends_in_zeros(
+            nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+        )
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         return self.task(self.example(torch.cat([z, y], -1)).mean(0))
