@@ -5,13 +5,21 @@ As MAML, but each inner gradient counts as a constant of the meta-gradient, whic
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
+
 from quickstudy.learners.maml import MAML
 
 
 class FOMAML(MAML):
     """First-order MAML: the query gradient at the adapted weights is applied to the initialisation.
 
-    Its arguments are MAML's.
+    A single large step, MAML's usual, teaches it little: it takes several smaller ones.
+
+    Args:
+        inner_lr: α, the inner loop's rate.
+        steps: S, inner steps in meta-training.
 
     Example:
         >>> from quickstudy.nets import mlp
@@ -21,3 +29,8 @@ class FOMAML(MAML):
     """
 
     method = "first-order"
+
+    def __init__(
+        self, body: nn.Module, *, way: int, inner_lr: float = 0.1, steps: int = 5, **maml: Any
+    ) -> None:
+        super().__init__(body, way=way, inner_lr=inner_lr, steps=steps, **maml)
