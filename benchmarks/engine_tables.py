@@ -138,7 +138,9 @@ def engine() -> str:
     compiling = [one["compiling"] for _, _, one in measured if "compiling" in one]
     worst = max(measured, key=lambda one: float(one[2]["loses"]))
     most = worst[2]["loses"]
-    lost = f"loses at most {percent(most)} % to the best of the strategies ({worst[0]}; {worst[1]})"
+    lost = f"loses at most {percent(most)} % to the best of the strategies ({worst[0]}, {worst[1]})"
+    kinds = "; ".join(dict.fromkeys(what for _, what, _ in measured))
+    spent = f"{min(compiling):.0f} to {max(compiling):.0f} seconds" if compiling else "a time not measured"
     two = read("scaling")["two_processes"][0]
     halves = [100 * r["trained in bf16 less trained in float32"]["mean"] for r in read("precision")["rows"]]
     ahead = {r["shot"]: r["adapters_ahead"] for r in reversed(read("lora_strokes")["rows"][:-1])}
@@ -152,8 +154,7 @@ def engine() -> str:
         f"{min(further):.1f} to {max(further):.1f} times at 10 to 100. "
         "[Which way back, and curves](docs/meta_gradients.md).",
         f"`--strategy auto` {lost if most else 'was the best of the strategies'}, in {len(cases)} cases it "
-        "was not tuned on, in short and long runs, on one thread and two; a meta-step took "
-        f"{min(compiling):.0f} to {max(compiling):.0f} seconds to compile: `benchmarks/strategies.py`.",
+        f"was not tuned on ({kinds}); compiling a meta-step took {spent}: `benchmarks/strategies.py`.",
         f"Two processes of one thread take {two['ratio']:.2f} times the meta-steps of one "
         f"({two['predicted']:.2f} by the [cost model](docs/distributed.md)): `benchmarks/scaling.py`.",
         f"Training in bf16 instead of float32 changes accuracy by {min(halves):+.1f} to {max(halves):+.1f} "
