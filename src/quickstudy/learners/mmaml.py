@@ -44,12 +44,13 @@ class MMAML(MAML):
 
     def __init__(self, body: nn.Module, *, way: int, **maml: Any) -> None:
         super().__init__(body, way=way, **maml)
-        self.reader, layers = copy.deepcopy(body), film_layers(body)
-        self.layers = {f"body.{name}".rstrip("."): channels for name, channels in layers.items()}
-        self.encoder = TaskEncoder(width(body), way, outputs=2 * sum(layers.values()))
+        self.reader = copy.deepcopy(body)
+        self.encoder = TaskEncoder(width(body), way, outputs=2 * sum(film_layers(body).values()))
 
     def start(self, support: Support) -> Params:
-        return filmed(super().start(support), self.layers, self.film(support))
+        # Found anew: `per_step` may have put other layers in the place of those it was made with.
+        layers = {f"body.{k}".rstrip("."): channels for k, channels in film_layers(self.net.body).items()}
+        return filmed(super().start(support), layers, self.film(support))
 
     def film(self, support: Support) -> Tensor:
         """γ and β of all layers `[2 · channels]` for this task."""
