@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check soak bench bench-speed setup clean
+.PHONY: demo test check soak bench bench-speed bench-accuracy setup clean
 
 setup: $(VENV)/.ready
 
@@ -36,10 +36,16 @@ bench: setup
 	$(BIN)/python benchmarks/results_table.py --write
 
 bench-speed: setup  # beside the peers; hours
-	$(BIN)/python benchmarks/strategies.py
+	$(BIN)/python benchmarks/strategies.py --threads 2
+	$(BIN)/python benchmarks/strategies.py --threads 1
 	$(BIN)/python benchmarks/strategies.py --compile
 	$(BIN)/python benchmarks/meta_step.py --modes second first evaluate
 	$(BIN)/python benchmarks/meta_step.py --channels 64
+	$(BIN)/python benchmarks/results_table.py --write
+
+bench-accuracy: setup  # of bf16 and of adapters, on the data in $$QUICKSTUDY_DATA; an hour
+	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python examples/lora_strokes.py --out results/lora_strokes.json
 	$(BIN)/python benchmarks/results_table.py --write
 
 clean:

@@ -10,8 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.inner.choice import Strategy
 from quickstudy.inner.gradient import Params, gradient
+from quickstudy.inner.mapping import map_tasks
 from quickstudy.inner.twice import attention_by_math
+from quickstudy.learners import MAML
+from quickstudy.tasks import Query, Support, Task
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
@@ -76,9 +80,37 @@ def test_second_derivatives_by_finite_differences(net: str, mapped: bool) -> Non
         assert float((g * direction).sum()) == pytest.approx(wanted, rel=1e-5, abs=1e-4), name
 
 
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_a_transformer_layer_in_use_is_the_one_of_training(strategy: Strategy) -> None:
+    """Where a layer is not trained, torch has a fused form of it, which no map and no inner loop can take."""
+
+    class Sequence(nn.Module):
+        features = 6
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x).mean(1)
+
+    y = torch.arange(3).expand(2, 3)
+    batch = Task(Support(torch.randn(2, 3, 5, 6), y, 3), Query(torch.randn(2, 3, 5, 6), y))
+    learner = MAML(Sequence(), way=3, inner_lr=0.5, steps=2)
+    learner.load_state_dict({k: torch.randn_like(v) / 2 for k, v in learner.state_dict().items()})
+
+    def losses(net: MAML, task: Task) -> dict[str, Tensor]:
+        return {"loss": net.judge(task).loss}
+
+    trained = map_tasks(losses, learner.train(), batch, "loop")["loss"]
+    with torch.no_grad():
+        used = map_tasks(losses, learner.eval(), batch, strategy)["loss"]
+    torch.testing.assert_close(used, trained.detach())
+
+
 def test_blocks_that_overlap_in_two_threads_leave_nothing_behind() -> None:
     """The first to begin is the first to end."""
-    before = torch.backends.cuda.flash_sdp_enabled()
+    before = torch.backends.cuda.flash_sdp_enabled(), torch.backends.mha.get_fastpath_enabled()
     entered, left = threading.Event(), threading.Event()
 
     def first() -> None:
@@ -93,4 +125,5 @@ def test_blocks_that_overlap_in_two_threads_leave_nothing_behind() -> None:
         left.set()
         thread.join()
         assert not torch.backends.cuda.flash_sdp_enabled()
-    assert torch.backends.cuda.flash_sdp_enabled() == before
+        assert not torch.backends.mha.get_fastpath_enabled()
+    assert (torch.backends.cuda.flash_sdp_enabled(), torch.backends.mha.get_fastpath_enabled()) == before

@@ -105,6 +105,19 @@ def test_the_base_stays_trainable_where_it_is_to_be_learned() -> None:
     assert not net[1].bias.requires_grad
 
 
+def test_tied_weights_stay_tied() -> None:
+    """One adapter serves both places; merged by hand, the net is the same."""
+    net = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+    net[2].weight = net[0].weight
+    filled(lora(net, rank=2))
+    assert len([k for k, _ in net.named_parameters() if "lora" in k]) == 2
+    assert torch.equal(net[0].weight, net[2].weight)
+    adapter, x = net[0].parametrizations.weight[0], torch.randn(X)
+    merged = net[0].parametrizations.weight.original + (adapter.lora_b @ adapter.lora_a)[0]
+    by_hand = torch.tanh(x @ merged.T + net[0].bias) @ merged.T + net[2].bias
+    torch.testing.assert_close(net(x), by_hand, rtol=1e-12, atol=1e-12)
+
+
 def test_a_pattern_chooses() -> None:
     layer = NETS["transformer"]()
 

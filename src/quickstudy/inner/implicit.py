@@ -28,7 +28,7 @@ from quickstudy.inner.adjoint import Dims, attached
 from quickstudy.inner.once import once_refused
 from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.rules import Params
-from quickstudy.inner.twice import twice_differentiable
+from quickstudy.inner.twice import attention_by_math, twice_differentiable
 from quickstudy.inner.unrolled import unrolled
 from quickstudy.inner.watching import check_known, watched, with_stand_ins
 from quickstudy.options import above_zero, at_least_zero
@@ -147,7 +147,7 @@ def check_seen(
         again = with_stand_ins(problem, used, beside)
         return again.loss(dict(zip(problem.params, at, strict=True)), problem.steps - 1)
 
-    with torch.enable_grad(), torch.random.fork_rng([]):
+    with torch.enable_grad(), torch.random.fork_rng([]), attention_by_math():
         if dims:
             in_dims = list(dims[1]), list(dims[0][len(minimum) :])
             value = torch.func.vmap(loss, in_dims, randomness="different")(at, beside)

@@ -7,7 +7,7 @@ learned optimisers are the same type, and everything a rule is made of can carry
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
@@ -68,7 +68,10 @@ def check(below: float = math.inf, **numbers: Any) -> None:
         UserError: one is not, or is no number.
     """
     for name, value in numbers.items():
-        odd = value is None or isinstance(value, (str, bool))
+        if isinstance(value, Mapping):
+            check(below, **{f"{name}[{k!r}]": v for k, v in value.items()})
+            continue
+        odd = value is None or isinstance(value, (bool, Sequence))
         if odd or (isinstance(value, Real) and not 0 <= float(value) < below):
             most = f" and below {below:g}" if below < math.inf else ""
             raise UserError(f"{name} must be a number of at least 0{most}, not {value!r}")

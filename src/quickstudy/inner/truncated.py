@@ -14,6 +14,7 @@ from functools import partial
 from quickstudy.errors import UserError
 from quickstudy.inner.problem import InnerProblem, Solution
 from quickstudy.inner.unrolled import unrolled
+from quickstudy.options import at_least_zero
 
 
 def first_order(problem: InnerProblem) -> Solution:
@@ -45,8 +46,7 @@ def truncated(k: int) -> Callable[[InnerProblem], Solution]:
     """
     if isinstance(k, InnerProblem):
         raise UserError("truncated makes a method: give truncated(k), such as truncated(1)")
-    if not isinstance(k, int) or k < 0:
-        raise UserError(f"truncated takes a number of last steps, at least 0, not {k}")
+    at_least_zero(whole=True, k=k)
     return partial(_truncated, k=k)
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from threading import Lock
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
@@ -32,7 +33,8 @@ def twice_differentiable(mapped: bool) -> Iterator[None]:
 
 @contextmanager
 def attention_by_math() -> Iterator[None]:
-    """Without the fused attention kernels, which have one derivative only, and no rule for a map.
+    """Without the fused attention kernels, which have one derivative only, and no rule for a map; nor the
+    whole transformer layer that torch puts together where nothing is trained, which has neither.
 
     Torch's choice of kernels holds for all threads, so of blocks that overlap, in whatever threads, the first
     changes it and the last changes it back.
@@ -40,6 +42,9 @@ def attention_by_math() -> Iterator[None]:
     with _lock:
         if not _blocks[0]:
             _by_math.enter_context(sdpa_kernel(SDPBackend.MATH))
+            fused_layers = torch.backends.mha.get_fastpath_enabled()
+            _by_math.callback(torch.backends.mha.set_fastpath_enabled, fused_layers)
+            torch.backends.mha.set_fastpath_enabled(False)
         _blocks[0] += 1
     try:
         yield

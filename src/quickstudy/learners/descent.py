@@ -253,7 +253,10 @@ def matching(net: nn.Module, inner_params: Which) -> set[str]:
         norms = ((name, module) for name, module in net.named_modules() if isinstance(module, NORMS))
         found -= {f"{name}.{k}" for name, module in norms for k, _ in module.named_parameters()}
     if not found:
-        raise UserError(f"no trainable parameter is named by inner_params={inner_params!r}")
+        raise UserError(
+            f"no trainable parameter is named by inner_params={inner_params!r}, which may be "
+            f"{', '.join(PARTS)}, or part of a name such as body.0.conv.weight"
+        )
     return found
 
 

@@ -48,6 +48,8 @@ def lora(
 
     The adapters' parameters are named `….lora_a` and `….lora_b`, so that `inner_params="lora"` makes them all
     that an inner loop moves; `torch.nn.utils.parametrize.remove_parametrizations` merges one into its matrix.
+    A matrix that such layers share has one adapter for all of them; another kind of layer that uses it too,
+    such as an embedding, goes on with the matrix alone.
 
     Args:
         net: any module.
@@ -77,10 +79,13 @@ def lora(
         raise UserError(f"no weight of {type(net).__name__} is matched by pattern={pattern!r}: {names}")
     if freeze:
         net.requires_grad_(False)
+    adapters: dict[Tensor, LowRank] = {}  # of tied weights one
     for _, layer, weight, parts in chosen:
-        adapter = LowRank(getattr(layer, weight).detach(), rank, (alpha or rank) / rank, parts)
+        matrix = getattr(layer, weight)
+        if matrix not in adapters:
+            adapters[matrix] = LowRank(matrix.detach(), rank, (alpha or rank) / rank, parts)
         # Not `unsafe`: torch checks that the shape stays.
-        register_parametrization(layer, weight, adapter.train(layer.training))
+        register_parametrization(layer, weight, adapters[matrix].train(layer.training))
     return net
 
 
