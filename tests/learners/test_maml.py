@@ -355,7 +355,7 @@ def test_an_unknown_strategy_is_refused(how: Callable[..., Any], batch: Task) ->
 
 
 def test_truncated_takes_no_negative_number() -> None:
-    with pytest.raises(UserError, match="at least 0, not -1"):
+    with pytest.raises(UserError, match="at least 0 and finite, not -1"):
         truncated(-1)
 
 

@@ -32,24 +32,27 @@ def test_steps_by_hand() -> None:
         h = c = torch.zeros(hidden)
         for t in range(5):
             state = cell(x[t], state)
-            h, c = cell.controller(torch.cat([x[t], torch.from_numpy(read.ravel())]), (h, c))
-            steer = cell.steer(h).numpy().reshape(heads, width + 2)
-            key = np.tanh(steer[:, :width])
+            w, b, now = cell.from_input.weight, cell.from_input.bias, 4 * hidden
+            told = w[:now] @ x[t] + b[:now] + (w[now:] @ x[t - 1] + b[now:] if t else 0)
+            h, c = cell.controller.step(
+                told + cell.controller.from_input(torch.from_numpy(read.ravel())), (h, c)
+            )
+            steer = cell.steer(h).numpy().reshape(heads, 2 * width + 2)
+            key, add = np.tanh(steer[:, :width]), np.tanh(steer[:, width : 2 * width])
             strength, gate = 1 + np.log1p(np.exp(steer[:, -2])), 1 / (1 + np.exp(-steer[:, -1]))
-            last = reading.copy()
-            for i in range(heads):
-                lengths = np.sqrt((key[i] @ key[i] + 1e-6) * ((memory**2).sum(1) + 1e-6))
-                odds = np.exp(strength[i] * (memory @ key[i]) / lengths)
-                reading[i] = odds / odds.sum()
-                read[i] = reading[i] @ memory
             unused = np.argsort(usage)[:heads]
-            writing = np.stack([gate[i] * last[i] for i in range(heads)])
+            writing = np.stack([gate[i] * reading[i] for i in range(heads)])
             for i in range(heads):
                 writing[i, unused[i]] += 1 - gate[i]
             memory[unused] = 0
             for i in range(heads):
                 for row in range(rows):
-                    memory[row] += writing[i, row] * key[i]
+                    memory[row] += writing[i, row] * add[i]
+            for i in range(heads):
+                lengths = np.sqrt((key[i] @ key[i] + 1e-6) * ((memory**2).sum(1) + 1e-6))
+                odds = np.exp(strength[i] * (memory @ key[i]) / lengths)
+                reading[i] = odds / odds.sum()
+                read[i] = reading[i] @ memory
             usage = FADING * usage + reading.sum(0) + writing.sum(0)
             np.testing.assert_allclose(state[3].numpy(), memory, rtol=1e-8, atol=1e-10)
             np.testing.assert_allclose(state[5].numpy(), usage, rtol=1e-8)
@@ -60,7 +63,7 @@ def test_rows_are_filled_one_after_the_other() -> None:
     """What is written stays until every other row was used: here by heads that write to unused rows alone."""
     cell, x = LRUACell(2, hidden=4, rows=8, width=3, heads=2), torch.randn(4, 2)
     with torch.no_grad():
-        cell.steer.bias[-1] = cell.steer.bias[4] = -40.0  # the gates: never where was read
+        cell.steer.bias[-1] = cell.steer.bias[7] = -40.0  # the gates: never where was read
         state = cell.start(x[0])
         for t in range(4):
             before = state[3]

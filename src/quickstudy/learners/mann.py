@@ -4,7 +4,9 @@
 example and the label of the one before; its heads write to rows of a memory that were not used for long and
 read others by content (`nets/lrua.py`), so that an example and its label can be recalled much later:
 
-    (hₜ, cₜ) = LSTM([f(xₜ), yₜ₋₁, rₜ₋₁], (hₜ₋₁, cₜ₋₁)),   ŷₜ = W [hₜ, rₜ].
+    iₜ = [f(xₜ), yₜ₋₁],   (hₜ, cₜ) = LSTM([iₜ, iₜ₋₁, rₜ₋₁], (hₜ₋₁, cₜ₋₁)),   ŷₜ = W [hₜ, rₜ].
+
+The paper's controller is not shown iₜ₋₁ again, which brings the example that the label is of.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
 """A memory with least-recently-used access: Santoro et al. 2016, arXiv 1605.06065, section 3.2.
 
-A head reads rows that are like its key k, and writes k to the row it last read or to one of little use:
+A head writes a to rows of little use and to those it last read, and reads rows that are like its key k:
 
-    r = Σᵢ wʳ(i) Mₜ₋₁(i),   M(i) = Mₜ₋₁(i) + wʷ(i) k,   wʷ = σ(α) wʳₜ₋₁ + (1 − σ(α)) wˡᵘₜ₋₁,
+    wʷ = σ(α) wʳₜ₋₁ + (1 − σ(α)) wˡᵘₜ₋₁,   M(i) = Mₜ₋₁(i) + wʷ(i) a,   r = Σᵢ wʳ(i) M(i),
 
 where wʳ are weights by content. Usage fades, and wˡᵘ marks the n least used rows, which are emptied before
 they are written to, one for each of n heads:
 
     wᵘ = γ wᵘₜ₋₁ + wʳ + wʷ.
 
-The paper reads after it writes and empties one row; here a head reads first, else it finds its own key, and
-as many rows are emptied as are written. Two things the paper leaves open: content has a strength β, as in a
-neural Turing machine, that begins high enough to tell rows apart; and the controller gives α anew at each
-step.
+In the paper k itself is written, and the controller has to keep what it was shown before until its label is
+told. Here what is written is its own vector, as in a neural Turing machine, and the controller is shown its
+last input again: only so do some thousand streams teach it to bind the two. As many rows are emptied as are
+written, not one. And content has a strength β that begins high enough to tell rows apart; the controller
+gives α anew at each step: both are left open there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.nets.lstm import LSTMCell
-from quickstudy.nets.memory import added, by_content, erased, read
+from quickstudy.nets.memory import added, by_content, read
 from quickstudy.nets.ntm import EMPTY, State
 
 FADING = 0.95
@@ -64,10 +65,12 @@ class LRUACell(nn.Module):
         super().__init__()
         self.hidden, self.rows, self.width, self.heads = hidden, rows, width, heads
         self.outputs = hidden + heads * width
-        self.controller = LSTMCell(inputs + heads * width, hidden)
-        self.steer = nn.Linear(hidden, heads * (width + 2))  # of each head a key, β and α
+        self.from_input = nn.Linear(inputs, 8 * hidden)  # to the controller's gates now, and a step later
+        self.controller = LSTMCell(heads * width, hidden)
+        self.parts = [width, width, 1, 1]  # of each head k, a, β and α
+        self.steer = nn.Linear(hidden, heads * sum(self.parts))
         with torch.no_grad():
-            self.steer.bias.view(heads, -1)[:, width] = STRONG
+            self.steer.bias.view(heads, -1)[:, 2 * width] = STRONG
 
     def start(self, x: Tensor) -> State:
         """The state before the first of inputs like `x` `[…, D]`: an empty memory, none of it used."""
@@ -78,18 +81,28 @@ class LRUACell(nn.Module):
         usage = EMPTY * torch.arange(
             rows, dtype=x.dtype, device=x.device
         )  # in this order, for want of another
-        return x.new_zeros(*around, self.outputs), h, c, memory, reading, usage.expand(*around, rows)
+        out, before = x.new_zeros(*around, self.outputs), x.new_zeros(*around, 4 * self.hidden)
+        return out, h, c, memory, reading, usage.expand(*around, rows), before
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What inputs `[…, D]` say to the controller's gates, now and a step later, `[…, 8 H]`."""
+        return self.from_input(x)
 
     def forward(self, x: Tensor, state: State) -> State:
-        out, h, c, memory, reading, usage = state
-        h, c = self.controller(torch.cat([x, out[..., self.hidden :]], -1), (h, c))
-        key, strength, gate = self.steer(h).unflatten(-1, (self.heads, -1)).split([self.width, 1, 1], -1)
-        key, gate, last = key.tanh(), gate.sigmoid(), reading
-        reading = by_content(memory, key, 1 + F.softplus(strength[..., 0]))  # […, n, R]
-        found = read(memory, reading)
+        return self.step(self.seen(x), state)
+
+    def step(self, seen: Tensor, state: State) -> State:
+        """The rest of a step."""
+        out, h, c, memory, reading, usage, before = state
+        now, later = seen.chunk(2, -1)
+        told = self.controller.seen(out[..., self.hidden :]) + now + before
+        h, c = self.controller.step(told, (h, c))
+        key, add, strength, gate = self.steer(h).unflatten(-1, (self.heads, -1)).split(self.parts, -1)
         unused = least_used(usage, self.heads)  # […, n, R]
-        writing = gate * last + (1 - gate) * unused
-        memory = added(erased(memory, unused, torch.ones_like(key)), writing, key)
+        writing = gate.sigmoid() * reading + (1 - gate.sigmoid()) * unused
+        emptied = memory * (1 - unused.sum(-2))[..., None]
+        memory = added(emptied, writing, add.tanh())
+        reading = by_content(memory, key.tanh(), 1 + F.softplus(strength[..., 0]))  # […, n, R]
         usage = FADING * usage + (reading + writing).sum(-2)
-        out = torch.cat([h, found.flatten(-2)], -1)
-        return out, h, c, memory, reading, usage
+        out = torch.cat([h, read(memory, reading).flatten(-2)], -1)
+        return out, h, c, memory, reading, usage, later

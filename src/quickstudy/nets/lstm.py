@@ -54,8 +54,16 @@ class LSTMCell(nn.Module):
         zeros = x.new_zeros(*x.shape[:-1], self.hidden)
         return zeros, zeros
 
+    def seen(self, x: Tensor) -> Tensor:
+        """What inputs `[…, D]` say to the gates `[…, 4 H]`, which needs no state."""
+        return self.from_input(x)
+
     def forward(self, x: Tensor, state: State) -> State:
+        return self.step(self.seen(x), state)
+
+    def step(self, seen: Tensor, state: State) -> State:
+        """The rest of a step."""
         h, c = state
-        i, f, g, o = (self.from_input(x) + self.from_output(h)).chunk(4, -1)
+        i, f, g, o = (seen + self.from_output(h)).chunk(4, -1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c

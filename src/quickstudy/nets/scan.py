@@ -14,6 +14,9 @@ S = TypeVar("S", bound=tuple[Tensor, ...])
 def scan(cell: Callable[[Tensor, S], S], inputs: Iterable[Tensor], state: S) -> tuple[Tensor, S]:
     """Apply a cell to each input in turn: what each step gives out `[L, …, H]`, and the state after the last.
 
+    A cell may have two parts, `seen` of an input alone, and `step` of that and a state: the first then is one
+    operation for all inputs.
+
     Args:
         cell: inputs `[…, D]` and a state → the next state, whose first tensor `[…, H]` is what is given out.
         inputs: `[L, …, D]`.
@@ -25,8 +28,10 @@ def scan(cell: Callable[[Tensor, S], S], inputs: Iterable[Tensor], state: S) -> 
     >>> outputs.shape, bool(torch.equal(outputs[-1], h))
     (torch.Size([7, 2, 4]), True)
     """
-    outputs = []
+    outputs, step = [], cell
+    if hasattr(cell, "seen") and hasattr(cell, "step"):
+        inputs, step = cell.seen(inputs), cell.step
     for x in inputs:
-        state = cell(x, state)
+        state = step(x, state)
         outputs.append(state[0])
     return torch.stack(outputs), state

@@ -63,7 +63,6 @@ class PresentationsRecipe(PartsRecipe[Stream]):
             body=part.body,
             query=9,
             train_query=9,
-            outer_lr=1e-3,
             validation_tasks=100,
             threads=1,
             **BODIES[part.body],
