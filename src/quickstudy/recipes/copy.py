@@ -126,6 +126,7 @@ class CopyRecipe(PartsRecipe[Copying]):
                 meta_batch=META_BATCH,
                 outer_lr=OUTER_LR,
                 clip=CLIP,
+                schedule="cosine",
                 validation_tasks=100,
             )
             found = []
