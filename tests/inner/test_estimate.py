@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from quickstudy.errors import UserError
-from quickstudy.inner import Outcome, estimate
-from quickstudy.learners import PixelNN
+from quickstudy.inner import Outcome, Strategy, estimate, map_tasks
+from quickstudy.learners import MAML, PixelNN
+from quickstudy.nets import mlp
 from quickstudy.tasks import Lines, Task
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -96,3 +97,13 @@ def test_what_fails_on_the_way_back_of_a_map_says_why_and_auto_goes_on_without()
         estimate(learner, tasks, "vmap")
     for name, gradient in estimate(learner, tasks, "auto")[1].items():
         torch.testing.assert_close(gradient, wanted[name])
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap", "auto"])
+def test_no_tasks_are_refused(strategy: Strategy) -> None:
+    batch = Lines(shot=3).batch(np.arange(2))
+    none = batch.with_tensors({k: v[:0] for k, v in batch.tensors().items()})
+    with pytest.raises(UserError, match="a batch of no tasks"):
+        estimate(MAML(mlp(1), way=1), none, strategy)
+    with pytest.raises(UserError, match="a batch of no tasks"):
+        map_tasks(lambda net, task: {"z": net(task.support.x)}, nn.Linear(1, 1), none, strategy)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -238,11 +238,35 @@ def test_what_it_cannot_see_is_refused() -> None:
 
     with pytest.raises(UserError, match="keeps tensors from step to step"):
         flat(InnerProblem({"w": w}, keeps, sgd(0.1), 4), keep=0)
-    hides = InnerProblem({"w": w}, lambda p, step: (Hidden.apply(other) * p["w"] ** 2).sum(), sgd(0.1), 4)
-    for method in (partial(flat, keep=0), implicit(1.0)):
-        end = method(hides).params["w"]
+
+    def hides(p: Params, step: int, most: int) -> Tensor:
+        seen = Hidden.apply(other) if step <= most else torch.ones(2)
+        return (seen * p["w"] ** 2).sum()
+
+    for method, most in ((partial(flat, keep=0), 3), (partial(flat, keep=0), 0), (implicit(1.0), 3)):
+        end = method(InnerProblem({"w": w}, partial(hides, most=most), sgd(0.1), 4)).params["w"]
         with pytest.raises(UserError, match=r"cannot see how the support loss uses a tensor of shape \(2,\)"):
             torch.autograd.grad(end.sum(), w)
+
+
+class Both(NamedTuple):
+    """Two tensors that go together."""
+
+    a: Tensor
+    b: Tensor
+
+
+@pytest.mark.parametrize("method", [partial(flat, keep=0), unrolled])
+def test_tensors_in_a_named_tuple_are_seen(method: Method) -> None:
+    w, learned = torch.ones((), requires_grad=True), Both(torch.rand(()), torch.rand(()))
+    for v in learned:
+        v.requires_grad_()
+    problem = InnerProblem(
+        {"w": w}, lambda p, step: (p["w"] - torch.stack(learned)).square().sum(), sgd(0.1), 4
+    )
+    found = torch.autograd.grad(method(problem).params["w"], [w, *learned])
+    left = (1 - 2 * 2 * 0.1) ** 4  # of w; each of the others has half of the rest
+    close(found, [torch.tensor(v) for v in (left, (1 - left) / 2, (1 - left) / 2)])
 
 
 def test_a_map_within_a_map_is_refused() -> None:

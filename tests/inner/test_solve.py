@@ -11,6 +11,7 @@ from torch import Tensor
 from quickstudy.errors import UserError
 from quickstudy.inner import (
     InnerProblem,
+    Method,
     Rule,
     chain,
     clip_by_norm,
@@ -209,3 +210,28 @@ def test_methods_and_their_parts_refuse_what_cannot_be() -> None:
     ):
         with pytest.raises(UserError, match=said):
             make()
+
+
+def test_a_parameter_stays_what_it_is() -> None:
+    """A rate of another shape would make another parameter of it; one of another precision does not."""
+    problem = InnerProblem({"w": torch.ones(1)}, lambda p, step: p["w"].square().sum(), sgd(0.1), steps=2)
+    with pytest.raises(UserError, match=r"moves w, of shape \(1,\), to one of \(3,\)"):
+        solve(replace(problem, rule=sgd(torch.full((3,), 0.1))))
+    small = replace(problem, params={"w": torch.ones(1, dtype=torch.float32)})
+    end = solve(replace(small, rule=sgd(torch.full((1,), 0.1, dtype=torch.float64)))).params["w"]
+    assert end.dtype == torch.float32
+    assert end.item() == pytest.approx(0.64)
+
+
+@pytest.mark.parametrize("method", ["unrolled", implicit(2.0)])
+def test_losses_are_those_of_the_support_set(method: Method) -> None:
+    """½ w² from 4: what holds the parameters to the start is no part of them."""
+    start, strength = 4.0, 0.0 if method == "unrolled" else 2.0
+    problem = InnerProblem({"w": torch.tensor(start)}, lambda p, step: 0.5 * p["w"] ** 2, sgd(0.1), steps=4)
+    w, wanted = start, []
+    for _ in range(4):
+        wanted.append(0.5 * w**2)
+        w -= 0.1 * (w + strength * (w - start))
+    found = solve(problem, method)
+    assert [loss.item() for loss in found.losses] == pytest.approx(wanted)
+    assert found.params["w"].item() == pytest.approx(w)

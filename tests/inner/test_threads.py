@@ -135,3 +135,26 @@ def test_threads_of_operations_are_as_before(batch: Task) -> None:
     inside = [list(each_task(lambda net, task: torch.get_num_threads(), net, batch)) for _ in range(2)][1]
     assert set(inside) == {1}
     assert torch.get_num_threads() == 2
+
+
+def test_threads_that_begin_later_compute_as_before(batch: Task) -> None:
+    """torch hands the number that any thread set last to all that begin after."""
+    list(each_task(drawn, nn.Linear(1, 1), batch))
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert found == [2]
+
+
+def test_dropout_that_begins_later_is_seen(batch: Task) -> None:
+    """Once a layer draws, tasks are taken in turn."""
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.0))
+
+    def names(net: nn.Module, task: Task) -> str:
+        net(task.support.x)
+        return drawn(net, task)[0]
+
+    assert len(set(each_task(names, net, batch))) > 1
+    net[1].p = 0.5
+    assert set(each_task(names, net, batch)) == {threading.current_thread().name}

@@ -212,6 +212,14 @@ def test_a_lone_layer_is_converted_with_its_dtype() -> None:
     assert {v.dtype for v in ours.state_dict().values()} == {torch.float32}
 
 
+def test_a_layer_without_averages_goes_on_without() -> None:
+    """In eval() torch normalises by the batch itself where nothing was kept."""
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False)).eval()
+    x = torch.randn(6, 4)
+    wanted = net(x)
+    torch.testing.assert_close(convert_batch_norm(net)(x), wanted)
+
+
 def test_a_lazy_layer_must_know_its_channels_first() -> None:
     net = nn.Sequential(nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d())
     with pytest.raises(UserError, match="call the net once before"):

@@ -93,6 +93,8 @@ def weight_decay(strength: Plain) -> Rule:
     {'w': tensor([1.5000])}
     """
     check(strength=strength)
+    if callable(strength):
+        raise UserError(f"weight decay has one strength for all steps, not {strength!r}")
     return _stateless(
         lambda grads, params: {k: g + rate_of(strength, k) * params[k] for k, g in grads.items()}
     )
@@ -103,5 +105,6 @@ def _stateless(change: Callable[[Params, Params], Params]) -> Rule:
 
 
 def _above_zero(most: float | Tensor) -> None:
-    if not isinstance(most, Tensor) and not (isinstance(most, Real) and float(most) > 0):
+    number = isinstance(most, Real) and not isinstance(most, bool) and float(most) > 0
+    if not isinstance(most, Tensor) and not number:
         raise UserError(f"gradients are clipped at a number above 0, not {most!r}")

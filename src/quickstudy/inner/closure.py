@@ -6,6 +6,8 @@ learned but not adapted; whoever differentiates it by hand has to know these.
 
 from __future__ import annotations
 
+import copy
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import ref
@@ -110,10 +112,15 @@ class Replaced(TorchFunctionMode):
     def replaced(self, value: Any) -> Any:
         """The same nested tuples, lists and dictionaries with the stand-ins in them."""
         kind = type(value)
-        if kind is tuple or kind is list:
-            return kind(self.replaced(v) for v in value)
-        if kind is dict:
-            return {k: self.replaced(v) for k, v in value.items()}
+        if isinstance(value, (tuple, list)):
+            parts = [self.replaced(v) for v in value]
+            if all(map(operator.is_, parts, value)):
+                return value
+            return kind._make(parts) if hasattr(kind, "_make") else kind(parts)  # a named tuple, or none
+        if isinstance(value, dict):
+            other = copy.copy(value)
+            other.update({k: self.replaced(v) for k, v in value.items()})
+            return other
         return self.stand_ins.get(id(value), value)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from quickstudy.errors import UserError
 from quickstudy.inner.choice import Strategy, check_strategy, choose
 from quickstudy.inner.compiled import meta_step
-from quickstudy.inner.mapping import map_tasks, vectorisable, vectorising_explained
+from quickstudy.inner.mapping import check_some, map_tasks, vectorisable, vectorising_explained
 from quickstudy.inner.memory import portions
 from quickstudy.inner.once import once_explained
 from quickstudy.inner.outcome import Outcome
@@ -66,6 +66,7 @@ def estimate(learner: nn.Module, batch: Task, strategy: Strategy = "auto") -> tu
     (torch.Size([4]), 6)
     """
     check_strategy(strategy)
+    check_some(batch)
     trained = {k: p for k, p in learner.named_parameters() if p.requires_grad}
     if not trained:
         raise UserError(f"{type(learner).__name__} has no parameter to train")

@@ -8,6 +8,7 @@ rule use besides parameters and state: weights that are not adapted, rates, feat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -201,14 +202,21 @@ def go_back(
 
 def apart(before: Sequence[Tensor], after: Sequence[Tensor], again: Sequence[Tensor]) -> Tensor:
     """How far from where it led a step leads that is made again, as a share of how far it led; rounding, and
-    what is no number, aside."""
+    what is no finite number, aside.
+
+    >>> at, there, elsewhere = ([torch.tensor([v])] for v in (0.0, 0.0, 1.0))
+    >>> float(apart(at, there, there)), float(apart(at, there, elsewhere))
+    (0.0, inf)
+    """
     here = before if len(before) == len(after) else [torch.zeros_like(v) for v in after]
     off = moved = torch.zeros((), device=after[0].device)
     for a, b, c in zip(here, after, again, strict=True):
         if b.is_floating_point():
+            finite = a.isfinite() & b.isfinite() & c.isfinite()
+            a, b, c = (torch.where(finite, v, 0.0) for v in (a, b, c))
             off = off + (torch.dist(b, c, 1) - 10 * torch.finfo(b.dtype).eps * b.norm(1)).to(off)
             moved = moved + torch.dist(a, b, 1).to(off)
-    return (off.clamp(min=0) / moved.clamp(min=torch.finfo(moved.dtype).tiny)).nan_to_num(0.0, 0.0)
+    return (off.clamp(min=0) / moved).nan_to_num(0.0, math.inf)  # 0 / 0: it led nowhere, twice
 
 
 def check_same(off: float, like: Tensor) -> None:
@@ -221,8 +229,9 @@ def check_same(off: float, like: Tensor) -> None:
     autocast = precision_now() == "bf16" or torch.is_autocast_enabled(like.device.type)
     close = 1e-6 if like.dtype == torch.float64 else 0.01
     if off > (0.1 if autocast or like.dtype.itemsize == 2 else close):
+        by = f"{100 * off:.2g} % of it" if off < math.inf else "the first time it led nowhere"
         raise UserError(
-            f"an inner step came out otherwise ({100 * off:.2g} % of it) when it was made again for the way "
+            f"an inner step came out otherwise ({by}) when it was made again for the way "
             "back: the support loss or the rule draws by other means than torch's own generators, or uses "
             "what has changed; use the unrolled gradient"
         )
@@ -265,8 +274,7 @@ def back(
         # A number, as with adjoints of its own `torch.autograd.grad` loads sympy, 25 MB of it.
         value = torch.stack([(v * a).sum() for v, a in reached]).sum()
     inputs = [v for v in (*leaves, *others) if v.requires_grad]
-    if step == course.steps - 1:
-        check_known(value, inputs)
+    check_known(value, inputs)
     grads = iter(torch.autograd.grad(value, inputs, materialize_grads=True))
     at = [next(grads) if v.requires_grad else torch.zeros_like(v) for v in leaves]
     return [v.detach() for v in after], at, list(grads)

@@ -43,6 +43,8 @@ def gradient(loss: Callable[[Params], Tensor], params: Params, create_graph: boo
         value = loss({k: tasks.wrapped(p) for k, p in leaves.items()})
         if not isinstance(value, Tensor):
             raise UserError(f"a support loss is a tensor of one number, not {value!r}")
+        if value.is_complex():
+            raise UserError(f"a support loss is a real number, not one of {value.dtype}")
         if value.ndim:
             raise UserError(f"a support loss is one number, not a tensor of shape {tuple(value.shape)}")
         with tasks.outside_vmap():

@@ -11,6 +11,7 @@ v,
 
 q is found by products with H alone, by conjugate gradients or by the Neumann series; memory does not grow
 with the inner steps. Exact at the minimum only: away from it the error is of the size of the gradient left.
+The rule has to rest there, as one with weight decay does not.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from torch import Tensor
 
 from quickstudy.errors import UserError
 from quickstudy.inner.adjoint import Dims, attached
+from quickstudy.inner.chain import chain
 from quickstudy.inner.once import once_refused
 from quickstudy.inner.problem import InnerProblem, Solution
-from quickstudy.inner.rules import Params
+from quickstudy.inner.rules import Params, Rule
 from quickstudy.inner.twice import attention_by_math, twice_differentiable
 from quickstudy.inner.unrolled import unrolled
 from quickstudy.inner.watching import check_known, watched, with_stand_ins
@@ -75,12 +77,15 @@ def _implicit(problem: InnerProblem, *, strength: float, solver: Solver, damping
     used: dict[int, Tensor] = {}
     seen = watched(problem, used)
 
-    def proximal(params: Params, step: int) -> Tensor:
-        away = [(params[k] - p.detach()).square().sum() for k, p in problem.params.items()]
-        return seen.loss(params, step) + strength / 2 * torch.stack(away).sum()
+    start = {k: p.detach() for k, p in problem.params.items()}
+
+    def pulled(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
+        """The gradient of the proximal objective."""
+        return {k: g + strength * (params[k] - start[k]) for k, g in grads.items()}, state
 
     with torch.no_grad():
-        end = unrolled(replace(problem, loss=proximal))
+        proximal = chain(Rule(lambda params: (), pulled), problem.rule)
+        end = unrolled(replace(problem, loss=seen.loss, rule=proximal))
     if not torch.is_grad_enabled() or not problem.steps:
         return end
     minimum = list(end.params.values())

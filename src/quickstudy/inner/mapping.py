@@ -54,6 +54,7 @@ def map_tasks(
     torch.Size([4, 3, 2])
     """
     check_strategy(strategy)
+    check_some(batch)
     if strategy == "auto":
         what = getattr(function, "__code__", function)
         strategy = choose(lambda tasks, how: map_tasks(function, module, tasks, how), module, batch, what)
@@ -64,6 +65,12 @@ def map_tasks(
         return {k: torch.cat([part[k] for part in found]) for k in found[0]}
     results = list(each_task(function, module, batch, threads=None if strategy == "threads" else 1))
     return {k: torch.stack([r[k] for r in results]) for k in results[0]}
+
+
+def check_some(batch: Task) -> None:
+    """Refuse a batch of no tasks."""
+    if not len(batch.support.x):
+        raise UserError("a batch of no tasks")
 
 
 def _vectorised(

@@ -27,8 +27,8 @@ class InnerProblem:
         steps: S, how many.
 
     Raises:
-        UserError: no parameters or what cannot be moved, a rule that is none, or steps that are no number of
-            at least 0.
+        UserError: no parameters or what cannot be moved, a loss or a rule that is none, or steps that are no
+            number of at least 0.
     """
 
     params: Params
@@ -38,6 +38,8 @@ class InnerProblem:
 
     def __post_init__(self) -> None:
         check_rule(self.rule)
+        if not callable(self.loss):
+            raise UserError(f"the support loss is a function of parameters and step, not {self.loss!r}")
         at_least_zero(whole=True, steps=self.steps)
         if not isinstance(self.params, Mapping) or not self.params:
             raise UserError(f"an inner loop needs parameters to move, tensors by name, not {self.params!r}")
@@ -93,4 +95,16 @@ def take_step(
     if not isinstance(made, tuple) or len(made) != 2 or getattr(made[0], "keys", set)() != params.keys():
         raise UserError("a rule's update makes (an update for each parameter by name, its state)")
     updates, state = made
-    return loss.detach(), {k: p + updates[k] for k, p in params.items()}, state
+    return loss.detach(), {k: moved(k, p, updates[k]) for k, p in params.items()}, state
+
+
+def moved(name: str, p: Tensor, update: Tensor) -> Tensor:
+    """A parameter after its update, of the same shape and precision.
+
+    Raises:
+        UserError: the update is of another shape, as by a rate of one.
+    """
+    after = p + update
+    if after.shape != p.shape:
+        raise UserError(f"the rule moves {name}, of shape {tuple(p.shape)}, to one of {tuple(after.shape)}")
+    return after.to(p.dtype)

@@ -16,8 +16,11 @@ _TORCHS = vars(nn.Module()).keys()
 
 
 def options(module: nn.Module) -> Iterator[tuple[str, object]]:
-    """A module's attributes, besides what is torch's own, and in each call another."""
+    """A module's attributes and those of its class, besides what is torch's own, and in each call another."""
     yield "training", module.training
+    for kind in type(module).__mro__:
+        if not kind.__module__.startswith(("torch.", "quickstudy.", "builtins")):
+            yield from ((k, v) for k, v in vars(kind).items() if not k.startswith("__"))
     for name, value in vars(module).items():
         if name not in _TORCHS or (name.endswith("_hooks") and value):
             yield name, value
@@ -43,6 +46,10 @@ def told_apart(value: object, depth: int = DEPTH) -> object:
         return type(value), *(told_apart(v, depth) for v in value)
     if isinstance(value, dict):
         return type(value), *((told_apart(k, depth), told_apart(v, depth)) for k, v in value.items())
+    if isinstance(value, (set, frozenset)):
+        return type(value), frozenset(told_apart(v, depth) for v in value)
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return type(value), value.shape, value.dtype.str, value.tobytes()
     if value is None or isinstance(value, (bool, int, float, str, np.generic, torch.dtype, torch.device)):
         return type(value), repr(value)
     inside = getattr(value, "__dict__", None)

@@ -1,4 +1,5 @@
-"""Solve an inner problem by a method: they all take the same steps, and differ in the way back."""
+"""Solve an inner problem by a method: they take the same steps, and differ in the way back; but the implicit
+one also holds the parameters to the start."""
 
 from __future__ import annotations
 

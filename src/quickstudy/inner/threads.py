@@ -25,8 +25,8 @@ from quickstudy.tasks.task import Task
 
 M = TypeVar("M", bound=nn.Module)
 R = TypeVar("R")
-_quiet: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
-"""Whether modules were seen to draw nothing from torch's generator, in training (True) and in use."""
+_quiet: WeakKeyDictionary[nn.Module, dict[object, bool]] = WeakKeyDictionary()
+"""Whether modules were seen to draw nothing from torch's generator, by their layers' modes and rates."""
 
 
 def each_task(
@@ -58,11 +58,12 @@ def each_task(
         yield from (function(module, task) for task in batch.unbatch())
         return
     before, known = torch.get_rng_state(), _quiet.setdefault(module, {})
-    if module.training not in known:
+    modes = tuple((layer.training, getattr(layer, "p", None)) for layer in module.modules())
+    if modes not in known:
         function(module, next(batch.unbatch()))
-        known[module.training] = torch.equal(before, torch.get_rng_state())
+        known[modes] = torch.equal(before, torch.get_rng_state())
         torch.set_rng_state(before)
-    if not known[module.training]:
+    if not known[modes]:
         yield from (function(module, task) for task in batch.unbatch())
         return
     with attention_by_math():
@@ -76,7 +77,7 @@ def _side_by_side(function: Callable[[M, Task], R], module: M, batch: Task, thre
     replicas: SimpleQueue[M] = SimpleQueue()
     for _ in range(threads):
         replicas.put(replica(module))
-    grad, context = torch.is_grad_enabled(), copy_context()
+    grad, context, shared = torch.is_grad_enabled(), copy_context(), torch.get_num_threads()
 
     def one(task: Task) -> R:
         mine = replicas.get()
@@ -99,6 +100,7 @@ def _side_by_side(function: Callable[[M, Task], R], module: M, batch: Task, thre
         for future in waiting:
             if not future.cancelled():
                 future.exception()
+        torch.set_num_threads(shared)  # threads that begin later get what was set last, in whichever
 
 
 def replica(module: M) -> M:

@@ -38,7 +38,7 @@ def _converted(theirs: nn.Module) -> nn.Module:
         raise UserError("call the net once before: a lazy layer does not know its channels yet")
     if not isinstance(theirs, nn.modules.batchnorm._BatchNorm):
         return theirs
-    ours = BatchNorm(theirs.num_features, theirs.eps)
+    ours = BatchNorm(theirs.num_features, theirs.eps, theirs.running_mean is not None)
     floats = (v for v in (*theirs.parameters(), *theirs.buffers()) if v.is_floating_point())
     ours.to(next(floats, ours.mean))
     with torch.no_grad():

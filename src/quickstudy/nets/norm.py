@@ -117,13 +117,15 @@ class BatchNorm(nn.Module):
     Args:
         channels: C.
         eps: added to the variance.
+        averaging: whether it normalises by its running averages in `eval()`, where nobody says otherwise.
     """
 
     mean: Tensor
     var: Tensor
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, eps: float = 1e-5, averaging: bool = True) -> None:
         super().__init__()
+        self.averaging = averaging
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
@@ -140,10 +142,15 @@ class BatchNorm(nn.Module):
         self.mean.lerp_(mean, AVERAGING)
         self.var.lerp_(var, AVERAGING)
 
+    @property
+    def own(self) -> bool:
+        """Whether it normalises by a batch's own moments, called outside of a learner."""
+        return self.training or not self.averaging
+
     def given(self) -> Pair | None:
         """The moments to normalise by, where they are not those of the batch itself."""
         block = _active.get()
-        source = block.moments.source if block else "batch" if self.training else "running"
+        source = block.moments.source if block else "batch" if self.own else "running"
         if block and source == "given":
             return block.take(self)
         return (self.mean, self.var) if source == "running" else None
@@ -151,7 +158,7 @@ class BatchNorm(nn.Module):
     def carries(self) -> bool:
         """Whether it normalises by the moments of a batch, and these carry gradients."""
         block = _active.get()
-        own = block.moments.source == "batch" if block else self.training
+        own = block.moments.source == "batch" if block else self.own
         return own and (block is None or not block.moments.fused)
 
     def moments(self, x: Tensor, sign: Tensor | float) -> Pair:

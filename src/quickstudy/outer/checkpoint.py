@@ -128,6 +128,7 @@ class State:
             p.grad = gradient[name] * scale if scale != 1.0 else gradient[name]
         self.optimizer.step()
         self.schedule.step()
+        self.optimizer.zero_grad()
         self.learner.after_step({k: v.mean(0) for k, v in outcome.stats.items()}, gradient, progress)
         self.history.iteration += 1
         self.window.add({k: float(v.mean()) for k, v in outcome.metrics.items()})
