@@ -112,11 +112,15 @@ class Replaced(TorchFunctionMode):
     def replaced(self, value: Any) -> Any:
         """The same nested tuples, lists and dictionaries with the stand-ins in them."""
         kind = type(value)
-        if isinstance(value, (tuple, list)):
+        if kind is tuple or kind is list:
+            return kind([self.replaced(v) for v in value])
+        if kind is dict:
+            return {k: self.replaced(v) for k, v in value.items()}
+        if isinstance(value, (tuple, list)):  # of a kind of its own, such as a named tuple
             parts = [self.replaced(v) for v in value]
             if all(map(operator.is_, parts, value)):
                 return value
-            return kind._make(parts) if hasattr(kind, "_make") else kind(parts)  # a named tuple, or none
+            return kind._make(parts) if hasattr(kind, "_make") else kind(parts)
         if isinstance(value, dict):
             other = copy.copy(value)
             other.update({k: self.replaced(v) for k, v in value.items()})

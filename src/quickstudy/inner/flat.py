@@ -202,7 +202,7 @@ def go_back(
 
 def apart(before: Sequence[Tensor], after: Sequence[Tensor], again: Sequence[Tensor]) -> Tensor:
     """How far from where it led a step leads that is made again, as a share of how far it led; rounding, and
-    what is no finite number, aside.
+    steps that lead to no number, aside.
 
     >>> at, there, elsewhere = ([torch.tensor([v])] for v in (0.0, 0.0, 1.0))
     >>> float(apart(at, there, there)), float(apart(at, there, elsewhere))
@@ -212,11 +212,10 @@ def apart(before: Sequence[Tensor], after: Sequence[Tensor], again: Sequence[Ten
     off = moved = torch.zeros((), device=after[0].device)
     for a, b, c in zip(here, after, again, strict=True):
         if b.is_floating_point():
-            finite = a.isfinite() & b.isfinite() & c.isfinite()
-            a, b, c = (torch.where(finite, v, 0.0) for v in (a, b, c))
             off = off + (torch.dist(b, c, 1) - 10 * torch.finfo(b.dtype).eps * b.norm(1)).to(off)
             moved = moved + torch.dist(a, b, 1).to(off)
-    return (off.clamp(min=0) / moved).nan_to_num(0.0, math.inf)  # 0 / 0: it led nowhere, twice
+    share = (off.clamp(min=0) / moved).nan_to_num(0.0, math.inf)  # 0 / 0: it led nowhere, twice
+    return torch.where(off.isfinite() & moved.isfinite(), share, 0.0)
 
 
 def check_same(off: float, like: Tensor) -> None:
