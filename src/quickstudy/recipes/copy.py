@@ -105,7 +105,7 @@ class CopyRecipe(PartsRecipe[Copying]):
 
     title: str = "copying 1 to 20 vectors of 8 bits, feed-forward neural Turing machine; an LSTM beside it"
     source: str = "Graves et al. 2014, arXiv 1410.5401, section 4.1 (plotted only)"
-    iterations: int = 2000
+    iterations: int = 6000
     growing: int = 600
     seed: int = 0
 
