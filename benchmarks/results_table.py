@@ -23,6 +23,7 @@ PARTS = (
     "presentations",
     "semi-supervised",
     "rates",
+    "ntm-copy",
 )
 """Recipes with a row for each learner, each a table of its own in docs/which_learner.md."""
 
@@ -222,6 +223,17 @@ def rates() -> str:
     return table + (f"\n\nOf what MAML loses Alpha MAML regains {', '.join(told)}." if told else "")
 
 
+def copying() -> str:
+    """`ntm-copy.json`: wrong bits of a sequence, by its length."""
+    return grid(
+        parts("ntm-copy"),
+        lambda row: f"{row['length']} vectors",
+        line=lambda row: {"ntm": "neural Turing machine", "lstm": "LSTM"}[row["part"]],
+        head=("net",),
+        text=lambda row: f"{row['wrong_bits']:.2f} ± {row['ci95']:.2f}",
+    )
+
+
 def which_learner() -> dict[Marks, str]:
     """Those of docs/which_learner.md."""
     tables = {
@@ -236,6 +248,7 @@ def which_learner() -> dict[Marks, str]:
         "presentations": presentations(),
         "semi-supervised": semi_supervised(),
         "rates": rates(),
+        "ntm-copy": copying(),
     }
     return {marks(name): text for name, text in tables.items()}
 
