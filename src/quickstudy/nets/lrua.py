@@ -11,7 +11,7 @@ they are written to, one for each of n heads:
 
 In the paper k itself is written, and the controller has to keep what it was shown before until its label is
 told. Here what is written is its own vector, as in a neural Turing machine, and the controller is shown its
-last input again: only so do some thousand streams teach it to bind the two. As many rows are emptied as are
+last input again: so some ten thousand streams teach it to bind the two. As many rows are emptied as are
 written, not one. And content has a strength β that begins high enough to tell rows apart; the controller
 gives α anew at each step: both are left open there.
 """
