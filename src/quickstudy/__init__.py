@@ -11,6 +11,7 @@ torch.Size([75])
 """
 
 import os
+from typing import TYPE_CHECKING, Any
 
 # Threads of torch that wait for each other must sleep, not spin: on cores that others use too, spinning made
 # training several times slower. Read when torch is loaded; whoever set it is left alone.
@@ -29,6 +30,7 @@ from quickstudy.learners import (
     MAML,
     MANN,
     MMAML,
+    R2D2,
     SNAIL,
     AlphaMAML,
     FiLM,
@@ -37,6 +39,7 @@ from quickstudy.learners import (
     Learner,
     LSTMLearner,
     MAMLPlusPlus,
+    MatchingNet,
     MetaSGD,
     PixelNN,
     Predictor,
@@ -44,8 +47,11 @@ from quickstudy.learners import (
     PretrainFinetune,
     ProtoMAML,
     ProtoNet,
+    RelationNet,
     Reptile,
     Scratch,
+    SemiProtoNet,
+    Siamese,
     SimpleShot,
     Untrained,
 )
@@ -70,6 +76,9 @@ from quickstudy.tasks import (
 )
 from quickstudy.version import __version__
 
+if TYPE_CHECKING:
+    from quickstudy.app.estimators import FewShotClassifier, FewShotRegressor
+
 __all__ = [
     "ANIL",
     "ANP",
@@ -80,11 +89,14 @@ __all__ = [
     "MAML",
     "MANN",
     "MMAML",
+    "R2D2",
     "SNAIL",
     "AlphaMAML",
     "ClassDataset",
     "ClassTasks",
     "Completion",
+    "FewShotClassifier",
+    "FewShotRegressor",
     "FiLM",
     "FiveModes",
     "FrozenTasks",
@@ -96,6 +108,7 @@ __all__ = [
     "Learner",
     "Lines",
     "MAMLPlusPlus",
+    "MatchingNet",
     "MetaSGD",
     "PixelNN",
     "Predictor",
@@ -104,9 +117,12 @@ __all__ = [
     "ProtoMAML",
     "ProtoNet",
     "Query",
+    "RelationNet",
     "Reptile",
     "RunFolder",
     "Scratch",
+    "SemiProtoNet",
+    "Siamese",
     "SimpleShot",
     "Sinusoids",
     "SupervisedBatches",
@@ -129,3 +145,12 @@ __all__ = [
     "tasks",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The scikit-learn estimators, loaded when they are asked for: scikit-learn takes its time."""
+    if name in ("FewShotClassifier", "FewShotRegressor"):
+        from quickstudy.app import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from quickstudy.app.predict import as_trained, others
 from quickstudy.data import ClassDataset, read_image
 from quickstudy.learners import Predictor
 from quickstudy.outer.load_run import load_run
@@ -114,35 +113,6 @@ def test_the_other_queries_change_no_prediction(
         return found
 
     assert first(one, tmp_path / "noise") == pytest.approx(first(one), abs=1e-5)
-
-
-def test_the_examples_decide_what_is_inverted() -> None:
-    rng = np.random.default_rng(0)
-    light = np.zeros((8, 1, 20, 20), np.uint8)
-    light[:, :, 5:15, 9] = 255  # 2.5 % of the pixels
-    photos = np.stack([np.add.outer(*rng.normal(0, 30, (2, 20)).cumsum(1)) for _ in range(8)])
-    photos = np.clip(photos + 128, 0, 255).astype(np.uint8)[:, None]
-    for run_polarity, x, inverted, told in (
-        ("light-on-dark", 255 - light, True, "; inverted to light-on-dark"),
-        ("dark-on-light", light, True, "; inverted to dark-on-light"),
-        ("light-on-dark", light, False, ""),
-        (None, light, False, ""),
-        (None, photos, False, ""),
-        ("light-on-dark", photos, False, "; not inverted"),
-        ("light-on-dark", np.concatenate([light, 255 - light]), False, "; not inverted"),
-        ("light-on-dark", np.full_like(light, 255), False, "; not inverted"),
-    ):
-        for queries in (x, photos, light):
-            found, asked, done = as_trained(x, queries, run_polarity)
-            np.testing.assert_array_equal(found, 255 - x if inverted else x)
-            np.testing.assert_array_equal(asked, 255 - queries if inverted else queries)
-            assert done.startswith(told)
-            assert bool(done) == bool(told)
-    inverted, _, done = as_trained(photos, light, "light-on-dark", "dark-on-light")
-    np.testing.assert_array_equal(inverted, 255 - photos)
-    assert done == "; inverted to light-on-dark, as the run was trained"
-    assert others(np.concatenate([light[:2], 255 - light[:1], light[2:]]), light) == [2]
-    assert others(light, photos) == []
 
 
 def test_classes_are_named_as_in_a_folder_to_train_on(

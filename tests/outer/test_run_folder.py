@@ -17,8 +17,9 @@ from safetensors.torch import save
 from quickstudy.errors import RunError, UserError
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.load_run import load_run
-from quickstudy.outer.run_folder import VERSION, RunFolder
+from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import train
+from quickstudy.outer.tensor_file import VERSION
 
 Quick = Callable[..., TrainConfig]
 TENSORS = {
@@ -90,7 +91,7 @@ def test_every_cut_is_noticed(tmp_path: Path) -> None:
 
 
 def test_files_without_a_checksum_of_the_header_are_read(tmp_path: Path) -> None:
-    from quickstudy.outer.run_folder import checksum
+    from quickstudy.outer.tensor_file import checksum
 
     run = RunFolder.create(tmp_path, {})
     header = {"version": 1, "sum": checksum(TENSORS), **META}

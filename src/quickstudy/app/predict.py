@@ -16,9 +16,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from quickstudy.app.options import parse
-from quickstudy.data import polarity, read_image
 from quickstudy.data.folder import class_folders, ignored
 from quickstudy.data.images import SUFFIXES
+from quickstudy.data.pictures import Pictures, inverted, others
 from quickstudy.data.polarity import Polarity
 from quickstudy.errors import DataError, UserError
 from quickstudy.outer.load_run import load_run
@@ -81,36 +81,6 @@ def pictures_in(folder: Path) -> list[Path]:
     return found
 
 
-def read_all(files: Sequence[Path], shape: Sequence[int]) -> np.ndarray:
-    """Pictures of the shape the run was trained on, uint8 `[n, C, H, W]`."""
-    return np.stack([read_image(f, shape[1], "rgb" if shape[0] == 3 else "grey") for f in files])
-
-
-def as_trained(
-    x: np.ndarray, queries: np.ndarray, run_polarity: str | None, given: Polarity | None = None
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Examples and queries with the run's polarity, and what was done, in words.
-
-    The examples decide for both: inverting one of them alone would make the same thing look different, and
-    a prediction would depend on the other queries if these were asked.
-    """
-    if run_polarity is None:
-        return x, queries, ""
-    found = given or polarity(x)
-    if found is None:
-        unclear = "; not inverted: the examples have no clear polarity (--polarity says what they are), the "
-        return x, queries, f"{unclear}run's pictures are {run_polarity}"
-    if found == run_polarity:
-        return x, queries, ""
-    return 255 - x, 255 - queries, f"; inverted to {run_polarity}, as the run was trained"
-
-
-def others(queries: np.ndarray, examples: np.ndarray) -> list[int]:
-    """The queries that are clearly of another polarity than the examples: these are easily misread."""
-    kind = polarity(examples)
-    return [i for i, q in enumerate(queries) if kind is not None and polarity(q) not in (kind, None)]
-
-
 def support_files(folder: Path) -> dict[str, list[Path]]:
     """The pictures of each class, found as in a folder to train on."""
     classes = class_folders(folder)
@@ -141,9 +111,18 @@ def main(args: Sequence[str]) -> int:
         raise DataError("--query names no pictures to classify")
     unlabelled = [f for path in given.unlabelled for f in pictures_in(path)]
     asked = [*queries, *unlabelled]
-    x, q = read_all(files, shape), read_all(asked, shape)
+    pictures = Pictures(tuple(shape), facts["polarity"])
+    x, q = pictures.of(files), pictures.of(asked)
     odd = [] if given.polarity else others(q, x)
-    x, q, done = as_trained(x, q, facts["polarity"], given.polarity)
+    inverts, done = pictures.inverts(x, given.polarity), ""
+    if inverts:
+        x, q = inverted(x), inverted(q)
+        done = f"; inverted to {pictures.polarity}, as the run was trained"
+    elif inverts is None:
+        done = (
+            "; not inverted: the examples have no clear polarity (--polarity says what they are), the run's "
+            f"pictures are {pictures.polarity}"
+        )
     q, u = np.split(q, [len(queries)])
     counts = sorted({len(v) for v in classes.values()})
     shots = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

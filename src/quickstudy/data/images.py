@@ -68,7 +68,7 @@ def decode(path: str | Path, size: int | None) -> Image.Image:
         with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > LIMIT:
                 raise Image.DecompressionBombError
-            return _square(plain(ImageOps.exif_transpose(picture)), size)
+            return square(plain(ImageOps.exif_transpose(picture)), size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
             f"{path}: the picture has more than {LIMIT // 10**6} megapixels; make it smaller"
@@ -104,7 +104,8 @@ def plain(picture: Image.Image) -> Image.Image:
     return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
 
 
-def _square(picture: Image.Image, size: int | None) -> Image.Image:
+def square(picture: Image.Image, size: int | None) -> Image.Image:
+    """A picture of mode "L" or "RGB" shrunk or enlarged until its longer side is `size`, padded square."""
     if size is None or picture.size == (size, size):
         return picture
     scale = size / max(picture.size)

@@ -30,8 +30,9 @@ from quickstudy.nets.norm import Norm
 from quickstudy.outer.config import USUAL, TrainConfig
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Bar
-from quickstudy.outer.run_folder import RunFolder, checksum
+from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.start import body
+from quickstudy.outer.tensor_file import checksum
 from quickstudy.tasks import ClassTasks, SupervisedBatches
 from quickstudy.tasks.sampler import FrozenTasks
 from quickstudy.version import __version__

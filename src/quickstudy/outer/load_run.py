@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from quickstudy.errors import RunError, in_brief
 from quickstudy.learners import Learner
@@ -30,7 +32,7 @@ def load_run(
         )
     try:
         config = TrainConfig.from_json(saved, data_dir, device)
-        learner = config.make_learner(tuple(saved["pictures"]["shape"]), saved["classes"])
+        learner = make_learner(saved, device)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else error
         raise RunError(f"{run.path / 'config.json'} does not hold a training run's options: {why}") from error
@@ -43,3 +45,12 @@ def load_run(
         ) from error
     learner.eval()
     return learner, config, run
+
+
+def make_learner(saved: Mapping[str, Any], device: str | None = None) -> Learner:
+    """The learner that a run with these options, as its config.json has them, began with.
+
+    >>> make_learner(RunFolder.open("runs/demo").config)  # doctest: +SKIP
+    """
+    config = TrainConfig.from_json(saved, None, device)
+    return config.make_learner(tuple(saved["pictures"]["shape"]), saved["classes"])

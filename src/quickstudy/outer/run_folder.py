@@ -14,7 +14,6 @@ evaluations/                what `quickstudy evaluate` measured, with pictures
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -25,17 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from quickstudy.errors import RunError
 from quickstudy.files import append, write_bytes, write_json
 from quickstudy.outer.provenance import environment
+from quickstudy.outer.tensor_file import VERSION, read_tensors, write_tensors
 from quickstudy.version import __version__
 
-VERSION = 1
 ENVIRONMENT = "environment.json"
 TEMPORARY = re.compile(r"(config|environment|summary|curve|best|checkpoint|metrics)\.\w+\.\d+\.tmp")
 """What `files.write_bytes` leaves when the power goes."""
@@ -163,15 +159,7 @@ class RunFolder:
 
     def save(self, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Tensors and a JSON header in one file, atomically, with checksums over both."""
-        content: dict[str, Tensor] = {}
-        places: set[int] = set()
-        for name_, tensor in tensors.items():
-            kept = tensor.detach().cpu().contiguous()
-            # Tied weights are one tensor under two names, which safetensors refuses.
-            content[name_] = kept.clone() if kept.untyped_storage().data_ptr() in places else kept
-            places.add(kept.untyped_storage().data_ptr())
-        header = {"version": VERSION, "sum": checksum(content), "meta_sum": meta_checksum(meta), **meta}
-        write_bytes(self.path / name, save_tensors(content, {"quickstudy": json.dumps(header)}))
+        write_tensors(self.path / name, tensors, meta)
 
     def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What `save` wrote.
@@ -179,21 +167,10 @@ class RunFolder:
         Raises:
             RunError: the file is missing or damaged.
         """
-        path = self.path / name
         try:
-            raw = path.read_bytes()
-            length = int.from_bytes(raw[:8], "little")
-            header = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["quickstudy"])
-            tensors = load_tensors(raw)
-            own = {k: header.pop(k, None) for k in ("version", "sum", "meta_sum")}
+            return read_tensors(self.path / name)
         except FileNotFoundError as error:
             raise RunError(f"{self.path} has no {name}: the run has not got that far") from error
-        except Exception as error:
-            raise RunError(f"{path} is damaged: {error}") from error
-        # Files of the first runs have no meta_sum.
-        if own["sum"] != checksum(tensors) or own["meta_sum"] not in (None, meta_checksum(header)):
-            raise RunError(f"{path} is damaged: its checksum does not match")
-        return tensors, header
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl; NaN and infinity become null, since JSON has no word for them."""
@@ -273,17 +250,3 @@ def noted(run: str | Path | RunFolder | None, name: str) -> Any:
     if not isinstance(run, (str, Path)) or RunFolder(Path(run)).vacant:
         return None
     return RunFolder.open(run).config.get(name)
-
-
-def meta_checksum(meta: Mapping[str, Any]) -> str:
-    """16 hex digits over a JSON value."""
-    return hashlib.blake2b(json.dumps(dict(meta)).encode(), digest_size=8).hexdigest()
-
-
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """16 hex digits over names, types and bytes."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

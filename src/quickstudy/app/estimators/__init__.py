@@ -1,0 +1,6 @@
+"""scikit-learn estimators: meta-trained learners that are fitted to a handful of examples."""
+
+from quickstudy.app.estimators.classifier import FewShotClassifier
+from quickstudy.app.estimators.regressor import FewShotRegressor
+
+__all__ = ["FewShotClassifier", "FewShotRegressor"]

@@ -1,0 +1,185 @@
+"""A meta-trained learner behind scikit-learn's interface: to fit is to adapt to a handful of examples."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted, validate_data
+from torch import Tensor
+
+from quickstudy.app.estimators.saving import load, save
+from quickstudy.data.pictures import Pictures, inverted
+from quickstudy.data.polarity import Polarity
+from quickstudy.errors import UserError
+from quickstudy.learners import Learner, Predictor
+from quickstudy.outer.load_run import load_run
+from quickstudy.tasks import Support
+from quickstudy.tasks.task import as_input
+
+AT_ONCE = 256
+"""Examples that go through the net together, where a prediction does not depend on the others."""
+
+
+class FewShotEstimator(BaseEstimator):
+    """What `FewShotClassifier` and `FewShotRegressor` share: how examples are read, kept and adapted to.
+
+    A fitted estimator holds the examples it has seen and the predictor made of them; a pickled or copied one
+    holds the examples, and adapts to them again when it is asked.
+
+    Args:
+        learner: a meta-trained learner; `from_run` takes a run's. It is never changed.
+        pictures: the form of picture the learner was trained on, which files, images and arrays are brought
+            to; None where examples are plain numbers, which then go to the learner as they are.
+        polarity: what the given pictures are, "dark-on-light" or "light-on-dark", where that cannot be seen
+            from the examples.
+        config: the options of the run, which `save` keeps so that `load` can make the learner again.
+    """
+
+    _x: Tensor
+    _unlabelled: Tensor | None
+    _y: np.ndarray
+
+    def __init__(
+        self,
+        learner: Learner | None = None,
+        *,
+        pictures: Pictures | None = None,
+        polarity: Polarity | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.learner = learner
+        self.pictures = pictures
+        self.polarity = polarity
+        self.config = config
+
+    @classmethod
+    def from_run(
+        cls, path: str | Path, *, polarity: Polarity | None = None, device: str | None = None
+    ) -> Self:
+        """An estimator with the learner of a run folder, at its best weights.
+
+        Args:
+            polarity: as of the class.
+            device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
+
+        Raises:
+            RunError: it is not a run folder, or it is damaged.
+        """
+        learner, _, run = load_run(path, device=device)
+        if not run.finished:
+            warnings.warn(f"{path} has not come to its end: this is its best so far", stacklevel=2)
+        facts = run.config["pictures"]
+        pictures = Pictures(facts["shape"], facts["polarity"]) if len(facts["shape"]) == 3 else None
+        return cls(learner, pictures=pictures, polarity=polarity, config=run.config)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted estimator as one file: weights and examples as safetensors, the rest as JSON.
+
+        Whoever has the file and quickstudy can predict; neither the run nor its data are needed.
+
+        Raises:
+            NotFittedError: it is not fitted.
+            UserError: labels that are neither numbers nor text.
+            RunError: the place cannot be written to.
+        """
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, *, learner: Learner | None = None, device: str | None = None) -> Self:
+        """The fitted estimator in a file that `save` wrote; it answers as before.
+
+        Args:
+            learner: where it was not of a run: one made as before; it is given the weights in the file.
+            device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
+
+        Raises:
+            RunError: the file is damaged, or holds something else.
+        """
+        found: Self = load(cls, path, learner, device)
+        return found
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        """In a line: a learner's net, and a run's options, would fill pages."""
+        pictures, learner = self.pictures, self.learner
+        words = [type(learner).__name__ if isinstance(learner, Learner) else repr(learner)]
+        words += [] if pictures is None else [f"pictures={'×'.join(map(str, pictures.shape))}"]
+        words += [] if self.polarity is None else [f"polarity={self.polarity!r}"]
+        return f"{type(self).__name__}({', '.join(words)})"[:N_CHAR_MAX]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return {k: v for k, v in state.items() if k != "_predictor"}  # a function, which cannot be pickled
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_x")
+
+    @property
+    def predictor_(self) -> Predictor:
+        """What the learner made of the examples."""
+        check_is_fitted(self)
+        if not hasattr(self, "_predictor"):
+            self._predictor = self._adapted()
+        return self._predictor
+
+    def _adapted(self) -> Predictor:
+        raise NotImplementedError
+
+    def _learned(self, y: Tensor) -> Predictor:
+        """The predictor for these labels, or targets, of the examples."""
+        assert self.learner is not None
+        return self.learner.adapt(Support(self._x, y, unlabelled=self._unlabelled))
+
+    def _fit(self, X: Any, y: Any, unlabelled: Any, *, more: bool, **how: Any) -> Any:
+        """Keep examples, and those of before if these are `more`; their labels, checked."""
+        if not isinstance(self.learner, Learner):
+            kind = type(self).__name__
+            raise UserError(
+                f"{kind} needs a meta-trained learner, not {type(self.learner).__name__}: "
+                f"{kind}.from_run('runs/a'), or {kind}(learner)"
+            )
+        more = more and self.__sklearn_is_fitted__()
+        if y is None:
+            raise UserError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y is None."
+            )
+        x = self._read(X, reset=not more)
+        y = _check_y(y, estimator=self, **how)
+        check_consistent_length(x, y)
+        if unlabelled is not None:
+            if not self.learner.uses_unlabelled:
+                raise UserError(f"{type(self.learner).__name__} learns from labelled examples only")
+            unlabelled = self._read(unlabelled, reset=False)
+        if more:
+            x, y = torch.cat([self._x, x]), np.concatenate([self._y, y])
+            parts = [u for u in (self._unlabelled, unlabelled) if u is not None]
+            unlabelled = torch.cat(parts) if parts else None
+        self._x, self._unlabelled = x, unlabelled
+        self.__dict__.pop("_predictor", None)
+        return y
+
+    def _read(self, X: Any, *, reset: bool) -> Tensor:
+        """Examples as the learner takes them, floats `[n, …]`; those that are fitted say what black is."""
+        if self.pictures is None:
+            return as_input(validate_data(self, X, reset=reset, allow_nd=True))
+        if getattr(X, "ndim", None) == 2:  # rows, whose features may have names
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        if reset:
+            self._white = self.pictures.white(X)
+        x = self.pictures.of(X, self._white)
+        if reset:
+            self._inverted = bool(self.pictures.inverts(x, self.polarity))
+        return as_input(inverted(x) if self._inverted else x)
+
+    def _answers(self, X: Any, ask: Any) -> np.ndarray:
+        """What the predictor says of examples, by `ask`, float64 `[n, …]`."""
+        predictor = self.predictor_
+        x = self._read(X, reset=False)
+        with torch.no_grad():
+            parts = x.split(max(1, len(x)) if predictor.transductive else AT_ONCE)
+            return torch.cat([ask(predictor, part) for part in parts]).cpu().double().numpy()
