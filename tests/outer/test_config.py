@@ -234,3 +234,11 @@ def test_what_a_learner_and_its_data_usually_have() -> None:
     assert TrainConfig(data="quickdraw", augment="none").augment == "none"
     assert TrainConfig(data="quickdraw", learner="siamese").augment == "affine"
     assert TrainConfig(data="omniglot").augment == "none"
+
+
+def test_pictures_too_small_for_a_net_are_told_before_any_is_read(tmp_path: Path) -> None:
+    """There are none here, which would be told first."""
+    before = torch.get_rng_state()
+    with pytest.raises(UserError, match="14×14 are too small for 4 blocks"):
+        TrainConfig(data="omniglot", size=14, data_dir=tmp_path).splits()
+    assert torch.equal(torch.get_rng_state(), before)

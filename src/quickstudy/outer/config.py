@@ -223,6 +223,8 @@ class TrainConfig:
             known = [*describe(self.data).splits, "random"]
             if self.split not in known:
                 raise unknown(f"split of {self.data}", self.split, known)
+        with seeded(self.seed):
+            self.make_body((1, self.size, self.size))  # pictures too small for a net, also before
         data: ClassDataset = load_data(
             self.data,
             root=self.data_dir,
