@@ -77,7 +77,7 @@ from quickstudy.tasks import (
 from quickstudy.version import __version__
 
 if TYPE_CHECKING:
-    from quickstudy.app.estimators import FewShotClassifier, FewShotRegressor
+    from quickstudy.app.estimators import FewShotClassifier, FewShotRegressor, MetaTrainer
 
 __all__ = [
     "ANIL",
@@ -110,6 +110,7 @@ __all__ = [
     "MAMLPlusPlus",
     "MatchingNet",
     "MetaSGD",
+    "MetaTrainer",
     "PixelNN",
     "Predictor",
     "PretrainCentroid",
@@ -149,7 +150,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """The scikit-learn estimators, loaded when they are asked for: scikit-learn takes its time."""
-    if name in ("FewShotClassifier", "FewShotRegressor"):
+    if name in ("FewShotClassifier", "FewShotRegressor", "MetaTrainer"):
         from quickstudy.app import estimators
 
         return getattr(estimators, name)

@@ -87,7 +87,7 @@ def main(args: Sequence[str]) -> int:
     common = {f.name: getattr(given, f.name) for f in dataclasses.fields(TrainConfig)}
     settings = {name: getattr(given, name) for name in options(learner_class(learner))}
     config = TrainConfig(**{**common, "settings": settings})
-    logging = {"log": tensorboard(RunFolder(given.out))} if given.tensorboard else {}
+    logging: Any = {"log": tensorboard(RunFolder(given.out))} if given.tensorboard else {}
     history = train(
         config,
         given.out,

@@ -217,20 +217,13 @@ class TrainConfig:
         """The options of the outer loop, as `meta_train` takes them."""
         return {name: getattr(self, name) for name in OUTER}
 
-    def splits(self) -> Splits:
-        """The data, split by classes, turned where the protocol turns it."""
-        if self.data in names() and self.split is not None:  # told before anything is read
-            known = [*describe(self.data).splits, "random"]
-            if self.split not in known:
-                raise unknown(f"split of {self.data}", self.split, known)
-        with seeded(self.seed):
-            self.make_body((1, self.size, self.size))  # pictures too small for a net, also before
-        data: ClassDataset = load_data(
-            self.data,
-            root=self.data_dir,
-            samples_per_class=self.samples_per_class,
-            size=self.size,
-        )
+    def splits(self, data: ClassDataset | None = None) -> Splits:
+        """The data, split by classes, turned where the protocol turns it.
+
+        Args:
+            data: by default what goes by the name `data`.
+        """
+        data = self.loaded() if data is None else data
         parts = data.split(self.split, seed=self.split_seed or None)
         if self.train_classes is not None:
             parts = Splits(self.fewer(parts.train, self.train_classes), parts.val, parts.test)
@@ -238,6 +231,21 @@ class TrainConfig:
         published = "all" if self.data == "omniglot" and self.split in (None, "vinyals") else "none"
         turned = {"none": 0, "train": 1, "all": 3}[self.rotations or published]
         return Splits(*(p.rotated() if i < turned else p for i, p in enumerate(parts)))
+
+    def loaded(self) -> ClassDataset:
+        """What goes by the name `data`; mistakes that can be told before it is read are told."""
+        if self.data in names() and self.split is not None:
+            known = [*describe(self.data).splits, "random"]
+            if self.split not in known:
+                raise unknown(f"split of {self.data}", self.split, known)
+        with seeded(self.seed):
+            self.make_body((1, self.size, self.size))  # pictures may be too small for a net
+        return load_data(
+            self.data,
+            root=self.data_dir,
+            samples_per_class=self.samples_per_class,
+            size=self.size,
+        )
 
     def fewer(self, data: ClassDataset, classes: int) -> ClassDataset:
         """So many of the classes for meta-training, always the same ones."""

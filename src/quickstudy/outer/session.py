@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from quickstudy.data import Splits, polarity
+from quickstudy.data import ClassDataset, Splits, polarity
 from quickstudy.errors import RunError, UserError
 from quickstudy.inner.precision import computing_in, precision_now
 from quickstudy.learners import Learner
@@ -36,6 +36,7 @@ def train(
     config: TrainConfig,
     out: str | Path,
     *,
+    data: ClassDataset | None = None,
     resume: bool = False,
     progress: Progress | None = None,
     log: Callable[[dict[str, Any]], None] = lambda record: None,
@@ -44,6 +45,7 @@ def train(
     """Meta-train as `config` says into the folder `out`, which of many processes the first alone uses.
 
     Args:
+        data: what to train on, instead of what is found by the name `config.data`.
         resume: go on with the run in `out` (bit for bit as if it had never stopped); begin where there is
             none; do nothing where it is finished.
         log: called with each record.
@@ -63,7 +65,7 @@ def train(
         config = replayed(config, run, saved)
     forget_peak()
     with threads(config.threads), computing_in(config.precision):
-        splits = config.splits()
+        splits = config.splits(data)
         learner = config.make_learner(splits.train.image_shape, len(splits.train))
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
         config.problem(splits.test)  # a way or shot that the test classes do not allow is told now

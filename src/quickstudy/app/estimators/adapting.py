@@ -74,9 +74,14 @@ class FewShotEstimator(BaseEstimator):
         learner, _, run = load_run(path, device=device)
         if not run.finished:
             warnings.warn(f"{path} has not come to its end: this is its best so far", stacklevel=2)
-        facts = run.config["pictures"]
+        return cls.of_run(learner, run.config, polarity)
+
+    @classmethod
+    def of_run(cls, learner: Learner, config: Mapping[str, Any], polarity: Polarity | None = None) -> Self:
+        """An estimator with a learner that was trained by these options, a run's config.json."""
+        facts = config["pictures"]
         pictures = Pictures(facts["shape"], facts["polarity"]) if len(facts["shape"]) == 3 else None
-        return cls(learner, pictures=pictures, polarity=polarity, config=run.config)
+        return cls(learner, pictures=pictures, polarity=polarity, config=config)
 
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator as one file: weights and examples as safetensors, the rest as JSON.
