@@ -75,7 +75,7 @@ class ANP(AmortisedLearner):
 
         def answer(q: Tensor) -> Tensor:
             r = attend(place(q), keys, representations, False, each)  # [q, R]
-            return self.answer_in(decode(torch.cat([q, r, u.expand(len(q), -1)], -1)), support)
+            return self.answer_in(decode(torch.cat([q, r, u.expand(q.shape[0], -1)], -1)), support)
 
         return answer
 

@@ -166,7 +166,7 @@ class Learner(nn.Module, ABC):
             with self.in_use():
                 return predictor.function(x.to(device, dtype))
 
-        return replace(predictor, function=predict)
+        return replace(predictor, function=predict, bare=predictor.function)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -54,7 +54,7 @@ class CNP(AmortisedLearner):
         decode = self.held(self.decoder)
 
         def answer(q: Tensor) -> Tensor:
-            same = r.flatten().expand(len(q), -1)  # [q, W·R]
+            same = r.flatten().expand(q.shape[0], -1)  # [q, W·R]
             return self.answer_in(decode(torch.cat([q, same], -1)), support)
 
         return answer

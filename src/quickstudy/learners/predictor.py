@@ -25,6 +25,7 @@ class Predictor:
         losses: the support loss before each inner step, for learners that descend.
         moments: the support set's statistics, layer by layer.
         spread: whether it answers a regression by a normal distribution: mean, then log standard deviation.
+        bare: of a predictor that `adapt` returned, its function without the checks around it, for export.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -33,6 +34,7 @@ class Predictor:
     losses: tuple[Tensor, ...] = ()
     moments: Moments = field(default_factory=Moments, repr=False)
     spread: bool = False
+    bare: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
     def __call__(self, x: object) -> Tensor:
         """Logits `[q, way]` (or values) of inputs `[q, …]`: tensor, array or list, of any type of number.

@@ -89,8 +89,8 @@ class StreamLearner(EmbeddingLearner):
         _, state = scan(cell, heard, self.cell.start(heard[0]))
 
         def answered(q: Tensor) -> Tensor:
-            x = torch.cat([q, late[-1].expand(len(q), -1)], -1)
-            given_out, *_ = cell(x, tuple(s.expand(len(q), *s.shape) for s in state))
+            x = torch.cat([q, late[-1].expand(q.shape[0], -1)], -1)
+            given_out, *_ = cell(x, tuple(s.expand(q.shape[0], *s.shape) for s in state))
             return self.said(head(given_out), codes)
 
         # Each query changes a state of its own, a whole memory.

@@ -71,7 +71,7 @@ class InContext(AmortisedLearner):
             h = block(h, h, False, each)
 
         def answer(q: Tensor) -> Tensor:
-            unknown = F.pad(q.new_ones(len(q), 1), (self.columns, 0))
+            unknown = F.pad(q.new_ones(q.shape[0], 1), (self.columns, 0))
             h = token(torch.cat([q, unknown], -1))  # [q, H]
             for block, context in zip(blocks, seen, strict=True):
                 h = block(h, context, True, each)

@@ -26,7 +26,7 @@ def conv_norm_pool(x: Tensor, conv: nn.Conv2d, norm: BatchNorm | PerStep) -> Ten
     """
     norm = norm.current if isinstance(norm, PerStep) else norm
     bias = norm.bias.new_zeros(()) if conv.bias is None else conv.bias
-    fits = x.ndim == 4 and len(x) > 0 and min(x.shape[2:]) > 1 and x.shape[1] == conv.in_channels
+    fits = x.ndim == 4 and x.shape[0] > 0 and min(x.shape[2:]) > 1 and x.shape[1] == conv.in_channels
     kernels = native(x, conv.weight, bias, norm.weight, norm.bias) if fits else None
     if kernels is not None and not (
         is_second_order() and norm.carries()

@@ -55,7 +55,7 @@ class Relation(nn.Module):
         else:
             found = F.conv2d(a, of_a, self.first.bias, padding=1)
             pairs = found[:, None] + F.conv2d(b, of_b, padding=1)  # [q, N, C, H, W]
-        return self.rest(pairs.flatten(0, 1)).view(len(a), len(b))
+        return self.rest(pairs.flatten(0, 1)).view(a.shape[0], b.shape[0])
 
 
 def halves(size: list[int]) -> list[int]:

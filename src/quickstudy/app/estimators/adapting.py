@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
 
+from quickstudy.app.estimators.exporting import export
 from quickstudy.app.estimators.saving import load, save
 from quickstudy.data.pictures import Pictures, inverted
 from quickstudy.data.polarity import Polarity
@@ -108,6 +109,19 @@ class FewShotEstimator(BaseEstimator):
         """
         found: Self = load(cls, path, learner, device)
         return found
+
+    def export(self, path: str | Path) -> None:
+        """Write the fitted predictor as an ONNX file, which needs neither quickstudy nor torch to run.
+
+        Its input "examples" `[n, …]`, n being any number, is of what the estimator was fitted to: plain
+        numbers, or pictures of the learner's size as fractions from 0 to 1, with black and white as in the
+        examples fitted. Its output is "probabilities" `[n, N]`, of the classes that its metadata name; or of
+        a regressor "values", or "mean_and_log_std".
+
+        Raises:
+            UserError: onnx is not installed, or a prediction depends on the other queries.
+        """
+        export(self, path)
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         """In a line: a learner's net, and a run's options, would fill pages."""
