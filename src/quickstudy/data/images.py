@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -62,28 +62,43 @@ def convert(picture: Image.Image, color: Color, invert: bool = False) -> np.ndar
     return np.ascontiguousarray(255 - array if invert else array)
 
 
-def decode(path: str | Path, size: int | None) -> Image.Image:
-    """The picture in a file, of mode "L" or "RGB"; like `read_image` in all else."""
+def decode(
+    path: str | Path | BinaryIO,
+    size: int | None,
+    *,
+    named: str | None = None,
+    formats: tuple[str, ...] = FORMATS,
+    limit: int = LIMIT,
+) -> Image.Image:
+    """The picture in a file, of mode "L" or "RGB"; like `read_image` in all else.
+
+    Args:
+        path: the file, or what it holds.
+        named: what it is called in messages; by default its path.
+        formats: the only ones that are tried.
+        limit: of pixels.
+    """
+    named = str(path) if named is None else named
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            if picture.width * picture.height > LIMIT:
+        with Image.open(path, formats=formats) as picture:
+            if picture.width * picture.height > limit:
                 raise Image.DecompressionBombError
             return square(plain(ImageOps.exif_transpose(picture)), size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
-            f"{path}: the picture has more than {LIMIT // 10**6} megapixels; make it smaller"
+            f"{named}: the picture has more than {limit // 10**6} megapixels; make it smaller"
         ) from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: not a picture, whatever its name says; remove or replace it") from None
+        raise DataError(f"{named}: not a picture, whatever its name says; remove or replace it") from None
     except PermissionError:
-        raise DataError(f"{path}: no permission to read it") from None
+        raise DataError(f"{named}: no permission to read it") from None
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
+        raise DataError(f"{named}: there is no such file") from None
     except IsADirectoryError:
-        raise DataError(f"{path}: a folder, where a picture was expected") from None
+        raise DataError(f"{named}: a folder, where a picture was expected") from None
     # Pillow's decoders meet a damaged file with errors of a dozen types.
     except Exception as error:
-        raise DataError(f"{path}: the picture is damaged or cut off ({error}); replace it") from None
+        raise DataError(f"{named}: the picture is damaged or cut off ({error}); replace it") from None
 
 
 def plain(picture: Image.Image) -> Image.Image:

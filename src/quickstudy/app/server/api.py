@@ -1,0 +1,227 @@
+"""The API: make a classifier of examples, add to it, predict, list, delete; health and metrics.
+
+Every answer is JSON (metrics are Prometheus's text); a mistake is answered by a status from 400 to 499 and a
+sentence, `{"error": …}`. The schema is at /api/v1/openapi.json, for people at /api/docs.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from PIL import Image
+from starlette.exceptions import HTTPException
+
+from quickstudy.app.estimators import FewShotClassifier
+from quickstudy.app.server import schema
+from quickstudy.app.server.batches import Answer, Batches
+from quickstudy.app.server.guard import LOOPBACK, Guard
+from quickstudy.app.server.limits import LIMITS, Limits
+from quickstudy.app.server.metrics import Metrics
+from quickstudy.app.server.models import Models
+from quickstudy.app.server.received import picture
+from quickstudy.app.server.store import Entry, Store
+from quickstudy.errors import TaskError, UserError
+from quickstudy.version import __version__
+
+V1 = "/api/v1"
+WRONG: dict[int | str, dict[str, Any]] = {
+    status: {"model": schema.Problem, "description": why}
+    for status, why in {
+        400: "The request cannot be read.",
+        401: "A token is needed.",
+        403: "The request comes from a page of another origin.",
+        408: "The request took too long to arrive.",
+        413: "The request is too long, or asks for more than a classifier may hold.",
+        415: "The request is no JSON.",
+        421: "The server does not go by that name.",
+        422: "The request is read, but cannot be done: a picture that is damaged, too many classes …",
+    }.items()
+}
+MISSING: dict[int | str, dict[str, Any]] = {
+    404: {"model": schema.Problem, "description": "There is no such classifier, or it has been forgotten."}
+}
+GONE = "there is no such classifier, or it was not used for so long that it is forgotten"
+_log = logging.getLogger("quickstudy")
+
+
+def make_app(
+    models: Models,
+    limits: Limits = LIMITS,
+    *,
+    hosts: frozenset[str] | None = LOOPBACK,
+    token: str | None = None,
+) -> Guard:
+    """The server as an ASGI application.
+
+    Args:
+        models: the runs that are served.
+        limits: of what a client may ask for.
+        hosts: names that the server goes by; None for any.
+        token: that clients must have; None for none.
+
+    Example:
+        >>> app = make_app(Models(["runs/a"]))  # doctest: +SKIP
+        >>> uvicorn.run(app, port=8000)  # doctest: +SKIP
+    """
+    app = FastAPI(
+        title="quickstudy",
+        version="1",
+        summary="Classifiers of a handful of examples, by meta-trained learners.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=f"{V1}/openapi.json",
+        responses=WRONG,
+    )
+    store, batches = Store(limits.classifiers, limits.idle), Batches()
+    counted = Metrics(app)
+    adding: set[str] = set()
+
+    def kept(id: str) -> Entry:
+        entry = store.get(id)
+        if entry is None:
+            raise HTTPException(
+                404, "there is no such classifier, or it was not used for so long that it is gone"
+            )
+        return entry
+
+    def pictures(classifier: FewShotClassifier, data: Sequence[str], what: str) -> list[Image.Image]:
+        assert classifier.pictures is not None
+        size = classifier.pictures.shape[1]
+        return [picture(one, f"{what} {i}", size, limits) for i, one in enumerate(data)]
+
+    def fitted(classifier: FewShotClassifier, examples: Sequence[schema.Example]) -> FewShotClassifier:
+        """Another classifier, of these examples too."""
+        labels = [example.label for example in examples]
+        before = getattr(classifier, "_y", np.array([], dtype=str))
+        count, classes = len(before) + len(labels), len({*before.tolist(), *labels})
+        if count > limits.examples:
+            raise HTTPException(413, f"{count} examples: a classifier may have {limits.examples}")
+        if classes > limits.classes:
+            raise HTTPException(413, f"{classes} classes: a classifier may have {limits.classes}")
+        read = pictures(classifier, [example.image for example in examples], "example")
+        return copy.copy(classifier).partial_fit(read, labels)
+
+    @app.get(f"{V1}/health", tags=["server"])
+    async def health() -> schema.Health:
+        """Whether the server is there."""
+        return schema.Health(version=__version__, classifiers=len(store))
+
+    @app.get(f"{V1}/metrics", tags=["server"], response_class=PlainTextResponse)
+    async def metrics() -> str:
+        """Requests and seconds by route, and classifiers, in Prometheus's text format."""
+        return counted.text(len(store))
+
+    @app.get(f"{V1}/runs", tags=["runs"])
+    async def runs() -> schema.Runs:
+        """The runs whose learners are served; the first is the usual one."""
+        return schema.Runs(runs=[schema.Run(**model.describe()) for model in models])
+
+    @app.post(f"{V1}/classifiers", tags=["classifiers"], status_code=201)
+    async def create(given: schema.NewClassifier) -> schema.Classifier:
+        """Make a classifier of a few examples of each class."""
+        model = models.get(given.run)
+        options = given.options
+        empty = models.classifier(model.name, options.steps, options.transductive)
+        made = await batches.run(fitted, empty, given.examples)
+        entry = store.add(model.name, options.model_dump(), made)
+        return schema.Classifier(**store.describe(entry))
+
+    @app.get(f"{V1}/classifiers", tags=["classifiers"])
+    async def every() -> schema.Classifiers:
+        """The classifiers that there are."""
+        return schema.Classifiers(classifiers=[schema.Classifier(**store.describe(e)) for e in store])
+
+    @app.get(f"{V1}/classifiers/{{id}}", tags=["classifiers"], responses=MISSING)
+    async def one(id: str) -> schema.Classifier:
+        """A classifier's classes, and how many examples of each it has."""
+        return schema.Classifier(**store.describe(kept(id)))
+
+    @app.post(f"{V1}/classifiers/{{id}}/examples", tags=["classifiers"], responses=MISSING)
+    async def add(id: str, given: schema.MoreExamples) -> schema.Classifier:
+        """Add examples, of known classes or of new ones, and adapt anew."""
+        entry = kept(id)
+        if id in adding:
+            raise HTTPException(409, "examples are being added to this classifier: wait for the answer")
+        adding.add(id)
+        try:
+            entry.classifier = await batches.run(fitted, entry.classifier, given.examples)
+        finally:
+            adding.discard(id)
+        return schema.Classifier(**store.describe(entry))
+
+    @app.post(f"{V1}/classifiers/{{id}}/predict", tags=["classifiers"], responses=MISSING)
+    async def predict(id: str, given: schema.Queries) -> schema.Predictions:
+        """Classify pictures."""
+        entry = kept(id)
+        read = await batches.run(pictures, entry.classifier, given.images, "image")
+        return predictions(await batches.predict(entry, read))
+
+    @app.delete(f"{V1}/classifiers/{{id}}", tags=["classifiers"], responses=MISSING)
+    async def delete(id: str) -> schema.Deleted:
+        """Forget a classifier."""
+        if not store.remove(id):
+            raise HTTPException(
+                404, "there is no such classifier, or it was not used for so long that it is gone"
+            )
+        return schema.Deleted(deleted=id)
+
+    @app.exception_handler(RequestValidationError)
+    async def unreadable(request: Request, error: RequestValidationError) -> Response:
+        return problem(422, told(error))
+
+    @app.exception_handler(UserError)
+    async def wrong(request: Request, error: UserError) -> Response:
+        return problem(413 if isinstance(error, TaskError) else 422, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        said = {404: "there is no such page", 405: "this address is not for that method"}
+        usual = error.detail in ("Not Found", "Method Not Allowed")
+        return problem(
+            error.status_code, said[error.status_code] if usual else str(error.detail), error.headers
+        )
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        _log.error("a request failed", exc_info=error)
+        return problem(500, "a fault of the server's, which it has noted")
+
+    return Guard(counted, limits, hosts, token)
+
+
+def problem(status: int, error: str, headers: Any = None) -> Response:
+    """A status and a sentence."""
+    return JSONResponse({"error": error[:500]}, status, headers=headers)
+
+
+def told(error: RequestValidationError) -> str:
+    """What is wrong with a request, in a sentence: the first thing, and where it is."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body")[:100]
+    if first["type"] == "json_invalid":
+        return "the request is no JSON"
+    return f"{where}: {first['msg'].lower()}" if where else first["msg"].lower()
+
+
+def predictions(found: Answer) -> schema.Predictions:
+    """Probabilities `[n, N]` as they are answered."""
+    p, classes = found
+    entropy = -(p * np.log(np.clip(p, 1e-12, None))).sum(-1) / max(math.log(len(classes)), 1e-12)
+    return schema.Predictions(
+        predictions=[
+            schema.Prediction(
+                label=classes[int(row.argmax())],
+                probabilities={label: round(float(v), 6) for label, v in zip(classes, row, strict=True)},
+                uncertainty=round(min(1.0, max(0.0, float(h))), 6),
+            )
+            for row, h in zip(p, entropy, strict=True)
+        ]
+    )

@@ -1,0 +1,96 @@
+"""The server, running: a socket, uvicorn, and the application behind it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from quickstudy.app.server.api import make_app
+from quickstudy.app.server.guard import LOOPBACK
+from quickstudy.app.server.limits import LIMITS, Limits
+from quickstudy.app.server.models import Models
+from quickstudy.errors import UserError
+
+CONNECTIONS = 200
+"""Clients that are served at a time; more are told to come back."""
+
+
+class Impatient(H11Protocol):
+    """HTTP, but that a client who says nothing, or too slowly what it wants, is left."""
+
+    patience = LIMITS.seconds
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.loop.call_later(self.patience, self.leave)
+
+    def leave(self) -> None:
+        """End the connection where no request has come."""
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Running:
+    """A server that listens; `run` serves until it is interrupted.
+
+    Args:
+        runs: run folders.
+        host: the address to listen on.
+        port: 0 for any that is free.
+        limits: of what a client may ask for.
+        token: that clients must have; None for none.
+        device: as of `load_run`.
+
+    Raises:
+        UserError: the address cannot be listened on.
+        RunError: one of the runs is none.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[str | Path],
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        *,
+        limits: Limits = LIMITS,
+        token: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.models = Models(runs, device)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # Of TCP by name, or asyncio leaves its delays on: 40 ms an answer.
+        self.socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self.socket.bind((host.strip("[]"), port))
+        except OSError as error:
+            self.socket.close()
+            raise UserError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+        self.port = self.socket.getsockname()[1]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        app = make_app(self.models, limits, hosts=LOOPBACK if token is None else None, token=token)
+        self.server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=Impatient,
+                ws="none",
+                lifespan="off",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                limit_concurrency=CONNECTIONS,
+                timeout_keep_alive=10,
+                timeout_graceful_shutdown=5,
+                h11_max_incomplete_event_size=32_768,
+            )
+        )
+
+    def run(self) -> None:
+        """Serve until interrupted."""
+        self.server.run(sockets=[self.socket])
