@@ -160,7 +160,9 @@ def make_app(
     @app.post(f"{V1}/classifiers/{{id}}/predict", tags=["classifiers"], responses=MISSING)
     async def predict(id: str, given: schema.Queries) -> schema.Predictions:
         """Classify pictures."""
-        entry = kept(id)
+        entry, count = kept(id), len(given.images)
+        if count > limits.images:
+            raise HTTPException(413, f"{count} pictures: a request may have {limits.images}")
         read = await batches.run(pictures, entry.classifier, given.images, "image")
         return predictions(await batches.predict(entry, read))
 
