@@ -188,9 +188,8 @@ def test_a_body_that_is_too_long(small: httpx.Client) -> None:
         pass  # the server hung up while the client still spoke
     for length in ("-1", "1e3", "9" * 30, "x"):
         with connected(small) as connection:
-            connection.sendall(
-                f"POST {API}/classifiers HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n".encode()
-            )
+            start = f"POST {API}/classifiers HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            connection.sendall(f"{start}Content-Length: {length}\r\n\r\n".encode())
             assert connection.recv(100).startswith((b"HTTP/1.1 400", b"HTTP/1.1 413"))
 
 
