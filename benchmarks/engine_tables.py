@@ -163,3 +163,24 @@ def engine() -> str:
         f"without them by {' and '.join(gains)}: `examples/lora_strokes.py`.",
     ]
     return "\n".join("- " + "\n  ".join(textwrap.wrap(" ".join(line.split()), 116)) for line in lines)
+
+
+def serving() -> str:
+    """What `serve.json` has of the server's times, loads and memory."""
+    lines = ["| | | aim |", "|---|---|---|"]
+    rows = read("serve").get("results", [])
+    [echo] = [r["per_second"] for r in rows if r["what"] == "echo"] or [0.0]
+    for r in rows:
+        name = r.get("learner")
+        if r["what"] == "latency":
+            parts = f"{1e3 * r['adapt']:.0f} ms to adapt, {1e3 * r['predict']:.0f} to predict"
+            told = f"| {name}: 25 examples of 5 classes, then 5 pictures, median | {1e3 * r['both']:.0f} ms: {parts} "
+            lines.append(f"{told}| below {1e3 * r['target']:.0f} ms |")
+        if r["what"] == "load":
+            told = f"{r['per_second']:.0f}, half within {1e3 * r['median']:.0f} ms, 99 % within {1e3 * r['p99']:.0f}"
+            share = f"{100 * r['of_echo']:.0f} % of a bare FastAPI echo's {echo:,.0f}"
+            lines.append(f"| {name}: predictions a second | {told}: {share} | {r['target']} |")
+        if r["what"] == "memory":
+            grown = f"{r['after_mb']:.0f} MB, {r['grown_mb']:+.1f} MB"
+            lines.append(f"| memory after {r['requests']:,} more predictions | {grown} | flat |")
+    return "\n".join(lines) if rows else ""

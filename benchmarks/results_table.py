@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from engine_tables import Marks, Row, engine, memory, percent, precision, read, scaling, speed
+from engine_tables import Marks, Row, engine, memory, percent, precision, read, scaling, serving, speed
 
 ROOT = Path(__file__).parents[1]
 PARTS = (
@@ -276,6 +276,7 @@ PAGES: dict[str, Callable[[], dict[Marks, str]]] = {
     "README.md": lambda: {marks("results"): table(), marks("speed"): speed(), marks("engine"): engine()},
     "docs/meta_gradients.md": lambda: {marks("memory"): memory(), marks("precision"): precision()},
     "docs/distributed.md": lambda: {marks("scaling"): scaling()},
+    "docs/serving.md": lambda: {marks("serving"): serving()},
     "docs/which_learner.md": which_learner,
 }
 """The tables of each page that has some, by the marks that they stand between."""
