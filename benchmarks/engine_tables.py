@@ -174,10 +174,11 @@ def serving() -> str:
         name = r.get("learner")
         if r["what"] == "latency":
             parts = f"{1e3 * r['adapt']:.0f} ms to adapt, {1e3 * r['predict']:.0f} to predict"
-            told = f"| {name}: 25 examples of 5 classes, then 5 pictures, median | {1e3 * r['both']:.0f} ms: {parts} "
-            lines.append(f"{told}| below {1e3 * r['target']:.0f} ms |")
+            told = f"{1e3 * r['both']:.0f} ms: {parts} | below {1e3 * r['target']:.0f} ms"
+            lines.append(f"| {name}: 25 examples of 5 classes, then 5 pictures, median | {told} |")
         if r["what"] == "load":
-            told = f"{r['per_second']:.0f}, half within {1e3 * r['median']:.0f} ms, 99 % within {1e3 * r['p99']:.0f}"
+            waits = f"half within {1e3 * r['median']:.0f} ms, 99 % within {1e3 * r['p99']:.0f}"
+            told = f"{r['per_second']:.0f}, {waits}"
             share = f"{100 * r['of_echo']:.0f} % of a bare FastAPI echo's {echo:,.0f}"
             lines.append(f"| {name}: predictions a second | {told}: {share} | {r['target']} |")
         if r["what"] == "memory":

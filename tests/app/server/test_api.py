@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -206,3 +208,18 @@ def test_metrics_count_by_route(client: httpx.Client, made: str) -> None:
     assert made not in text
     assert "script" not in text
     assert "quickstudy_classifiers 1" in text
+
+
+def test_the_example_of_the_page_runs(run: Path, drawings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    files = sorted(drawings.rglob("*.png"))
+    names = [f.parent.name for f in files]
+    with serving([run]) as client:
+        code = code.replace("http://127.0.0.1:8000/api/v1/", str(client.base_url))
+        code = code.replace("http://127.0.0.1:8000/api/v1", str(client.base_url)).replace('"run": "a", ', "")
+        said: dict[str, Any] = {"files": files, "names": names, "new_file": files[0]}
+        exec(code, said)
+        said["api"].close()
+    expected = qs.FewShotClassifier.from_run(run).fit(files, names).predict(files[:1])
+    assert capsys.readouterr().out.strip() == expected[0]
