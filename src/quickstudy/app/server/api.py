@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from quickstudy.app.server.guard import LOOPBACK, Guard
 from quickstudy.app.server.limits import LIMITS, Limits
 from quickstudy.app.server.metrics import Metrics
 from quickstudy.app.server.models import Models
+from quickstudy.app.server.pages import pages
 from quickstudy.app.server.received import picture
 from quickstudy.app.server.store import Entry, Store
 from quickstudy.errors import TaskError, UserError
@@ -175,6 +176,9 @@ def make_app(
             )
         return schema.Deleted(deleted=id)
 
+    for address, (content, kind) in pages().items():
+        app.add_api_route(address, given_out(content, kind), include_in_schema=False)
+
     @app.exception_handler(RequestValidationError)
     async def unreadable(request: Request, error: RequestValidationError) -> Response:
         return problem(422, told(error))
@@ -197,6 +201,15 @@ def make_app(
         return problem(500, "a fault of the server's, which it has noted")
 
     return Guard(counted, limits, hosts, token)
+
+
+def given_out(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
+    """An answer that is always the same."""
+
+    async def answer() -> Response:
+        return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
+
+    return answer
 
 
 def problem(status: int, error: str, headers: Any = None) -> Response:

@@ -1,0 +1,129 @@
+// A sheet to draw on, with mouse, finger or pen. Strokes are kept as points from 0 to 1, so that what is sent does not
+// depend on how large the sheet is on this screen.
+
+/** How drawings of a data set look: the pen's width in shares of the sheet, and whether they fill it. */
+export const STYLES = {
+  quickdraw: { pen: 16 / 304, fill: 256 / 304 },
+  omniglot: { pen: 0.035, fill: 0 },
+  usual: { pen: 0.05, fill: 0 },
+};
+const SENT = 112; // pixels a side: four times what most nets look at
+
+export class Surface {
+  /**
+   * @param canvas the sheet.
+   * @param changed called whenever what is drawn has changed.
+   */
+  constructor(canvas, changed) {
+    this.canvas = canvas;
+    this.changed = changed;
+    this.strokes = [];
+    this.style = STYLES.usual;
+    this.drawing = null;
+    canvas.addEventListener("pointerdown", (event) => this.begin(event));
+    canvas.addEventListener("pointermove", (event) => this.move(event));
+    for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => this.end(event));
+    this.show();
+  }
+
+  get empty() {
+    return this.strokes.length === 0;
+  }
+
+  begin(event) {
+    if (event.button !== 0 || this.drawing !== null) return;
+    event.preventDefault();
+    this.canvas.setPointerCapture(event.pointerId);
+    this.drawing = event.pointerId;
+    this.strokes.push([this.point(event)]);
+    this.redraw();
+  }
+
+  move(event) {
+    if (event.pointerId !== this.drawing) return;
+    const events = event.getCoalescedEvents?.() ?? [];
+    for (const one of events.length ? events : [event]) this.strokes.at(-1).push(this.point(one));
+    this.redraw();
+  }
+
+  end(event) {
+    if (event.pointerId !== this.drawing) return;
+    this.drawing = null;
+    this.redraw();
+  }
+
+  point(event) {
+    const box = this.canvas.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  }
+
+  undo() {
+    this.strokes.pop();
+    this.redraw();
+  }
+
+  clear() {
+    this.strokes = [];
+    this.redraw();
+  }
+
+  redraw() {
+    this.show();
+    this.changed();
+  }
+
+  show() {
+    draw(this.canvas, this.strokes, this.style.pen);
+  }
+
+  /** What is drawn as a PNG of the size that is sent, as a data: address. */
+  picture() {
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = SENT;
+    draw(canvas, this.style.fill ? filled(this.strokes, this.style.fill) : this.strokes, this.style.pen);
+    return canvas.toDataURL("image/png");
+  }
+}
+
+/** Dark strokes on a light sheet. */
+function draw(canvas, strokes, pen) {
+  const context = canvas.getContext("2d");
+  const side = canvas.width;
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, side, side);
+  context.strokeStyle = "#000";
+  context.lineWidth = pen * side;
+  context.lineCap = context.lineJoin = "round";
+  for (const [first, ...rest] of strokes) {
+    context.beginPath();
+    context.moveTo(first[0] * side, first[1] * side);
+    for (const [x, y] of rest.length ? rest : [first]) context.lineTo(x * side, y * side);
+    context.stroke();
+  }
+}
+
+/** The same strokes, centred, their longer extent this share of the sheet. */
+function filled(strokes, share) {
+  const xs = strokes.flat().map(([x]) => x);
+  const ys = strokes.flat().map(([, y]) => y);
+  const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  const scale = share / Math.max(right - left, bottom - top, 0.05);
+  const place = ([x, y]) => [0.5 + (x - (left + right) / 2) * scale, 0.5 + (y - (top + bottom) / 2) * scale];
+  return strokes.map((stroke) => stroke.map(place));
+}
+
+/** A picture file as a PNG or JPEG of at most 1024 pixels a side, as a data: address; an Error where it is none. */
+export async function read(file) {
+  const image = await createImageBitmap(file).catch(() => {
+    throw new Error(`${file.name} is no picture that this browser can read.`);
+  });
+  const scale = Math.min(1, 1024 / Math.max(image.width, image.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(image.width * scale));
+  canvas.height = Math.max(1, Math.round(image.height * scale));
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return canvas.toDataURL("image/png");
+}
