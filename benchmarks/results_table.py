@@ -139,10 +139,11 @@ def spent(row: Row) -> list[str]:
     iterations = trained if row["training_seconds"] else "–"
     memory = f"{row['training_mb']:.0f}" if row.get("training_mb") else ""
     adapting = f"{row['adapt_ms']:.0f}" if "adapt_ms" in row else ""
-    return [f"{row['parameters']:,}", iterations, memory, adapting]
+    cores = f"{row['core_seconds'] / 60:.0f}" if row.get("core_seconds") and row["iterations"] > 1 else ""
+    return [f"{row['parameters']:,}", iterations, cores, memory, adapting]
 
 
-TAKES = ("parameters", "meta-steps", "MB in training", "ms to adapt")
+TAKES = ("parameters", "meta-steps", "core-minutes", "MB in training", "ms to adapt")
 
 
 def learners(data: str) -> str:

@@ -95,10 +95,13 @@ def test_unlabelled_examples_are_in_training_and_in_the_problem_labels_are_rare_
     fewest = int(splits.train.counts.min())
     assert training.query == min(5, fewest // 2 - 1)
     assert (problem.unlabelled, problem.distractors, problem.labelled) == (2, 1, 1.0)
+    pretrained = replace(config, learner="pretrain-centroid", settings={}, unlabelled=0, distractors=0)
     with pytest.raises(
         UserError, match=r"pretrain-centroid is trained on all labels, not on --labelled 0\.5"
     ):
-        replace(config, learner="pretrain-centroid", settings={}).training_tasks(splits.train)
+        pretrained.training_tasks(splits.train)
+    with pytest.raises(UserError, match="protonet learns from labelled examples only: leave --unlabelled"):
+        replace(config, learner="protonet", settings={})
 
 
 def test_training_ways_are_never_more_than_the_classes(quick: Quick) -> None:

@@ -48,7 +48,7 @@ def test_every_part_of_the_state_is_kept(
     if changes.get("body") == "conv4":
         from quickstudy.data import digits
 
-        data = digits(size=16).limit(12)
+        data, changes = digits(size=16).limit(12), {**changes, "size": 16}
         monkeypatch.setattr("quickstudy.outer.config.load_data", lambda *a, **k: data)
     config = quick(**changes)
     train(config, tmp_path / "unbroken")

@@ -114,6 +114,8 @@ def main(args: Sequence[str]) -> int:
     splits = load_splits(config, run)
     names = ("way", "shot", "query", "unlabelled", "distractors")
     changes = {k: v for k in names if (v := getattr(given, k)) is not None}
+    if (given.unlabelled or given.distractors) and not learner.uses_unlabelled:
+        raise UserError(f"{config.learner} learns from labelled examples only: leave --unlabelled away")
     source = config.problem(getattr(splits, given.split), seed=given.seed, **changes)
     chosen: dict[str, Any] = {}
     if given.search:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -31,7 +32,18 @@ Examples:
   quickstudy train --data my/pictures --learner protonet --out runs/c     one folder a class
   quickstudy train … --out runs/b --resume                                go on after an interruption
 
-Name a learner before --help to see its own options: quickstudy train --learner reptile --help"""
+Learners:
+{learners}
+
+Controls, to compare with:
+{controls}
+
+Name a learner before --help to see its own options: quickstudy train --learner reptile --help""".format(
+    **{
+        kind: textwrap.fill(", ".join(names), 78, initial_indent="  ", subsequent_indent="  ")
+        for kind, names in (("learners", LEARNERS), ("controls", CONTROLS))
+    }
+)
 
 
 def command(learner: str) -> type[TrainConfig]:
@@ -45,7 +57,8 @@ def command(learner: str) -> type[TrainConfig]:
         hint = tyro.conf.arg(help_behavior_hint=f"(default: {told})")
         own.append((name, Annotated[kinds[name], hint], None))
     for name, parameter in options(kind).items():
-        text = f"option of {learner}: {helps.get(name, '')}"
+        off = f"(on; --no-{name.replace('_', '-')} turns it off) " if parameter.default is True else ""
+        text = f"option of {learner}: {off}{helps.get(name, '')}"
         own.append((name, Annotated[parameter.annotation, tyro.conf.arg(help=text)], parameter.default))
     return dataclasses.make_dataclass(
         "Train",

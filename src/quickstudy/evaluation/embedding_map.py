@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,9 @@ from quickstudy.learners.base import Learner
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.outer.device import suited
 from quickstudy.tasks.task import Task
+
+FEW = 10
+"""Classes up to which a legend is of the usual size."""
 
 
 class Map(NamedTuple):
@@ -68,6 +72,7 @@ def map_picture(found: Map, task: Task, path: str | Path, names: Sequence[str] |
     """
     way = task.support.way or 1
     names = [f"class {c}" for c in range(way)] if names is None else names
+    brief = [textwrap.shorten(name, 28, placeholder="…") if len(name) > 28 else name for name in names]
     figure = figure_of(6.2, 4.4)
     title = f"One task in the embedding ({100 * found.shown:.0f} % of the variance)"
     axes = axes_in(figure, title=title)
@@ -79,7 +84,8 @@ def map_picture(found: Map, task: Task, path: str | Path, names: Sequence[str] |
         q, z = found.query[(task.query.y == c).cpu()], found.support[(task.support.y == c).cpu()]
         axes.scatter(*q.T.numpy(), s=16, color=colour, alpha=0.55, linewidths=0, marker=marker)
         style = {"color": colour, "edgecolors": INK, "linewidths": 1.2, "marker": marker}
-        axes.scatter(*z.T.numpy(), s=90, label=names[c], **style)
+        axes.scatter(*z.T.numpy(), s=90, label=brief[c], **style)
     axes.set_aspect("equal", adjustable="datalim")
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="center left", bbox_to_anchor=(1, 0.5))
+    style = {"frameon": False, "labelcolor": INK, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    axes.legend(fontsize=9 if way <= FEW else 6.5, markerscale=1 if way <= FEW else 0.6, **style)
     save(figure, path)

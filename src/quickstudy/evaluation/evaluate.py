@@ -88,6 +88,9 @@ class Evaluation:
             return f"{number} ({self.tasks} tasks{few}, {self.shot}-shot, {self.query} queries)"
         number = f"{100 * self.accuracy:.2f} ± {100 * self.ci95:.2f} %"
         kind = f"{count(self.way)}-way {count(self.shot)}-shot, {queries(self.query)} a class"
+        more, besides = (self.drawn.get(name) for name in ("unlabelled", "distractors"))
+        kind += f", unlabelled: {more}" if more else ""
+        kind += f" and of {besides} classes besides" if besides else ""
         rest = [f"loss {self.loss:.3f}"]
         if self.precision is not None and self.ece is not None:  # else the learner told no predictions
             rest = [

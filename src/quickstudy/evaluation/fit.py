@@ -26,11 +26,14 @@ class Fitted(NamedTuple):
     std: Tensor | None
 
 
-def fits(learner: Learner, task: Task, steps: Sequence[int] = (0, 1, 10)) -> tuple[Tensor, dict[str, Fitted]]:
+def fits(
+    learner: Learner, task: Task, steps: Sequence[int] | None = None
+) -> tuple[Tensor, dict[str, Fitted]]:
     """A grid of inputs `[p, 1]`, and what the learner answers there, by what it is called.
 
     Args:
-        learner: of one that descends, the answers after each of these numbers of inner steps.
+        learner: of one that descends, the answers after each of these numbers of inner `steps`.
+        steps: by default `shown_steps`.
         task: one of functions of one number.
 
     Raises:
@@ -51,13 +54,24 @@ def fits(learner: Learner, task: Task, steps: Sequence[int] = (0, 1, 10)) -> tup
     if not isinstance(learner, DescentLearner):
         return grid, {f"after {len(task.support.x)} examples": fitted()}
     found = {}
-    for count in steps:
+    for count in shown_steps(learner.steps) if steps is None else steps:
         with stepping(learner, count):
             found[f"{count} step{'s' * (count != 1)}"] = fitted()
     return grid, found
 
 
-def fit_picture(learner: Learner, task: Task, path: str | Path, steps: Sequence[int] = (0, 1, 10)) -> None:
+def shown_steps(trained: int, most: int = 5) -> list[int]:
+    """Before learning, after each of the inner steps that were trained with, or `most` of them evenly, and
+    after twice as many.
+
+    >>> shown_steps(1), shown_steps(5), shown_steps(50)
+    ([0, 1, 2], [0, 1, 2, 3, 4, 5, 10], [0, 10, 20, 30, 40, 50, 100])
+    """
+    count = min(trained, most)
+    return [round(i * trained / count) for i in range(count + 1)] + [2 * trained]
+
+
+def fit_picture(learner: Learner, task: Task, path: str | Path, steps: Sequence[int] | None = None) -> None:
     """Draw a regression task: its examples, its queries, what the learner makes of them.
 
     Args:

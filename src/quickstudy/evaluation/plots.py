@@ -79,6 +79,10 @@ def training_curve(
     save(figure, path)
 
 
+MOST_ROWS = 10
+"""Classes of a task that are drawn; of more the first."""
+
+
 def task_picture(
     task: Task,
     answers: Predictor | Tensor,
@@ -100,14 +104,14 @@ def task_picture(
     """
     if task.support.x.ndim != 4 or task.support.way is None:
         raise UserError("a task can only be drawn where examples are pictures with class labels")
-    way = task.support.way
+    way = min(task.support.way, MOST_ROWS)
     chances = answers.probabilities(task.query.x) if isinstance(answers, Predictor) else answers
     probability, predicted = (v.tolist() for v in chances.max(-1))
     support_y, query_y = task.support.y.tolist(), task.query.y.tolist()
     learnt = [[i for i, y in enumerate(support_y) if y == c][:5] for c in range(way)]
     asked = [[i for i, y in enumerate(query_y) if y == c][:queries] for c in range(way)]
     left, right = max(map(len, learnt)), max(map(len, asked))
-    names = [f"class {c}" for c in range(way)] if names is None else names
+    names = [f"class {c}" for c in range(task.support.way)] if names is None else names
     labels = [_lines(name) for name in names]
 
     def answer(i: int) -> str:
@@ -121,7 +125,9 @@ def task_picture(
     figure = figure_of(1.0 * (left + right) + 1.9, (1.05 + 0.13 * lines) * way + 0.7)
     correct = sum(p == y for p, y in zip(predicted, query_y, strict=True))
     shown = sum(map(len, asked))
-    some = f" ({shown} shown)" if shown < len(query_y) else ""
+    some = (
+        f" ({shown} shown{f', of {way} classes' * (way < task.support.way)})" if shown < len(query_y) else ""
+    )
     title = f"{correct} of {len(query_y)} queries answered right{some}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     grid = figure.add_gridspec(way, left + right + 1, width_ratios=[1] * left + [0.3] + [1] * right)
@@ -208,7 +214,8 @@ def presentation_curve(measured: Presentations, path: str | Path, chance: float)
     axes.set(ylim=(0, 1.02), xlim=(0.5, len(x) + 0.5))
     axes.yaxis.set_major_formatter(PERCENT)
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-    axes.legend(frameon=False, fontsize=9, loc="lower right", labelcolor=INK)
+    low = len(accuracy) and accuracy[len(accuracy) // 2 :].mean() > 0.5  # where the curve is not
+    axes.legend(frameon=False, fontsize=9, loc="lower right" if low else "upper left", labelcolor=INK)
     save(figure, path)
 
 

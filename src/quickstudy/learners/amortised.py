@@ -4,13 +4,15 @@ in and gives a query's answer out, both in columns: one a class, or one a value 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.learners.base import Outer
 from quickstudy.learners.embedding import EmbeddingLearner
-from quickstudy.learners.targets import label_rows
+from quickstudy.learners.targets import ANY, label_rows
 from quickstudy.nets.mlp import mlp
 from quickstudy.tasks.task import Support
 
@@ -28,6 +30,8 @@ class AmortisedLearner(EmbeddingLearner):
 
     outer = Outer(meta_batch=4, outer_lr=1e-3, schedule="cosine", train_query=5)
     spread = True
+    instead: ClassVar[str] = ANY
+    """What answers more classes."""
 
     def __init__(self, body: nn.Module, columns: int) -> None:
         super().__init__(body)
@@ -35,7 +39,7 @@ class AmortisedLearner(EmbeddingLearner):
 
     def rows(self, support: Support, like: Tensor) -> Tensor:
         """Labels as rows `[n, columns]`: of a class 1 in its column, of values each in its own, else 0."""
-        return label_rows(support, self.columns, like.dtype)
+        return label_rows(support, self.columns, like.dtype, self.instead)
 
     def answer_in(self, raw: Tensor, support: Support) -> Tensor:
         """The answer in what a net gives: of `[q, 2 · columns]` the logits `[q, N]`, or for targets `[n, D]`

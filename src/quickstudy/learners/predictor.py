@@ -72,6 +72,8 @@ class Predictor:
         >>> mean.item(), std.item()
         (3.0, 1.0)
         """
+        if self.way is not None:
+            raise DataError("this predictor answers classes: probabilities(x) says how sure it is")
         if not self.spread:
             raise DataError("this predictor has no standard deviations: cnp, anp and transformer give them")
         with torch.no_grad():

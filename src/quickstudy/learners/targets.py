@@ -24,7 +24,11 @@ def one_hot(support: Support, dtype: torch.dtype) -> Tensor:
     return F.one_hot(support.y, support.way).to(dtype)
 
 
-def check_way(way: int | None, most: int, instead: str = "the learner proto-maml answers any number") -> None:
+ANY = "the learners proto-maml, protonet and r2d2 answer any number"
+"""What is said to whoever has more classes than a learner can tell apart."""
+
+
+def check_way(way: int | None, most: int, instead: str = ANY) -> None:
     """Refuse more ways than a learner's outputs can answer.
 
     Raises:
@@ -34,7 +38,7 @@ def check_way(way: int | None, most: int, instead: str = "the learner proto-maml
         raise TaskError(f"this learner answers at most {most} ways, not {way}; {instead}")
 
 
-def label_rows(support: Support, columns: int, dtype: torch.dtype) -> Tensor:
+def label_rows(support: Support, columns: int, dtype: torch.dtype, instead: str = ANY) -> Tensor:
     """A support set's labels, or targets, as `one_hot` writes them, in so many columns: `[n, columns]`.
 
     Raises:
@@ -48,7 +52,7 @@ def label_rows(support: Support, columns: int, dtype: torch.dtype) -> Tensor:
     rows = one_hot(support, dtype)
     if support.way is None and rows.shape[-1] > columns:
         raise DataError(f"targets of {rows.shape[-1]} values, but this learner predicts at most {columns}")
-    check_way(support.way, columns)
+    check_way(support.way, columns, instead)
     return F.pad(rows, (0, columns - rows.shape[-1]))
 
 

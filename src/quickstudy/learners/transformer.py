@@ -47,6 +47,8 @@ class InContext(AmortisedLearner):
         torch.Size([7, 7])
     """
 
+    instead = "one made with a larger max_way (--max-way) answers more"
+
     def __init__(
         self, body: nn.Module, *, max_way: int = 20, hidden: int = 64, depth: int = 4, heads: int = 4
     ) -> None:
@@ -84,7 +86,7 @@ class InContext(AmortisedLearner):
         support, query = batch.support, batch.query
         if support.way is None:
             return batch
-        check_way(support.way, self.max_way, "one made with a larger max_way (--max-way) answers more")
+        check_way(support.way, self.max_way, self.instead)
         labels = torch.rand(len(support.y), self.max_way, generator=generator).argsort(-1)  # [T, W]
         labels = labels.to(support.y.device)
         return replace(

@@ -40,8 +40,8 @@ def film_layers(net: nn.Module) -> dict[str, int]:
         if found:
             return found
     raise UserError(
-        f"{type(net).__name__} has no layer that FiLM could modulate: it needs normalisation, linear layers "
-        "or convolutions, with scale or weights and a bias"
+        f"the body, {type(net).__name__}, has no layer that FiLM could modulate: it needs normalisation, "
+        "linear layers or convolutions, with scale or weights and a bias (--body conv4 has them)"
     )
 
 

@@ -35,6 +35,8 @@ class History:
         iteration: meta-steps done.
         stopped_early: whether patience ran out.
         seconds: time spent, over all the times it was resumed.
+        core_seconds: of processors, which others that use them do not lengthen; None of a run that was begun
+            when this was not counted.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -43,6 +45,7 @@ class History:
     iteration: int = 0
     stopped_early: bool = False
     seconds: float = 0.0
+    core_seconds: float | None = 0.0
 
     @property
     def worse(self) -> int:
@@ -80,6 +83,7 @@ class State:
         whole: whether this is the state after a whole number of meta-steps, validation included; `step` ends
             that, and the outer loop says when it is so again.
         clock: when the time spent was last counted, and the state kept.
+        work: what of the processors had been used then.
     """
 
     learner: Learner
@@ -91,6 +95,7 @@ class State:
     best: dict[str, Tensor] = field(default_factory=dict)
     whole: bool = True
     clock: float = field(default_factory=time.monotonic)
+    work: float = field(default_factory=time.process_time)
 
     def go_on(self) -> None:
         """Bring the state to the run's last checkpoint, if there is one."""
@@ -152,8 +157,10 @@ class State:
 
     def keep(self) -> None:
         """Count the time, and write a checkpoint where there is a run folder."""
-        now = time.monotonic()
-        self.history.seconds, self.clock = self.history.seconds + now - self.clock, now
+        history, now, work = self.history, time.monotonic(), time.process_time()
+        history.seconds, self.clock = history.seconds + now - self.clock, now
+        if history.core_seconds is not None:
+            history.core_seconds, self.work = history.core_seconds + work - self.work, work
         if self.run is not None:
             self.save(self.run)
 
@@ -181,6 +188,7 @@ class State:
             "best_iteration": history.best_iteration,
             "stopped_early": history.stopped_early,
             "seconds": history.seconds,
+            "core_seconds": history.core_seconds,
             "optimizer": rest,
             "window": {"sums": self.window.sums, "count": self.window.count},
         }
@@ -216,7 +224,7 @@ class State:
         history.records = records
         history.iteration, history.best = meta["iteration"], meta["best"]
         history.best_iteration, history.stopped_early = meta["best_iteration"], meta["stopped_early"]
-        history.seconds = meta.get("seconds", 0.0)
+        history.seconds, history.core_seconds = meta.get("seconds", 0.0), meta.get("core_seconds")
         self.window.sums, self.window.count = meta["window"]["sums"], meta["window"]["count"]
 
 

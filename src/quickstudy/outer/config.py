@@ -159,6 +159,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name.replace('_', '-')} must be at least {least}, not {value}")
+        if (self.unlabelled or self.distractors) and not kind.uses_unlabelled:
+            raise UserError(f"{self.learner} learns from labelled examples only: leave --unlabelled away")
         for name, value in self.settings.items():
             if callable(value):
                 raise UserError(

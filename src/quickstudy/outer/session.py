@@ -202,7 +202,12 @@ def finish(run: RunFolder, learner: Learner, history: History) -> None:
 
 def spent_on(history: History) -> dict[str, float | None]:
     """What training has taken of time, and of memory in this process."""
-    return {"seconds": round(history.seconds, 1), "peak_memory_mb": peak_memory_mb()}
+    cores = None if history.core_seconds is None else round(history.core_seconds, 1)
+    return {
+        "seconds": round(history.seconds, 1),
+        "core_seconds": cores,
+        "peak_memory_mb": peak_memory_mb(),
+    }
 
 
 def check_options(config: TrainConfig, run: RunFolder) -> None:

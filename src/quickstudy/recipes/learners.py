@@ -113,6 +113,7 @@ def rows_of(
         "augment": config.augment,
         "norm": config.norm,
         "unlabelled": config.unlabelled,
+        "settings": {k: v for k, v in config.settings.items() if isinstance(v, (str, int, float))},
         "rising": rising([r.get("val_accuracy") for r in run.records()]),
         **about(learner, run),
     }
@@ -154,13 +155,13 @@ def reached(
 
 
 def adaptation_seconds(learner: Learner, config: TrainConfig, splits: Splits, tasks: int = 20) -> float:
-    """The median time to adapt to one task."""
+    """The median time of a processor to adapt to one task."""
     source, times = config.problem(splits.test, seed=2), []
     for i in range(tasks + 1):
         support = source.task(i).support
-        before = time.perf_counter()
+        before = time.process_time()
         learner.adapt(support)
-        times.append(time.perf_counter() - before)
+        times.append(time.process_time() - before)
     return statistics.median(times[1:])
 
 
@@ -225,6 +226,6 @@ def generalising() -> tuple[Part, ...]:
     }
     return tuple(
         Part(learner, "quickdraw", options, label=label)
-        for learner in ("maml", "protonet", "r2d2")
+        for learner in ("maml", "protonet", "simpleshot")
         for label, options in kinds.items()
     )

@@ -223,6 +223,7 @@ def about(learner: Learner, run: RunFolder) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in learner.parameters()),
         "iterations": run.config["iterations"],
         "training_seconds": spent["seconds"],
+        "core_seconds": spent.get("core_seconds"),  # nor these
         "training_mb": spent.get("peak_memory_mb"),  # recipes of before kept none
         "trained_at": run.read_json(ENVIRONMENT).get("commit"),
     }

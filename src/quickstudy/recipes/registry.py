@@ -180,6 +180,20 @@ RECIPES: dict[str, Experiment] = {
         measures=(Measure(5, 1, target=64.0), Measure(5, 5, target=82.0)),
         seeds=(0, 1, 2),
     ),
+    "quickdraw-protonet": Recipe(
+        title="Quick, Draw! 207/69/69, 20 drawings a class, distorted, Prototypical, 64 channels",
+        source="no published number for this learner",
+        config=TrainConfig(
+            **DISTORTED,
+            learner="protonet",
+            norm="running",
+            schedule="cosine",
+            iterations=4000,
+            validate_every=500,
+        ),
+        measures=(Measure(5, 1), Measure(5, 5), Measure(5, 1, statistics="support")),
+        seeds=(0, 1, 2),
+    ),
     "quickdraw-maml-distorted": Recipe(
         title="Quick, Draw! 207/69/69, 20 drawings a class, distorted, MAML, 5 steps, 32 channels, as long",
         source="the fastforwardlabs learning-to-learn report, 59.4 and 77.0 % on its own draw of the data",
@@ -198,6 +212,7 @@ RECIPES: dict[str, Experiment] = {
             Measure(5, 1, statistics="support", search=True),
             Measure(5, 5, statistics="support", search=True),
         ),
+        seeds=(0, 1, 2),
     ),
     "sinusoid-maml": SinusoidRecipe(),
     "learners": LearnersRecipe(parts()),

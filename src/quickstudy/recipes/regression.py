@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from quickstudy.data import load
 from quickstudy.errors import UserError
+from quickstudy.evaluation.completed import completion_picture
 from quickstudy.evaluation.fit import fit_picture
+from quickstudy.evaluation.plots import training_curve
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.learners import Learner, build
 from quickstudy.nets import mlp, native
@@ -79,7 +81,7 @@ def functions(kind: type[Sinusoids | FiveModes | GaussianProcesses]) -> Callable
     return source
 
 
-def pictures(data_dir: Path | None, part: int, shot: int, query: int) -> TaskSource:
+def pictures(data_dir: Path | None, part: int, shot: int, query: int | None) -> Completion:
     """Omniglot's pictures to complete, of classes that are each part's own."""
     splits = load("omniglot", root=data_dir).split("vinyals")
     return Completion((splits.train, splits.val, splits.test)[part], shot=shot, query=query, seed=part)
@@ -171,10 +173,21 @@ class RegressionRecipe(PartsRecipe[Fit]):
                 validation = family.source(setting.data_dir, 1, family.shot, QUERY)
                 told["chosen"], _ = choose_settings(learner, validation, VALIDATION_TASKS)
                 found = {shot: measure(learner, source, n_tasks) for shot, source in test.items()}
-            if part.family != "completion":
-                fit_picture(learner, next(test[max(test)].batch(np.array([0])).unbatch()), out / "fit.png")
+            self.draw(part, learner, run, test, setting)
             told |= {"kind": "learner", "trained": f"{family.shot}-shot", **about(learner, run)}
         return [{**told, "shot": shot, **numbers(measured)} for shot, measured in found.items()]
+
+    def draw(
+        self, part: Fit, learner: Learner, run: RunFolder, test: Mapping[int, TaskSource], setting: Setting
+    ) -> None:
+        """The training curve, and the fit of a task; of pictures, some completed."""
+        training_curve(list(run.records()), run.path / "curve.png")
+        if part.family == "completion":
+            whole = {shot: pictures(setting.data_dir, 2, shot, None) for shot in test}
+            completion_picture(learner, whole, run.path / "completed.png")
+        else:
+            task = next(test[max(test)].batch(np.array([0])).unbatch())
+            fit_picture(learner, task, run.path / "fit.png")
 
     def trained(self, part: Fit, out: Path, setting: Setting) -> tuple[Learner, RunFolder]:
         """A part's learner, trained as long as its budget allows, and its run folder."""

@@ -110,7 +110,10 @@ class ClassTasks:
         if way.low < way.high and self.unlabelled:
             raise TaskError("unlabelled examples need one number of ways, not a range")
         if self.distractors and not self.unlabelled:
-            raise TaskError("distractors appear among unlabelled examples only: say how many, unlabelled=5")
+            raise TaskError(
+                "distractors appear among unlabelled examples only: say how many of these, unlabelled=5, or "
+                "distractors=0"
+            )
         if way.high + self.distractors > classes:
             extra = f" and {self.distractors} distractor classes" if self.distractors else ""
             raise TaskError(

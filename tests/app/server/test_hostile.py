@@ -270,4 +270,4 @@ def test_too_many_pictures_to_classify(small: httpx.Client) -> None:
 def test_more_classes_than_a_head_answers(client: httpx.Client) -> None:
     answer = client.post("/classifiers", json=of([sent(drawing(c, 0)) for c in range(6)], run="maml"))
     assert answer.status_code == 413
-    assert "at most 5 ways, not 6; the learner proto-maml answers any number" in answer.json()["error"]
+    assert "at most 5 ways, not 6; the learners proto-maml" in answer.json()["error"]
