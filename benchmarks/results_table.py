@@ -152,6 +152,25 @@ def learners(data: str) -> str:
     return grid(rows, problem, head=("learner", *TAKES), beside=spent)
 
 
+SETS = {"omniglot": "Omniglot", "quickdraw": "Quick, Draw!"}
+"""Names of the data of `learners.json`."""
+
+
+def overview() -> str:
+    """All of `learners.json` that is accuracy on unseen classes, in a line a learner."""
+    rows = [
+        row
+        for row in parts("learners")
+        if row["split"] == "test" and not row.get("transductive") and row["part"].count("/") == 1
+    ]
+    known = {data: [r for r in rows if r["part"].startswith(f"{data}/")] for data in SETS}
+    return grid(
+        [row for same in known.values() for row in same],
+        lambda row: f"{SETS[row['part'].partition('/')[0]]} {problem(row)}",
+        text=lambda row: percent(row["accuracy"]),
+    )
+
+
 def labelled(name: str) -> str:
     """`variants.json` or `generalisation.json`: other choices of the same learners."""
     return grid(
@@ -274,7 +293,12 @@ def with_tables(page: str, tables: dict[Marks, str]) -> str:
 
 
 PAGES: dict[str, Callable[[], dict[Marks, str]]] = {
-    "README.md": lambda: {marks("results"): table(), marks("speed"): speed(), marks("engine"): engine()},
+    "README.md": lambda: {
+        marks("learners"): overview(),
+        marks("results"): table(),
+        marks("speed"): speed(),
+        marks("engine"): engine(),
+    },
     "docs/meta_gradients.md": lambda: {marks("memory"): memory(), marks("precision"): precision()},
     "docs/distributed.md": lambda: {marks("scaling"): scaling()},
     "docs/serving.md": lambda: {marks("serving"): serving()},
