@@ -24,7 +24,7 @@ def test_the_wheel_holds_all_there_is(tmp_path: Path, monkeypatch: pytest.Monkey
     wanted = {
         path.relative_to(source).as_posix()
         for path in source.rglob("*")
-        if path.is_file() and path.suffix in {".py", ".json", ".typed"}
+        if path.is_file() and path.suffix in {".py", ".json", ".typed", ".c", ".html", ".js", ".css", ".svg"}
     }
     assert wanted <= held
     assert {"quickstudy/py.typed", "quickstudy/data/splits/omniglot_vinyals.json"} <= wanted

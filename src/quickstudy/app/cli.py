@@ -20,7 +20,7 @@ COMMANDS = {
     "train": "meta-train a learner on many classes",
     "evaluate": "measure a run on classes it has never seen",
     "predict": "classify pictures of new classes from a few examples of each",
-    "serve": "answer programs on this machine: classifiers by a JSON API",
+    "serve": "the studio, a page to draw classes on, and classifiers by a JSON API",
     "export": "write a predictor, or an embedding, as an ONNX file for other programs",
     "recipe": "list or run the published experiments",
 }

@@ -1,4 +1,4 @@
-"""`quickstudy serve`: classifiers by a JSON API, on this machine."""
+"""`quickstudy serve`: the studio, and classifiers by a JSON API, on this machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rich.markup import escape
 from quickstudy.app.options import parse
 from quickstudy.errors import UserError
 
-EXAMPLES = """Serve one run or several: make classifiers of examples, add to them, predict.
+EXAMPLES = """Serve one run or several: the studio, a page to draw classes and a test on, and a JSON API.
 
 Only programs on this machine can ask, unless --host says otherwise; then whoever asks needs a token.
 
 Examples:
-  quickstudy serve runs/demo                              then open http://127.0.0.1:8000/api/v1/runs
+  quickstudy serve runs/demo                              then open http://127.0.0.1:8000 in a browser
   quickstudy serve runs/a runs/b --port 9000
   quickstudy serve runs/a --host 0.0.0.0 --token SECRET   for others; without --token one is made up
 
@@ -64,9 +64,8 @@ def main(args: Sequence[str]) -> int:
     token = given.token or (None if local else secrets.token_urlsafe(16))
     running = Running(given.runs, given.host, given.port, token=token, device=given.device)
     names = ", ".join(model.name for model in running.models)
-    say(escape(f"serving {names} at {running.url}"))
-    if token is not None and given.token is None:
-        say(f"whoever asks needs this token: {token}")
+    shown = running.url if token is None else f"{running.url}/#token={token}"
+    say(escape(f"serving {names}: open {shown} in a browser"))
     if not local:
         say("other machines can reach this server; what is said between is not encrypted")
     say("Ctrl-C ends it")

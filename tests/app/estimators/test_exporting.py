@@ -41,23 +41,28 @@ def conv(norm: str = "support") -> Any:
         return qs.nets.conv4(6, size=16, norm=norm)
 
 
+LEARNERS: dict[str, Callable[[], qs.Learner]] = {
+    "protonet": lambda: qs.ProtoNet(conv()),
+    "cosine": lambda: qs.ProtoNet(conv("running"), distance="cosine"),
+    "simpleshot": lambda: qs.SimpleShot(conv(), classes=5),
+    "matching": lambda: qs.MatchingNet(conv("layer")),
+    "r2d2": lambda: qs.R2D2(conv("group")),
+    "relation": lambda: qs.RelationNet(qs.nets.conv4(6, size=16, halvings=2)),
+    "maml": lambda: qs.MAML(conv(), way=3, steps=2),
+    "transformer": lambda: qs.InContext(conv("layer")),
+}
+SLOW = ("cosine", "matching", "relation", "transformer")
+"""Much like the others, and seconds each."""
+
+
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: qs.ProtoNet(conv()),
-        lambda: qs.ProtoNet(conv("running"), distance="cosine"),
-        lambda: qs.SimpleShot(conv(), classes=5),
-        lambda: qs.MatchingNet(conv("layer")),
-        lambda: qs.R2D2(conv("group")),
-        lambda: qs.RelationNet(qs.nets.conv4(6, size=16, halvings=2)),
-        lambda: qs.MAML(conv(), way=3, steps=2),
-        lambda: qs.InContext(conv("layer")),
+        pytest.param(make, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, make in LEARNERS.items()
     ],
-    ids=["protonet", "cosine", "simpleshot", "matching", "r2d2", "relation", "maml", "transformer"],
 )
-def test_it_answers_the_same_for_any_number_of_pictures(
-    make: Callable[[], qs.Learner], tmp_path: Path
-) -> None:
+def test_it_answers_the_same_for_any_number(make: Callable[[], qs.Learner], tmp_path: Path) -> None:
     classifier = qs.FewShotClassifier(make(), pictures=Pictures((1, 16, 16))).fit(PICTURES, LABELS)
     classifier.export(tmp_path / "a.onnx")
     onnx.checker.check_model(str(tmp_path / "a.onnx"), full_check=True)

@@ -4,6 +4,7 @@
 /** How drawings of a data set look: the pen's width in shares of the sheet, and whether they fill it. */
 export const STYLES = {
   quickdraw: { pen: 16 / 304, fill: 256 / 304 },
+  glyphs: { pen: 0.08, fill: 0 },
   omniglot: { pen: 0.035, fill: 0 },
   usual: { pen: 0.05, fill: 0 },
 };

@@ -1,0 +1,94 @@
+"""The studio in a real browser: Chromium, as Debian packages it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+import quickstudy as qs
+
+from ..server.drawn import serving
+
+ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prototypical networks that know what drawings are: trained on Glyphs for a minute."""
+    path = tmp_path_factory.mktemp("studio") / "glyphs"
+    config = qs.TrainConfig(
+        data="glyphs",
+        learner="protonet",
+        channels=32,
+        norm="running",
+        augment="affine",
+        schedule="cosine",
+        iterations=1000,
+        validation_tasks=20,
+        validate_every=1000,
+        threads=1,
+    )
+    qs.train(config, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(trained: Path) -> Iterator[httpx.Client]:
+    """A server of that run."""
+    with serving([trained]) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium here: the studio is not tested (Debian's package chromium has it)")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def studio(browser: Browser, server: httpx.Client) -> Iterator[Page]:
+    """The page, opened anew; what its console says, or an error in it, fails the test."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    said: list[str] = []
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"error: {error}"))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(str(server.base_url).removesuffix("api/v1/"))
+    page.wait_for_selector("body[data-ready]")
+    yield page
+    page.close()
+    assert said == []
+    home = str(server.base_url).removesuffix("api/v1/")
+    assert all(url.startswith((home, "data:", "blob:")) for url in asked), asked
+
+
+def drawn(page: Page, selector: str, lines: Any, which: int = 0) -> None:
+    """Draw strokes `[n, 2]`, in shares of the sheet, by the mouse."""
+    canvas = page.locator(selector).nth(which)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    for line in lines:
+        points = [(float(box["x"] + x * box["width"]), float(box["y"] + y * box["height"])) for x, y in line]
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in [*points[4:-1:4], points[-1]]:  # a browser is told of each by itself
+            page.mouse.move(*point)
+        page.mouse.up()

@@ -1,0 +1,199 @@
+"""Whoever draws in the studio is answered while drawing: by mouse, by files, on a phone, in the dark."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from quickstudy.data.glyphs import strokes
+
+from .conftest import drawn
+
+UNSEEN = range(3000, 3600, 120)
+"""Classes of Glyphs beyond the 3,000 of the data set, no two of a family."""
+
+
+def verdict(page: Page) -> str:
+    """The class that the test drawing is taken for, when it has been answered."""
+    page.wait_for_function("() => document.querySelector('#bars .best') !== null")
+    return page.inner_text("#bars .best .label")
+
+
+def asked(page: Page, lines: object) -> str:
+    """What a new test drawing is taken for, once nothing more is on its way."""
+    page.click("#pad-clear")
+    page.wait_for_function("() => document.querySelector('#bars .best') === null")
+    drawn(page, "#pad", lines)
+    page.wait_for_load_state("networkidle")
+    return verdict(page)
+
+
+def taught(page: Page, shots: int) -> None:
+    """Five classes on five cards, drawn along their own strokes."""
+    page.click("#add-class")
+    page.click("#add-class")
+    for k, c in enumerate(UNSEEN):
+        page.locator(".card .name input").nth(k).fill(f"sign {c}")
+        for i in range(shots):
+            if i:
+                page.locator(".card .keep").nth(k).click()
+            drawn(page, ".card canvas", strokes(c, i), k)
+    page.wait_for_load_state("networkidle")
+
+
+def test_classes_that_nobody_has_seen_are_told_apart(studio: Page) -> None:
+    taught(studio, shots=3)
+    assert studio.locator(".examples img").count() == 10
+    right = [asked(studio, strokes(c, i)) == f"sign {c}" for i in range(3, 13) for c in UNSEEN]
+    print(f"{sum(right)} of {len(right)} drawings right")
+    assert len(right) == 50
+    assert np.mean(right) >= 0.9
+
+
+def test_it_is_answered_while_it_is_drawn(studio: Page) -> None:
+    for k, c in enumerate(UNSEEN[:3]):
+        drawn(studio, ".card canvas", strokes(c, 0), k)
+    box = studio.locator("#pad").bounding_box()
+    assert box is not None
+    studio.mouse.move(box["x"] + 50, box["y"] + 50)
+    studio.mouse.down()
+    studio.mouse.move(box["x"] + 150, box["y"] + 90)
+    expect(studio.locator("#bars .best")).to_have_count(1)  # the pen is still down
+    studio.mouse.up()
+    told = re.compile(r"^Class \d: \d+ %, (sure|fairly sure|unsure|guessing)$")
+    expect(studio.locator("#verdict")).to_have_text(told)
+
+
+def test_a_card_grows_and_shrinks(studio: Page) -> None:
+    card = studio.locator(".card").first
+    drawn(studio, ".card canvas", strokes(UNSEEN[0], 0))
+    card.get_by_role("button", name="Next example").click()
+    drawn(studio, ".card canvas", strokes(UNSEEN[0], 1))
+    count = len(strokes(UNSEEN[0], 1))
+    for _ in range(count):
+        card.get_by_role("button", name="Undo").click()
+    expect(card.locator(".examples img")).to_have_count(1)
+    card.get_by_role("button", name="Delete example 1").click()
+    expect(card.locator(".examples img")).to_have_count(0)
+    expect(studio.locator("#verdict")).to_contain_text("Show examples of two classes")
+    studio.get_by_role("button", name="Delete this class").first.click()
+    expect(studio.locator(".card")).to_have_count(2)
+    expect(studio.get_by_role("button", name="Delete this class").first).to_be_disabled()
+    for n in range(3, 21):
+        studio.get_by_role("button", name="Add a class").click()
+        expect(studio.locator(".card")).to_have_count(n)
+    expect(studio.locator("#add-class")).to_be_disabled()
+
+
+def pictures(folder: Path) -> list[Path]:
+    """A photograph-like picture of each of three classes, and one that is none."""
+    files = []
+    for k in range(3):
+        page = np.full((120, 90), 240, np.uint8)
+        page[20 + 30 * k : 30 + 30 * k, 10:80] = 20
+        files.append(folder / f"{k}.png")
+        Image.fromarray(page).convert("RGB").save(files[-1])
+    (folder / "none.png").write_text("<script>alert(1)</script>")
+    return [*files, folder / "none.png"]
+
+
+def test_files_are_chosen_and_dropped(studio: Page, tmp_path: Path) -> None:
+    *files, none = pictures(tmp_path)
+    for k, file in enumerate(files[:2]):
+        studio.locator(".card input[type=file]").nth(k).set_input_files(str(file))
+    data = studio.evaluate_handle(
+        """async (bytes) => { const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(bytes)], 'c.png', { type: 'image/png' })); return data; }""",
+        list(files[2].read_bytes()),
+    )
+    studio.locator(".card").nth(2).dispatch_event("drop", {"dataTransfer": data})
+    expect(studio.locator(".examples img")).to_have_count(3)
+    studio.locator("#pad-file").set_input_files(str(files[2]))
+    assert verdict(studio) == "Class 3"
+    studio.locator("#pad-file").set_input_files(str(none))
+    expect(studio.locator("#problem")).to_have_text("none.png is no picture that this browser can read.")
+
+
+def test_names_are_text(studio: Page) -> None:
+    name = "<img src=x onerror=alert(1)>"
+    studio.locator(".card .name input").first.fill(name)
+    for k, c in enumerate(UNSEEN[:2]):
+        drawn(studio, ".card canvas", strokes(c, 0), k)
+    drawn(studio, "#pad", strokes(UNSEEN[0], 1))
+    expect(studio.locator("#bars .label").first).to_have_text(name)
+    assert studio.locator("#bars img").count() == 0
+
+
+def contrast(page: Page, selector: str) -> float:
+    """WCAG's contrast of an element's text with what is behind it."""
+    found: float = page.eval_on_selector(
+        selector,
+        """element => {
+          const parse = text => text.match(/[\\d.]+/g).map(Number);
+          const light = ([r, g, b]) => {
+            const [x, y, z] = [r, g, b].map(v => v / 255)
+              .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+          };
+          let behind = element;
+          while (parse(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
+          const text = light(parse(getComputedStyle(element).color));
+          const ground = light(parse(getComputedStyle(behind).backgroundColor));
+          return (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
+        }""",
+    )
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read(studio: Page, scheme: str) -> None:
+    """WCAG AA: 4.5 to 1."""
+    studio.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    for k, c in enumerate(UNSEEN[:2]):
+        drawn(studio, ".card canvas", strokes(c, 0), k)
+    drawn(studio, "#pad", strokes(UNSEEN[0], 1))
+    verdict(studio)
+    for selector in ("h1", "h2", ".hint", "#about", ".keep", ".undo", ".name input", "#verdict", "footer p"):
+        assert contrast(studio, selector) >= 4.5, selector
+    for selector in (".options label", "#bars .label", "#bars .value", "#add-class"):
+        assert contrast(studio, selector) >= 4.5, selector
+
+
+def test_everything_has_a_name_and_can_be_reached(studio: Page) -> None:
+    for element in studio.locator("button, input, select, canvas").all():
+        name = element.evaluate(
+            """e => e.getAttribute('aria-label') || e.textContent.trim()
+            || e.labels?.[0]?.textContent.trim()"""
+        )
+        assert name, element.evaluate("e => e.outerHTML")
+    seen = set()
+    for _ in range(40):
+        studio.keyboard.press("Tab")
+        seen.add(studio.evaluate("document.activeElement.outerHTML.slice(0, 60)"))
+    for selector in ("#run", ".keep", "#add-class", "#pad-clear", "#pad-file"):
+        html = studio.eval_on_selector(selector, "e => e.outerHTML.slice(0, 60)")
+        assert html in seen, selector
+
+
+def test_it_fits_a_phone(browser: Browser, server: object, studio: Page) -> None:
+    phone = browser.new_context(viewport={"width": 375, "height": 700}, has_touch=True, device_scale_factor=2)
+    page = phone.new_page()
+    page.goto(studio.url)
+    page.wait_for_selector("body[data-ready]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    for k, c in enumerate(UNSEEN[:2]):
+        drawn(page, ".card canvas", strokes(c, 0), k)
+    drawn(page, "#pad", strokes(UNSEEN[0], 0))
+    assert verdict(page) == "Class 1"
+    phone.close()
+
+
+def test_the_page_is_small() -> None:
+    from quickstudy.app.server.pages import pages
+
+    assert sum(len(content) for content, _ in pages().values()) < 200_000
