@@ -213,6 +213,29 @@ def test_what_is_wrong_is_named(call: Callable[[], Any], said: str) -> None:
         call()
 
 
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (ROWS[:4], list("defg")),
+        (ROWS[:1, :9], ["a"]),
+        (ROWS[:1] * np.nan, ["a"]),
+        (ROWS[:1], ["a", "b"]),
+        (ROWS[:1], [0.5]),
+    ],
+    ids=["more classes than it can tell apart", "other pictures", "NaN", "two labels", "a fraction"],
+)
+def test_a_mistake_in_what_is_given_loses_nothing(x: np.ndarray, y: list[object]) -> None:
+    classifier = untrained().fit(ROWS, list("abcabc"))
+    before = classifier.predict_proba(ROWS)
+    for fit in (classifier.partial_fit, classifier.fit):
+        with pytest.raises(ValueError, match=r"\w"):
+            fit(x, y)
+        np.testing.assert_array_equal(classifier.predict_proba(ROWS), before)
+        assert classifier.classes_.tolist() == list("abc")
+    again = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_array_equal(again.predict_proba(ROWS), before)
+
+
 def test_unlabelled_examples_are_learned_from(files: tuple[list[Path], list[str]]) -> None:
     x, y = files
     learner = qs.SemiProtoNet(qs.nets.conv4(4))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -181,6 +182,17 @@ class FewShotEstimator(BaseEstimator):
         self._x, self._unlabelled = x, unlabelled
         self.__dict__.pop("_predictor", None)
         return y
+
+    @contextmanager
+    def _whole_or_not(self) -> Iterator[None]:
+        """Where this block fails, the estimator is as it was before: what was fitted is not lost."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _read(self, X: Any, *, reset: bool) -> Tensor:
         """Examples as the learner takes them, floats `[n, …]`; those that are fitted say what black is."""

@@ -75,12 +75,13 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):
 
     def _take(self, X: Any, y: Any, classes: Any, unlabelled: Any, *, more: bool) -> Self:
         before = getattr(self, "classes_", None) if more else None
-        labels = self._fit(X, y, unlabelled, more=more)
-        check_classification_targets(labels)
-        known = [np.asarray(c) for c in (labels, classes, before) if c is not None]
-        self.classes_ = np.unique(np.concatenate(known))
-        self._y = labels
-        self._predictor = self._adapted()
+        with self._whole_or_not():
+            labels = self._fit(X, y, unlabelled, more=more)
+            check_classification_targets(labels)
+            known = [np.asarray(c) for c in (labels, classes, before) if c is not None]
+            self.classes_ = np.unique(np.concatenate(known))
+            self._y = labels
+            self._predictor = self._adapted()
         return self
 
     def _adapted(self) -> Predictor:

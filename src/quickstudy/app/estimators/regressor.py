@@ -54,8 +54,9 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):
         return self._take(X, y, unlabelled, more=True)
 
     def _take(self, X: Any, y: Any, unlabelled: Any, *, more: bool) -> Self:
-        self._y = self._fit(X, y, unlabelled, more=more, multi_output=True, y_numeric=True)
-        self._predictor = self._adapted()
+        with self._whole_or_not():
+            self._y = self._fit(X, y, unlabelled, more=more, multi_output=True, y_numeric=True)
+            self._predictor = self._adapted()
         return self
 
     def _adapted(self) -> Predictor:
