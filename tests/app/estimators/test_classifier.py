@@ -217,7 +217,7 @@ def test_what_is_wrong_is_named(call: Callable[[], Any], said: str) -> None:
     ("x", "y"),
     [
         (ROWS[:4], list("defg")),
-        (ROWS[:1, :9], ["a"]),
+        (ROWS[:1, :10], ["a"]),
         (ROWS[:1] * np.nan, ["a"]),
         (ROWS[:1], ["a", "b"]),
         (ROWS[:1], [0.5]),
