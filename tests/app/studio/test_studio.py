@@ -24,12 +24,16 @@ def verdict(page: Page) -> str:
     return page.inner_text("#bars .best .label")
 
 
+def settled(page: Page) -> None:
+    """Wait until nothing more is asked of the server."""
+    page.wait_for_selector("#bars[aria-busy=false]", state="attached")
+
+
 def asked(page: Page, lines: object) -> str:
-    """What a new test drawing is taken for, once nothing more is on its way."""
+    """What a new test drawing is taken for, when all of it is drawn."""
     page.click("#pad-clear")
-    page.wait_for_function("() => document.querySelector('#bars .best') === null")
     drawn(page, "#pad", lines)
-    page.wait_for_load_state("networkidle")
+    settled(page)
     return verdict(page)
 
 
@@ -43,7 +47,7 @@ def taught(page: Page, shots: int) -> None:
             if i:
                 page.locator(".card .keep").nth(k).click()
             drawn(page, ".card canvas", strokes(c, i), k)
-    page.wait_for_load_state("networkidle")
+    settled(page)
 
 
 def test_classes_that_nobody_has_seen_are_told_apart(studio: Page) -> None:

@@ -22,29 +22,37 @@ export async function ask(method, path, body) {
   return said;
 }
 
+const active = new Set();
+
 /**
  * Let `work` run, and again when it was asked for meanwhile: always with the newest state, never twice at once.
+ *
+ * @param work what is to be done.
+ * @param delay milliseconds in which further wishes are taken together.
+ * @param busy told whether anything, of all that is made by this function, is yet to be done.
  */
-export function newest(work, delay = 0) {
+export function newest(work, delay, busy) {
   let running = false;
   let wanted = false;
   let timer;
   async function run() {
-    if (running) {
-      wanted = true;
-      return;
-    }
+    if (running) return;
     running = true;
     try {
-      do {
+      while (wanted) {
         wanted = false;
         await work();
-      } while (wanted);
+      }
     } finally {
       running = false;
+      active.delete(work);
+      busy(active.size > 0);
     }
   }
   return () => {
+    wanted = true;
+    active.add(work);
+    busy(true);
     clearTimeout(timer);
     timer = setTimeout(run, delay);
   };

@@ -126,8 +126,9 @@ function examples() {
 
 // ---------------------------------------------------------------------------------------------- learning
 
-const learn = newest(() => attempt(adapt), 120);
-const look = newest(() => attempt(predict), 30);
+const busy = (is) => at("bars").setAttribute("aria-busy", is);
+const learn = newest(() => attempt(adapt), 120, busy);
+const look = newest(() => attempt(predict), 30, busy);
 
 async function adapt() {
   const shown = examples();
