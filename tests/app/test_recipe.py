@@ -57,6 +57,20 @@ def test_a_recipe_is_trained_measured_and_written_down(tmp_path, monkeypatch, ca
     assert result["command"] == "QUICKSTUDY_DATA=DIR quickstudy recipe run short --no-floors"
     (row,) = result["results"]
     assert (row["way"], row["tasks"], row["statistics"], row["train_seed"]) == (2, 4, "running", 0)
+
+    def again(*args, **kwargs):
+        raise AssertionError("it was measured before")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["quickstudy.recipes.recipe"], "measure_anew", again)
+        assert main([*words, "--no-floors"]) == 0
+        assert json.loads((tmp_path / "results" / "short.json").read_text())["results"] == [row]
+    (kept,) = (tmp_path / "runs" / "short" / "measured").iterdir()
+    kept.write_text("{")
+    capsys.readouterr()
+    assert main([*words, "--no-floors"]) == 2
+    assert "remove it, and it is measured again" in capsys.readouterr().err
+    kept.unlink()
     assert main([*words, "--tasks", "4"]) == 0
     floors = json.loads((tmp_path / "results" / "short.json").read_text())["floors"]
     assert {row["tasks"] for row in floors} == {4}

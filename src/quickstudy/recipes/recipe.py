@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Any, Protocol
 from quickstudy.data import Splits
 from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation.evaluate import Evaluation, evaluate, normalising
-from quickstudy.evaluation.floors import Floor, floors
+from quickstudy.evaluation.floors import Floor, digest, floors
 from quickstudy.evaluation.search import choose_settings
+from quickstudy.files import write_json
 from quickstudy.learners import Learner
 from quickstudy.outer import meta_train
+from quickstudy.outer.checkpoint import BEST
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.load_run import load_run
 from quickstudy.outer.progress import Bar
@@ -22,6 +26,7 @@ from quickstudy.outer.provenance import commit, environment, forget_peak
 from quickstudy.outer.run_folder import ENVIRONMENT, RunFolder
 from quickstudy.outer.session import SUMMARY, load_splits, spent_on, train, with_steps_taken
 from quickstudy.tasks import TaskSource
+from quickstudy.version import __version__
 
 SEARCH = 200
 """Meta-validation tasks for each setting that is tried, the learner's as the controls'."""
@@ -129,9 +134,9 @@ class Recipe:
             seconds += told["training_seconds"]
             splits = load_splits(config, run)
             for m in self.measures:
-                result, chosen = measured(m, run, splits, setting)
-                asked = {"chosen": chosen, "train_seed": seed, "paper": m.paper, "target": m.target}
-                rows.append({**result.json(), **asked, "trained_at": told["trained_at"]})
+                asked = {"train_seed": seed, "paper": m.paper, "target": m.target}
+                found = measured(m, run, splits, setting)
+                rows.append({**found, **asked, "trained_at": told["trained_at"]})
             if setting.floors and seed == self.seeds[0]:
                 floor_rows = floors(
                     with_steps_taken(config, run),
@@ -154,7 +159,36 @@ class Recipe:
         }
 
 
-def measured(
+def measured(m: Measure, run: RunFolder, splits: Splits, setting: Setting) -> dict[str, Any]:
+    """One measurement of a run, and the settings that were searched for it, as JSON; kept in the run folder,
+    so that a recipe that was interrupted goes on after it."""
+    weights = hashlib.blake2b((run.path / BEST).read_bytes(), digest_size=8).hexdigest()
+    asked = dataclasses.replace(m, paper=None, target=None, tasks=setting.tasks or m.tasks)
+    key = digest(dataclasses.asdict(asked), weights, splits.val.fingerprint(), splits.test.fingerprint())
+    path = run.path / "measured" / f"{key}-{__version__}.json"
+    if path.is_file():
+        return read_json(path)
+    result, chosen = measure_anew(asked, run, splits, setting)
+    found = {**result.json(), "chosen": chosen}
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, found)
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a measurement was kept as.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}): remove it, and it is measured again") from error
+
+
+def measure_anew(
     m: Measure, run: RunFolder, splits: Splits, setting: Setting
 ) -> tuple[Evaluation, dict[str, Any]]:
     """One measurement of a run, and the settings that were searched for it."""
@@ -170,7 +204,7 @@ def measured(
     result = evaluate(
         learner,
         config.problem(splits.test, seed=2, **changes),
-        setting.tasks or m.tasks,
+        m.tasks,
         statistics=m.statistics,
         strategy=strategy,
         progress=True,
