@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,8 @@ ARGUMENTS = (
 )
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prototypical networks that know what drawings are: trained on Glyphs for a minute."""
-    path = tmp_path_factory.mktemp("studio") / "glyphs"
+def trained(path: Path, iterations: int) -> Path:
+    """Prototypical networks that know what drawings are: meta-trained on Glyphs."""
     config = qs.TrainConfig(
         data="glyphs",
         learner="protonet",
@@ -33,9 +32,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         norm="running",
         augment="affine",
         schedule="cosine",
-        iterations=1000,
+        iterations=iterations,
         validation_tasks=20,
-        validate_every=1000,
+        validate_every=iterations,
         threads=1,
     )
     qs.train(config, path)
@@ -43,9 +42,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(trained: Path) -> Iterator[httpx.Client]:
-    """A server of that run."""
-    with serving([trained]) as client:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server of a run of half a minute."""
+    with serving([trained(tmp_path_factory.mktemp("studio") / "glyphs", 400)]) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server of a run of minutes."""
+    with serving([trained(tmp_path_factory.mktemp("studio") / "glyphs", 3000)]) as client:
         yield client
 
 
@@ -63,7 +69,21 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def studio(browser: Browser, server: httpx.Client) -> Iterator[Page]:
-    """The page, opened anew; what its console says, or an error in it, fails the test."""
+    """The page, opened anew."""
+    with opened(browser, server) as page:
+        yield page
+
+
+@pytest.fixture
+def patient_studio(browser: Browser, patient: httpx.Client) -> Iterator[Page]:
+    """The page of the run of minutes."""
+    with opened(browser, patient) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser: Browser, server: httpx.Client) -> Iterator[Page]:
+    """The page; what its console says, an error in it, or a request to elsewhere, fails the test."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     said: list[str] = []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))

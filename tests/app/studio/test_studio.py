@@ -50,13 +50,23 @@ def taught(page: Page, shots: int) -> None:
     settled(page)
 
 
+def right(page: Page, queries: int) -> float:
+    """The share of drawings of unseen classes that are told apart, three examples of each being drawn."""
+    taught(page, shots=3)
+    assert page.locator(".examples img").count() == 10
+    found = [asked(page, strokes(c, i)) == f"sign {c}" for i in range(3, 3 + queries) for c in UNSEEN]
+    print(f"{sum(found)} of {len(found)} drawings right")
+    return float(np.mean(found))
+
+
 def test_classes_that_nobody_has_seen_are_told_apart(studio: Page) -> None:
-    taught(studio, shots=3)
-    assert studio.locator(".examples img").count() == 10
-    right = [asked(studio, strokes(c, i)) == f"sign {c}" for i in range(3, 13) for c in UNSEEN]
-    print(f"{sum(right)} of {len(right)} drawings right")
-    assert len(right) == 50
-    assert np.mean(right) >= 0.9
+    """By a net of half a minute."""
+    assert right(studio, queries=3) >= 0.7
+
+
+@pytest.mark.slow
+def test_classes_that_nobody_has_seen_are_told_apart_well(patient_studio: Page) -> None:
+    assert right(patient_studio, queries=12) >= 0.9
 
 
 def test_it_is_answered_while_it_is_drawn(studio: Page) -> None:
