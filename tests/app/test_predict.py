@@ -169,7 +169,7 @@ def test_many_pictures_go_through_the_net_in_parts_unless_it_is_transductive(
         return real(self, x)
 
     monkeypatch.setattr(Predictor, "probabilities", counted)
-    monkeypatch.setattr("quickstudy.app.predict.AT_ONCE", 4)
+    monkeypatch.setattr("quickstudy.app.estimators.adapting.AT_ONCE", 4)
     again = command(*ask, "--device", "cpu")
     assert seen == ([4, 4, 2] if norm == "support" else [10])
     first, second = (json.loads(said.out)["predictions"] for said in (whole, again))

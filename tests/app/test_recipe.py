@@ -69,7 +69,7 @@ def test_a_recipe_is_trained_measured_and_written_down(tmp_path, monkeypatch, ca
     kept.write_text("{")
     capsys.readouterr()
     assert main([*words, "--no-floors"]) == 2
-    assert "remove it, and it is measured again" in capsys.readouterr().err
+    assert f"{kept.name} is damaged" in capsys.readouterr().err
     kept.unlink()
     assert main([*words, "--tasks", "4"]) == 0
     floors = json.loads((tmp_path / "results" / "short.json").read_text())["floors"]

@@ -48,7 +48,7 @@ def test_mistakes_about_the_run(
     assert "is not a run folder" in refused(*args[:-1], tmp_path / "b", "--resume")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends SIGINT to no single process")
 def test_ctrl_c_keeps_the_state(command: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "a"
     args = [*OPTIONS, "--iterations", "100000", "--strategy", "vmap", "--out", str(out)]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from quickstudy.data.images import read_image
 from quickstudy.data.pictures import Pictures, inverted, others
+from quickstudy.data.polarity import Polarity
 from quickstudy.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -112,9 +113,10 @@ def test_what_is_no_picture_is_named(given_: Any, said: str) -> None:
 
 
 def test_shapes_of_no_picture_are_refused() -> None:
-    for shape in ((2, 8, 8), (1, 0, 8), (8, 8)):
+    shapes: list[Any] = [(2, 8, 8), (1, 0, 8), (8, 8)]
+    for shape in shapes:
         with pytest.raises(DataError, match="neither grey"):
-            Pictures(shape)  # type: ignore[arg-type]
+            Pictures(shape)
     wide = Pictures((1, 4, 6))
     assert wide.of(np.zeros((2, 4, 6))).shape == (2, 1, 4, 6)
     with pytest.raises(DataError, match="pictures of 4×6 are not square: give arrays of this size"):
@@ -132,7 +134,7 @@ def test_the_examples_decide_what_is_inverted() -> None:
     light[:, :, 5:15, 9] = 255  # 2.5 % of the pixels
     photos = np.stack([np.add.outer(*RNG.normal(0, 30, (2, 20)).cumsum(1)) for _ in range(8)])
     photos = np.clip(photos + 128, 0, 255).astype(np.uint8)[:, None]
-    for polarity, x, expected in (
+    cases: tuple[tuple[Polarity | None, np.ndarray, bool | None], ...] = (
         ("light-on-dark", 255 - light, True),
         ("dark-on-light", light, True),
         ("light-on-dark", light, False),
@@ -141,8 +143,9 @@ def test_the_examples_decide_what_is_inverted() -> None:
         ("light-on-dark", photos, None),
         ("light-on-dark", np.concatenate([light, 255 - light]), None),
         ("light-on-dark", np.full_like(light, 255), None),
-    ):
-        assert Pictures((1, 20, 20), polarity).inverts(x) is expected  # type: ignore[arg-type]
+    )
+    for polarity, x, expected in cases:
+        assert Pictures((1, 20, 20), polarity).inverts(x) is expected
     assert Pictures((1, 20, 20), "light-on-dark").inverts(photos, "dark-on-light") is True
     assert others(np.concatenate([light[:2], 255 - light[:1], light[2:]]), light) == [2]
     assert others(light, photos) == []

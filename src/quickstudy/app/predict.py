@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from quickstudy.app.estimators import FewShotClassifier
 from quickstudy.app.options import parse
 from quickstudy.data.folder import class_folders, ignored
 from quickstudy.data.images import SUFFIXES
-from quickstudy.data.pictures import Pictures, inverted, others
+from quickstudy.data.pictures import Pictures, others
 from quickstudy.data.polarity import Polarity
 from quickstudy.errors import DataError, UserError
 from quickstudy.outer.load_run import load_run
-from quickstudy.tasks import Support
 
 EXAMPLES = """Classify pictures of new classes, given a few labelled examples of each.
 
@@ -36,10 +35,6 @@ Examples:
   quickstudy predict … --polarity dark-on-light                             ink on shaded paper
 
 The net computes in float32, also that of a run with --precision bf16."""
-
-
-AT_ONCE = 256
-"""Pictures that go through the net together, where a prediction does not depend on the others."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ def main(args: Sequence[str]) -> int:
         raise DataError(f"{given.run} was not trained on pictures but on examples of shape {shape}")
     names = list(classes)
     files = [f for name in names for f in classes[name]]
-    labels = torch.tensor([i for i, name in enumerate(names) for _ in classes[name]])
+    labels = [i for i, name in enumerate(names) for _ in classes[name]]
     queries = [f for path in given.query for f in pictures_in(path)]
     if not queries:
         raise DataError("--query names no pictures to classify")
@@ -116,7 +111,6 @@ def main(args: Sequence[str]) -> int:
     odd = [] if given.polarity else others(q, x)
     inverts, done = pictures.inverts(x, given.polarity), ""
     if inverts:
-        x, q = inverted(x), inverted(q)
         done = f"; inverted to {pictures.polarity}, as the run was trained"
     elif inverts is None:
         done = (
@@ -134,13 +128,8 @@ def main(args: Sequence[str]) -> int:
         say(escape(f"careful: {asked[i]} is of another polarity than the examples, and may be misread"))
     if learner.transductive:
         say("transductive: a prediction depends on the other pictures of the same call")
-    predictor = learner.adapt(
-        Support(torch.from_numpy(x), labels, unlabelled=torch.from_numpy(u) if len(u) else None)
-    )
-    at_once = len(q) if predictor.transductive else AT_ONCE
-    p = torch.cat(
-        [predictor.probabilities(part).cpu() for part in torch.from_numpy(q).split(at_once)]
-    )  # [q, N]
+    classifier = FewShotClassifier(learner, pictures=pictures, polarity=given.polarity)
+    p = classifier.fit(x, labels, unlabelled=u if len(u) else None).predict_proba(q)  # [q, N]
     best = p.argmax(-1).tolist()
     if given.json:
         rows = [
@@ -155,7 +144,7 @@ def main(args: Sequence[str]) -> int:
         return 0
     table = Table(Column("file", overflow="fold"), "label", "probability", "next")
     for f, b, row in zip(queries, best, p, strict=True):
-        second = int(row.argsort(descending=True)[1])
+        second = int(row.argsort()[-2])
         table.add_row(
             escape(str(f)),
             escape(names[b]),

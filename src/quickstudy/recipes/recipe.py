@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation.evaluate import Evaluation, evaluate, normalising
 from quickstudy.evaluation.floors import Floor, digest, floors
 from quickstudy.evaluation.search import choose_settings
-from quickstudy.files import write_json
 from quickstudy.learners import Learner
 from quickstudy.outer import meta_train
 from quickstudy.outer.checkpoint import BEST
@@ -165,27 +163,14 @@ def measured(m: Measure, run: RunFolder, splits: Splits, setting: Setting) -> di
     weights = hashlib.blake2b((run.path / BEST).read_bytes(), digest_size=8).hexdigest()
     asked = dataclasses.replace(m, paper=None, target=None, tasks=setting.tasks or m.tasks)
     key = digest(dataclasses.asdict(asked), weights, splits.val.fingerprint(), splits.test.fingerprint())
-    path = run.path / "measured" / f"{key}-{__version__}.json"
-    if path.is_file():
-        return read_json(path)
+    name = f"measured/{key}-{__version__}.json"
+    if (run.path / name).is_file():
+        return run.read_json(name)
     result, chosen = measure_anew(asked, run, splits, setting)
     found = {**result.json(), "chosen": chosen}
-    path.parent.mkdir(exist_ok=True)
-    write_json(path, found)
+    (run.path / name).parent.mkdir(exist_ok=True)
+    run.write_json(name, found)
     return found
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a measurement was kept as.
-
-    Raises:
-        RunError: it is damaged.
-    """
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        return found
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}): remove it, and it is measured again") from error
 
 
 def measure_anew(

@@ -32,7 +32,7 @@ def test_what_is_wrong_is_named(
     assert said in refused("serve", *(run if word == "RUN" else word for word in words))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends SIGINT to no single process")
 def test_it_serves_until_it_is_interrupted(run: Path) -> None:
     command = [sys.executable, "-m", "quickstudy", "serve", str(run), "--port", "0", "--token", "open sesame"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -165,9 +166,9 @@ def contrast(page: Page, selector: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read(studio: Page, scheme: str) -> None:
+def test_text_can_be_read(studio: Page, scheme: Literal["light", "dark"]) -> None:
     """WCAG AA: 4.5 to 1."""
-    studio.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    studio.emulate_media(color_scheme=scheme)
     for k, c in enumerate(UNSEEN[:2]):
         drawn(studio, ".card canvas", strokes(c, 0), k)
     drawn(studio, "#pad", strokes(UNSEEN[0], 1))

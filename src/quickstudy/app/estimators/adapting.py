@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,19 +29,14 @@ AT_ONCE = 256
 """Examples that go through the net together, where a prediction does not depend on the others."""
 
 
-class FewShotEstimator(BaseEstimator):
+class FewShotEstimator(ABC, BaseEstimator):
     """What `FewShotClassifier` and `FewShotRegressor` share: how examples are read, kept and adapted to.
 
     A fitted estimator holds the examples it has seen and the predictor made of them; a pickled or copied one
     holds the examples, and adapts to them again when it is asked.
 
     Args:
-        learner: a meta-trained learner; `from_run` takes a run's. It is never changed.
-        pictures: the form of picture the learner was trained on, which files, images and arrays are brought
-            to; None where examples are plain numbers, which then go to the learner as they are.
-        polarity: what the given pictures are, "dark-on-light" or "light-on-dark", where that cannot be seen
-            from the examples.
-        config: the options of the run, which `save` keeps so that `load` can make the learner again.
+        learner, pictures, polarity, config: as of `FewShotClassifier`.
     """
 
     _x: Tensor
@@ -147,8 +143,9 @@ class FewShotEstimator(BaseEstimator):
             self._predictor = self._adapted()
         return self._predictor
 
+    @abstractmethod
     def _adapted(self) -> Predictor:
-        raise NotImplementedError
+        """The predictor for the examples and what they were fitted with."""
 
     def _learned(self, y: Tensor) -> Predictor:
         """The predictor for these labels, or targets, of the examples."""

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,11 +90,8 @@ def write_onnx(
     Raises:
         UserError: onnx is not installed, or the function has a part that it has no word for.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise UserError("export needs onnx and onnxscript: pip install 'quickstudy[export]'") from None
+    if find_spec("onnx") is None or find_spec("onnxscript") is None:
+        raise UserError("export needs onnx and onnxscript: pip install 'quickstudy[export]'")
     net = Function(function).eval()
     dims = ({0: torch.export.Dim("n")},)
     with torch.no_grad(), allowing(False), quiet():
