@@ -18,21 +18,28 @@ from quickstudy.tasks import ClassTasks
 
 def test_plane_is_that_of_principal_components() -> None:
     z, q = torch.randn(7, 5).double(), torch.randn(30, 5).double()
-    found = principal_plane(z, q)
-    pca = PCA(2).fit(torch.cat([z, q]).numpy())
-    wanted = pca.transform(torch.cat([z, q]).numpy())
-    plane = torch.cat([found.support, found.query]).numpy()
+    place, shown = principal_plane(z)
+    pca = PCA(2).fit(z.numpy())
+    plane, wanted = place(q).numpy(), pca.transform(q.numpy())
     for i in range(2):
         sign = np.sign(plane[0, i] * wanted[0, i])
         np.testing.assert_allclose(sign * plane[:, i], wanted[:, i], atol=1e-10)
-    assert found.shown == pytest.approx(pca.explained_variance_ratio_.sum())
+    assert shown == pytest.approx(pca.explained_variance_ratio_.sum())
+
+
+def test_features_that_hardly_change_stay_where_they_are() -> None:
+    z, q = torch.randn(9, 5).double(), torch.randn(30, 5).double()
+    places = [principal_plane(z + 1e-6 * torch.randn(9, 5))[0](q) for _ in range(20)]
+    for other in places[1:]:
+        torch.testing.assert_close(other, places[0], atol=1e-3, rtol=0)
 
 
 def test_one_dimension_and_no_variance() -> None:
-    found = principal_plane(torch.tensor([[1.0]]), torch.tensor([[3.0]]))
-    assert found.shown == pytest.approx(1)
-    assert found.support[0, 1] == 0
-    assert principal_plane(torch.zeros(2, 3), torch.zeros(2, 3)).shown == 0
+    place, shown = principal_plane(torch.tensor([[1.0], [3.0]]))
+    assert shown == pytest.approx(1)
+    assert place(torch.tensor([[5.0]])).tolist() == [[3, 0]]
+    place, shown = principal_plane(torch.ones(2, 3))
+    assert (shown, place(torch.randn(4, 3)).abs().sum()) == (0, 0)
 
 
 def test_the_map_is_of_the_bodys_features(blobs: ClassDataset, tmp_path: Path) -> None:
@@ -42,9 +49,10 @@ def test_the_map_is_of_the_bodys_features(blobs: ClassDataset, tmp_path: Path) -
     found = mapped(learner, task)
     with torch.no_grad():
         z, q = (learner.body(part.x.double()) for part in (task.support, task.query))
-    wanted = principal_plane(z, q)
-    torch.testing.assert_close(found.support, wanted.support)
-    torch.testing.assert_close(found.query, wanted.query)
+    place, shown = principal_plane(torch.cat([z, q]))
+    torch.testing.assert_close(found.support, place(z))
+    torch.testing.assert_close(found.query, place(q))
+    assert found.shown == shown
     map_picture(found, task, tmp_path / "map.png", ["a", "b", "c"])
     with Image.open(tmp_path / "map.png") as image:
         drawn = np.asarray(image.convert("RGB")).reshape(-1, 3)

@@ -20,12 +20,14 @@ from quickstudy.data import Splits
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation import Evaluation, evaluate, floors, floors_table
-from quickstudy.evaluation.floors import as_solved, equal_pictures
+from quickstudy.evaluation.floors import as_solved, equal_pictures, kept_control
 from quickstudy.learners import CONTROLS, build
 from quickstudy.learners.pretrain import PretrainFinetune
 from quickstudy.learners.scratch import Scratch
+from quickstudy.outer import session
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.meta_train import meta_train
+from quickstudy.outer.run_folder import RunFolder
 from quickstudy.tasks import ClassTasks, Task
 from quickstudy.tasks.sampler import FrozenTasks
 
@@ -296,3 +298,23 @@ def test_as_many_pictures_as_the_learner_whatever_it_is(splits: Splits) -> None:
     for meta_batch in (1, 4):
         own = dataclasses.replace(CONFIG, learner="pretrain-centroid", settings={}, meta_batch=meta_batch)
         assert equal_pictures(own, splits) == 6 * meta_batch
+
+
+def test_a_control_is_found_again_as_it_was_measured(tmp_path: Path) -> None:
+    """By whoever has the run's folder: it answers the same tasks as when it was a floor."""
+    config = dataclasses.replace(CONFIG, data="glyphs", samples_per_class=6)
+    session.train(config, tmp_path / "run")
+    run, names = RunFolder.open(tmp_path / "run"), ["scratch", "pretrain-finetune"]
+    assert kept_control("pretrain-finetune", run, 3) is None
+    splits = config.splits()
+    source = config.problem(splits.test, seed=2)
+    rows = floors(config, splits, source=source, names=names, cache=run.path / "floors", **QUICK)
+    for row in rows:
+        found = kept_control(row.name, run, 3)
+        assert found is not None
+        assert found[1].settings == row.chosen
+        again = evaluate(found[0], source, QUICK["n_tasks"])
+        assert (again.accuracy, again.loss) == (row.evaluation.accuracy, row.evaluation.loss)
+    records = next((run.path / "floors").glob("body-*")) / "metrics.jsonl"
+    records.write_text(records.read_text().splitlines()[0] + "\n")
+    assert kept_control("pretrain-finetune", run, 3) is None  # its pretraining was interrupted

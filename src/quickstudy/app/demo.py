@@ -15,7 +15,7 @@ from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve
 from quickstudy.errors import UserError
 from quickstudy.evaluation.evaluate import evaluate
-from quickstudy.evaluation.floors import floors, floors_table
+from quickstudy.evaluation.floors import FLOORS, floors, floors_table
 from quickstudy.evaluation.plots import task_picture
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.load_run import load_run
@@ -90,7 +90,7 @@ def main(args: Sequence[str]) -> int:
         source=source,
         n_tasks=given.tasks,
         search_tasks=min(20, given.tasks),
-        cache=given.out / "floors",
+        cache=given.out / FLOORS,
         progress=True,
         say=lambda row: announce(f"{row.name}: {row.evaluation}"),
     )

@@ -18,7 +18,7 @@ from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve, draw_evaluation
 from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation.evaluate import Evaluation, count, evaluate, evaluate_modes, normalising
-from quickstudy.evaluation.floors import floors, floors_table
+from quickstudy.evaluation.floors import FLOORS, floors, floors_table
 from quickstudy.evaluation.particulars import Particulars, particulars
 from quickstudy.evaluation.scores import hardest
 from quickstudy.evaluation.search import choose_settings
@@ -169,7 +169,7 @@ def main(args: Sequence[str]) -> int:
             n_tasks=given.tasks,
             statistics=given.statistics,
             search_tasks=SEARCH,
-            cache=run.path / "floors",
+            cache=run.path / FLOORS,
             progress=True,
             say=lambda row: announce(f"{row.name}: {row.evaluation}"),
         )

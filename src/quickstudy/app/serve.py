@@ -37,6 +37,7 @@ class Serve:
         port: 0 for any that is free.
         token: that clients must have.
         device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
+        data_dir: where data lies, for random tasks of it; by default $QUICKSTUDY_DATA, then the cache folder.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -44,6 +45,7 @@ class Serve:
     port: int = 8000
     token: str | None = None
     device: str | None = None
+    data_dir: Path | None = None
 
 
 def main(args: Sequence[str]) -> int:
@@ -62,7 +64,9 @@ def main(args: Sequence[str]) -> int:
     say = Console(stderr=True, highlight=False, soft_wrap=True).print
     local = is_loopback(given.host)
     token = given.token or (None if local else secrets.token_urlsafe(16))
-    running = Running(given.runs, given.host, given.port, token=token, device=given.device)
+    running = Running(
+        given.runs, given.host, given.port, token=token, device=given.device, data_dir=given.data_dir
+    )
     names = ", ".join(model.name for model in running.models)
     shown = running.url if token is None else f"{running.url}/#token={token}"
     say(escape(f"serving {names}: open {shown} in a browser"))

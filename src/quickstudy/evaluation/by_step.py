@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,10 @@ from quickstudy.inner.rules import Params
 from quickstudy.inner.solve import solve
 from quickstudy.learners.base import Learner
 from quickstudy.learners.descent import Descent, DescentLearner
+from quickstudy.learners.predictor import Predictor
 from quickstudy.outer.distributed import world
 from quickstudy.outer.measure import Measurement, collect
-from quickstudy.tasks.task import Task, TaskSource
+from quickstudy.tasks.task import Support, Task, TaskSource
 
 Course = dict[int, Measurement]
 """What was reached by inner step."""
@@ -92,25 +93,39 @@ def by_step(
 
 def judged_by_step(learner: DescentLearner, task: Task, counts: Sequence[int]) -> dict[str, Tensor]:
     """One task's metrics after each of these numbers of steps, in one descent: "5 accuracy" and so on."""
-    loop, found = Descent(learner, task.support), {}
+    found = {}
 
-    def judge(count: int, params: Params) -> None:
+    def judge(count: int, predictor: Predictor) -> None:
+        metrics = learner.judged(predictor, task.query).metrics
+        found.update({f"{count} {name}": value for name, value in metrics.items()})
+
+    descended(learner, task.support, counts, judge)
+    return found
+
+
+def descended(
+    learner: DescentLearner,
+    support: Support,
+    counts: Container[int],
+    look: Callable[[int, Predictor], object],
+) -> None:
+    """One descent, in which `look` is given the predictor after each of these numbers of steps."""
+    loop = Descent(learner, support)
+
+    def seen(count: int, params: Params) -> None:
         if count in counts:
-            predictor = learner.predictor(task.support, loop.weights(params), loop.moments(params))
-            metrics = learner.judged(predictor, task.query).metrics
-            found.update({f"{count} {name}": value for name, value in metrics.items()})
+            look(count, learner.predictor(support, loop.weights(params), loop.moments(params)))
 
     def step(
         problem: InnerProblem, params: Params, state: Any, step: int, create_graph: bool
     ) -> tuple[Tensor, Params, Any]:
-        judge(step, params)
+        seen(step, params)
         with taking_steps(None):
             return take_step(problem, params, state, step, create_graph)
 
     with taking_steps(step):
         end = solve(loop.problem(), learner.way_back())
-    judge(len(end.losses), end.params)
-    return found
+    seen(len(end.losses), end.params)
 
 
 def steps_picture(found: Course, trained: int, path: str | Path) -> None:

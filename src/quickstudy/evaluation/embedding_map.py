@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,21 +29,24 @@ class Map(NamedTuple):
     shown: float
 
 
-def principal_plane(z: Tensor, q: Tensor) -> Map:
-    """Support features `[n, D]` and query features `[q, D]` on the plane of their largest variance (PCA).
+def principal_plane(z: Tensor) -> tuple[Callable[[Tensor], Tensor], float]:
+    """The plane on which features `[n, D]` vary most (PCA): a function from features `[m, D]` to their places
+    `[m, 2]` on it, and the share of the variance that it shows.
 
-    >>> z, q = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.5, 0.0]])
-    >>> found = principal_plane(z, q)
-    >>> round(found.shown, 6), found.query.shape
-    (1.0, torch.Size([1, 2]))
+    An axis on which they do not vary is zero for all. Each points to where its largest coefficient is
+    positive, so that features that hardly change are drawn where they were.
+
+    >>> place, shown = principal_plane(torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]))
+    >>> place(torch.tensor([[0.5, 3.0, 0.0]])).tolist(), round(shown, 6)
+    ([[0.5, 0.0]], 1.0)
     """
-    every = torch.cat([z, q]).double()
-    every = every - every.mean(0)
-    _, s, v = torch.linalg.svd(every, full_matrices=False)
-    v = torch.cat([v, v.new_zeros(2, v.shape[1])])[:2]  # of features of one dimension the other is zero
-    plane = every @ v.T
+    mean = z.double().mean(0)
+    _, s, v = torch.linalg.svd(z.double() - mean, full_matrices=False)
+    v = v[:2] * (s[:2] > 1e-6 * s[:1])[:, None]
+    v = v * v.gather(1, v.abs().argmax(1, keepdim=True)).sign()
+    v = torch.cat([v, v.new_zeros(2, v.shape[1])])[:2]  # [2, D]
     variance = s.square()
-    return Map(plane[: len(z)], plane[len(z) :], float(variance[:2].sum() / variance.sum().clamp(min=1e-30)))
+    return lambda x: (x.double() - mean) @ v.T, float(variance[:2].sum() / variance.sum().clamp(min=1e-30))
 
 
 def mapped(learner: Learner, task: Task) -> Map:
@@ -58,7 +61,9 @@ def mapped(learner: Learner, task: Task) -> Map:
     task = suited(task, learner)
     with learner.in_use(), torch.no_grad():
         z, embed, _ = learner.embedded(task.support)
-        return principal_plane(z.cpu(), embed(task.query.x).cpu())
+        z, q = z.cpu(), embed(task.query.x).cpu()
+    place, shown = principal_plane(torch.cat([z, q]))
+    return Map(place(z), place(q), shown)
 
 
 def map_picture(found: Map, task: Task, path: str | Path, names: Sequence[str] | None = None) -> None:

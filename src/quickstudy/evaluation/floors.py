@@ -25,8 +25,9 @@ from quickstudy.evaluation.evaluate import Evaluation, evaluate, normalising
 from quickstudy.evaluation.scores import Calibration
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.files import write_json
-from quickstudy.learners import CONTROLS, learner_class
+from quickstudy.learners import CONTROLS, Learner, learner_class
 from quickstudy.nets.norm import Norm
+from quickstudy.outer.checkpoint import BEST
 from quickstudy.outer.config import USUAL, TrainConfig
 from quickstudy.outer.meta_train import meta_train
 from quickstudy.outer.progress import Bar
@@ -37,6 +38,8 @@ from quickstudy.tasks import ClassTasks, SupervisedBatches
 from quickstudy.tasks.sampler import FrozenTasks
 from quickstudy.version import __version__
 
+FLOORS = "floors"
+"""The folder of a run where `evaluate` and `demo` keep its floors."""
 PRETRAINING_BATCH = SupervisedBatches.size
 SIZES = ("way", "shot", "query")
 MATTERS = ("body", "channels", "norm", "seed", "augment", *SIZES, "validate_every", "validation_tasks")
@@ -148,10 +151,7 @@ def measure_control(
 ) -> Floor:
     """Make one control, choose its settings, measure it; see `floors`."""
     begun, seconds, told = time.monotonic(), 0.0, source.describe()
-    own: dict[str, Any] = {"learner": name, "settings": {}, "way": most(told["way"])}
-    if learner_class(name).trains_on == "batches":
-        own["norm"] = pretrained_norm(config)
-    control = dataclasses.replace(config, **own)
+    control = config_of(name, config, most(told["way"]))
     learner = control.make_learner(splits.train.image_shape, len(splits.train))
     if learner.trains_on == "batches":
         weights, seconds = pretraining.body(progress)
@@ -163,6 +163,56 @@ def measure_control(
         chosen, _ = choose_settings(learner, validation, search_tasks, progress=progress)
         result = evaluate(learner, source, n_tasks, progress=progress)
     return Floor(name, result, chosen, seconds + time.monotonic() - begun)
+
+
+def config_of(name: str, config: TrainConfig, way: int, **settings: Any) -> TrainConfig:
+    """A control's options beside a run's."""
+    own: dict[str, Any] = {"learner": name, "settings": settings, "way": way}
+    if learner_class(name).trains_on == "batches":
+        own["norm"] = pretrained_norm(config)
+    return dataclasses.replace(config, **own)
+
+
+def kept_control(
+    name: str, run: RunFolder, way: int, device: str | None = None
+) -> tuple[Learner, TrainConfig] | None:
+    """A control as `floors` left it in the run's folder `floors`: its body, and the settings that were chosen
+    last, or its usual ones; and its options. None where its body has to be pretrained first.
+
+    Args:
+        way: classes it is to answer.
+        device: as of `load_run`.
+
+    Raises:
+        RunError: what is kept is damaged.
+
+    Example:
+        >>> kept_control("pretrain-finetune", RunFolder.open("runs/demo"), way=5)  # doctest: +SKIP
+    """
+    shape, classes = tuple(run.config["pictures"]["shape"]), run.config["classes"]
+    rows = sorted((run.path / FLOORS).glob(f"{name}-*.json"), key=lambda path: path.stat().st_mtime)
+    known = [row for path in rows if (row := kept(path)) is not None]
+    chosen = known[-1].chosen if known else {}
+    config = TrainConfig.from_json(run.config, device=device)
+    config = config_of(name, config, way, **chosen)
+    learner = config.make_learner(shape, classes)
+    if learner.trains_on == "batches":
+        done = [folder for path in (run.path / FLOORS).glob("body-*") if over(folder := RunFolder(path))]
+        if not done:
+            return None
+        pretrained = TrainConfig.from_json(done[0].config, device=device).make_learner(shape, classes)
+        pretrained.load_state_dict(done[0].load(BEST)[0])
+        body(learner).load_state_dict(body(pretrained).state_dict())
+    learner.eval()
+    return learner, config
+
+
+def over(pretraining: RunFolder) -> bool:
+    """Whether a pretraining has come to its end."""
+    if pretraining.vacant:
+        return False
+    last = max((record["iteration"] for record in pretraining.records()), default=0)
+    return bool(last >= pretraining.config["iterations"])
 
 
 def equal_pictures(config: TrainConfig, splits: Splits) -> int:

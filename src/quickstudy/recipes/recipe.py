@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from quickstudy.data import Splits
 from quickstudy.errors import RunError, UserError
 from quickstudy.evaluation.evaluate import Evaluation, evaluate, normalising
-from quickstudy.evaluation.floors import Floor, digest, floors
+from quickstudy.evaluation.floors import FLOORS, Floor, digest, floors
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.learners import Learner
 from quickstudy.outer import meta_train
@@ -142,7 +142,7 @@ class Recipe:
                     source=config.problem(splits.test, seed=2),
                     n_tasks=min(setting.tasks or FLOOR_TASKS, FLOOR_TASKS),
                     search_tasks=SEARCH,
-                    cache=out / "floors",
+                    cache=out / FLOORS,
                     progress=True,
                 )
         return {

@@ -79,7 +79,7 @@ def test_steps_and_transduction_are_options(client: httpx.Client, maml_run: Path
         asked = {"run": "maml", "examples": examples(), "options": options}
         answer = client.post("/classifiers", json=asked)
         assert answer.status_code == 201, answer.text
-        assert answer.json()["options"] == {"steps": None, "transductive": False, **options}
+        assert answer.json()["options"] == {"steps": None, "transductive": False, "control": None, **options}
         images = [sent(drawing(c, 5)) for c in UNSEEN]
         found = client.post(f"/classifiers/{answer.json()['id']}/predict", json={"images": images})
         return [p for row in found.json()["predictions"] for p in row["probabilities"].values()]
@@ -186,6 +186,7 @@ def test_runs_are_described(client: httpx.Client) -> None:
         "steps": None,
         "transductive": True,
         "shows": "map",
+        "controls": ["scratch"],
     }
     assert (second["most_classes"], second["steps"], second["shows"]) == (5, 2, "steps")
 

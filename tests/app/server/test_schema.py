@@ -32,6 +32,9 @@ PATHS = {
     f"{API}/classifiers/{{id}}": ["get", "delete"],
     f"{API}/classifiers/{{id}}/examples": ["post"],
     f"{API}/classifiers/{{id}}/predict": ["post"],
+    f"{API}/classifiers/{{id}}/inside": ["post"],
+    f"{API}/classifiers/{{id}}/file": ["get"],
+    f"{API}/tasks": ["post"],
 }
 LONG = 1000
 

@@ -143,14 +143,19 @@ class FewShotEstimator(ABC, BaseEstimator):
             self._predictor = self._adapted()
         return self._predictor
 
-    @abstractmethod
-    def _adapted(self) -> Predictor:
-        """The predictor for the examples and what they were fitted with."""
+    @property
+    def support_(self) -> Support:
+        """The examples as the learner takes them."""
+        check_is_fitted(self)
+        return Support(self._x, self._targets(), unlabelled=self._unlabelled)
 
-    def _learned(self, y: Tensor) -> Predictor:
-        """The predictor for these labels, or targets, of the examples."""
+    @abstractmethod
+    def _targets(self) -> Tensor:
+        """What the learner is told of the examples: labels from 0, or real targets."""
+
+    def _adapted(self) -> Predictor:
         assert self.learner is not None
-        return self.learner.adapt(Support(self._x, y, unlabelled=self._unlabelled))
+        return self.learner.adapt(self.support_)
 
     def _fit(self, X: Any, y: Any, unlabelled: Any, *, more: bool, **how: Any) -> Any:
         """Keep examples, and those of before if these are `more`; their labels, checked."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
+from torch import Tensor
 
 from quickstudy.app.estimators.adapting import FewShotEstimator
 from quickstudy.learners import Predictor
@@ -29,7 +30,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):
 
     Attributes:
         classes_: the labels `[N]`, sorted.
-        predictor_: what the learner made of the examples.
+        support_: the examples, as the learner takes them.
+        predictor_: what the learner made of them.
         n_features_in_: numbers in a row, where rows of numbers were fitted.
 
     Example:
@@ -84,8 +86,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):
             self._predictor = self._adapted()
         return self
 
-    def _adapted(self) -> Predictor:
-        return self._learned(torch.from_numpy(np.unique(self._y, return_inverse=True)[1]))
+    def _targets(self) -> Tensor:
+        return torch.from_numpy(np.unique(self._y, return_inverse=True)[1])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each class `[n, N]`, in the order of `classes_`."""

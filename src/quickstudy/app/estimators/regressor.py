@@ -24,7 +24,8 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):
         config: the options of the run, which `save` keeps so that `load` can make the learner again.
 
     Attributes:
-        predictor_: what the learner made of the points.
+        support_: the points, as the learner takes them.
+        predictor_: what the learner made of them.
         n_features_in_: numbers in a row.
 
     Example:
@@ -59,9 +60,9 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):
             self._predictor = self._adapted()
         return self
 
-    def _adapted(self) -> Predictor:
+    def _targets(self) -> Tensor:
         y = torch.from_numpy(np.asarray(self._y, np.float32))
-        return self._learned(y[:, None] if y.ndim == 1 else y)
+        return y[:, None] if y.ndim == 1 else y
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Values `[n]`, or `[n, D]` where such were fitted.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ def save(estimator: FewShotEstimator, path: str | Path) -> None:
     names = getattr(estimator, "feature_names_in_", None)
     header: dict[str, Any] = {
         "estimator": type(estimator).__name__,
-        "config": None if estimator.config is None else dict(estimator.config),
+        "config": None if estimator.config is None else without_folders(estimator.config),
         "pictures": None if pictures is None else asdict(pictures),
         "polarity": estimator.polarity,
         "noted": {name: getattr(estimator, name) for name in NOTED if hasattr(estimator, name)},
@@ -93,6 +94,15 @@ def load(kind: type[FewShotEstimator], path: str | Path, learner: Learner | None
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise RunError(f"{path} does not hold a fitted {kind.__name__}: {in_brief(error)}") from error
     return found
+
+
+def without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's options but for where its data lay and what it was started from: a file is given to others.
+
+    >>> without_folders({"data": "/home/ada/signs", "start": "/home/ada/runs/a", "way": 5})
+    {'data': 'signs', 'start': None, 'way': 5}
+    """
+    return {**config, "data": Path(str(config["data"])).name, "start": None}
 
 
 def labels_out(classes: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The API: make a classifier of examples, add to it, predict, list, delete; health and metrics.
+"""The API: make a classifier of examples, add to it, predict, look inside, save, list, delete; tasks of
+unseen classes; health and metrics.
 
 Every answer is JSON (metrics are Prometheus's text); a mistake is answered by a status from 400 to 499 and a
 sentence, `{"error": …}`. The schema is at /api/v1/openapi.json, for people at /api/docs.
@@ -9,7 +10,9 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ from quickstudy.app.estimators import FewShotClassifier
 from quickstudy.app.server import schema
 from quickstudy.app.server.batches import Answer, Batches
 from quickstudy.app.server.guard import LOOPBACK, Guard
+from quickstudy.app.server.inside import inside
 from quickstudy.app.server.limits import LIMITS, Limits
 from quickstudy.app.server.metrics import Metrics
 from quickstudy.app.server.models import Models
@@ -33,6 +37,7 @@ from quickstudy.errors import TaskError, UserError
 from quickstudy.version import __version__
 
 V1 = "/api/v1"
+KIND = "application/octet-stream"
 WRONG: dict[int | str, dict[str, Any]] = {
     status: {"model": schema.Problem, "description": why}
     for status, why in {
@@ -49,7 +54,7 @@ WRONG: dict[int | str, dict[str, Any]] = {
 MISSING: dict[int | str, dict[str, Any]] = {
     404: {"model": schema.Problem, "description": "There is no such classifier, or it has been forgotten."}
 }
-GONE = "there is no such classifier, or it was not used for so long that it is forgotten"
+GONE = "there is no such classifier, or it was not used for so long that it is gone"
 _log = logging.getLogger("quickstudy")
 
 
@@ -88,9 +93,7 @@ def make_app(
     def kept(id: str) -> Entry:
         entry = store.get(id)
         if entry is None:
-            raise HTTPException(
-                404, "there is no such classifier, or it was not used for so long that it is gone"
-            )
+            raise HTTPException(404, GONE)
         return entry
 
     def pictures(classifier: FewShotClassifier, data: Sequence[str], what: str) -> list[Image.Image]:
@@ -109,6 +112,11 @@ def make_app(
             raise HTTPException(413, f"{classes} classes: a classifier may have {limits.classes}")
         read = pictures(classifier, [example.image for example in examples], "example")
         return copy.copy(classifier).partial_fit(read, labels)
+
+    async def asked(entry: Entry, images: Sequence[str]) -> list[Image.Image]:
+        if len(images) > limits.images:
+            raise HTTPException(413, f"{len(images)} pictures: a request may have {limits.images}")
+        return await batches.run(pictures, entry.classifier, images, "image")
 
     @app.get(f"{V1}/health", tags=["server"])
     async def health() -> schema.Health:
@@ -130,7 +138,7 @@ def make_app(
         """Make a classifier of a few examples of each class."""
         model = models.get(given.run)
         options = given.options
-        empty = models.classifier(model.name, options.steps, options.transductive)
+        empty = models.classifier(model.name, options.steps, options.transductive, options.control)
         made = await batches.run(fitted, empty, given.examples)
         entry = store.add(model.name, options.model_dump(), made)
         return schema.Classifier(**store.describe(entry))
@@ -161,19 +169,40 @@ def make_app(
     @app.post(f"{V1}/classifiers/{{id}}/predict", tags=["classifiers"], responses=MISSING)
     async def predict(id: str, given: schema.Queries) -> schema.Predictions:
         """Classify pictures."""
-        entry, count = kept(id), len(given.images)
-        if count > limits.images:
-            raise HTTPException(413, f"{count} pictures: a request may have {limits.images}")
-        read = await batches.run(pictures, entry.classifier, given.images, "image")
-        return predictions(await batches.predict(entry, read))
+        entry = kept(id)
+        return predictions(await batches.predict(entry, await asked(entry, given.images)))
+
+    @app.post(f"{V1}/classifiers/{{id}}/inside", tags=["classifiers"], responses=MISSING)
+    async def look_inside(id: str, given: schema.Looked) -> schema.Inside:
+        """How the learner came to its answers: its course by inner step, or the map of its embedding."""
+        entry = kept(id)
+        read = await asked(entry, given.images)
+        return schema.Inside(**await batches.run(inside, entry.classifier, read))
+
+    @app.get(
+        f"{V1}/classifiers/{{id}}/file",
+        tags=["classifiers"],
+        responses={**MISSING, 200: {"content": {KIND: {}}, "description": "A safetensors file."}},
+        response_class=Response,
+    )
+    async def download(id: str) -> Response:
+        """A classifier as a file: FewShotClassifier.load reads it, and answers as here."""
+        content = await batches.run(saved, kept(id).classifier)
+        how = {"content-disposition": 'attachment; filename="classifier.safetensors"'}
+        return Response(content, media_type=KIND, headers=how)
+
+    @app.post(f"{V1}/tasks", tags=["runs"])
+    async def task(given: schema.NewTask) -> schema.Task:
+        """A task of classes that a run has never seen, with the answers."""
+        unseen = models.get(given.run).unseen
+        found = await batches.run(unseen.task, given.way, given.shot, given.query, given.number, limits)
+        return schema.Task(**found)
 
     @app.delete(f"{V1}/classifiers/{{id}}", tags=["classifiers"], responses=MISSING)
     async def delete(id: str) -> schema.Deleted:
         """Forget a classifier."""
         if not store.remove(id):
-            raise HTTPException(
-                404, "there is no such classifier, or it was not used for so long that it is gone"
-            )
+            raise HTTPException(404, GONE)
         return schema.Deleted(deleted=id)
 
     for address, (content, kind) in pages().items():
@@ -201,6 +230,14 @@ def make_app(
         return problem(500, "a fault of the server's, which it has noted")
 
     return Guard(counted, limits, hosts, token)
+
+
+def saved(classifier: FewShotClassifier) -> bytes:
+    """A classifier as the content of a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "classifier.safetensors"
+        classifier.save(path)
+        return path.read_bytes()
 
 
 def given_out(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import copy
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quickstudy.app.estimators import FewShotClassifier
+from quickstudy.app.server.inside import shows
+from quickstudy.app.server.limits import LIMITS
+from quickstudy.app.server.tasks import UnseenTasks
 from quickstudy.errors import DataError, UserError, unknown
-from quickstudy.learners import EmbeddingLearner, Learner
+from quickstudy.evaluation.floors import kept_control
+from quickstudy.learners import Learner
 from quickstudy.learners.descent import DescentLearner
+from quickstudy.outer.run_folder import RunFolder
 
+BESIDE = ("scratch", "pretrain-finetune")
+"""The controls that answer from the same examples: trained on these alone, or pretrained and fine-tuned."""
 FORMS = 16
 """Copies of learners, with other options than their own, that are kept."""
 
@@ -26,10 +33,14 @@ class Model:
     Args:
         name: of the run's folder, made different where two are alike.
         classifier: not fitted; its learner is the run's.
+        unseen: tasks of its meta-test classes.
+        controls: those of networks that were not meta-trained, to be seen beside it, by name.
     """
 
     name: str
     classifier: FewShotClassifier
+    unseen: UnseenTasks
+    controls: Mapping[str, FewShotClassifier]
 
     @property
     def learner(self) -> Learner:
@@ -42,7 +53,6 @@ class Model:
         """What a client may want to know, as JSON."""
         config, learner, pictures = dict(self.classifier.config or {}), self.learner, self.classifier.pictures
         assert pictures is not None
-        descends = isinstance(learner, DescentLearner)
         settings = config.get("settings", {})
         return {
             "name": self.name,
@@ -53,7 +63,8 @@ class Model:
             "most_classes": config.get("way") if type(learner).fixed_way(settings) else None,
             "steps": learner.steps if isinstance(learner, DescentLearner) else None,
             "transductive": "batch" in learner.modes,
-            "shows": "steps" if descends else "map" if isinstance(learner, EmbeddingLearner) else None,
+            "shows": shows(learner),
+            "controls": list(self.controls),
         }
 
 
@@ -63,13 +74,21 @@ class Models:
     Args:
         runs: their folders.
         device: cpu, cuda …; by default a CUDA GPU where there is one.
+        data_dir: where data lies, for tasks of it.
+        classes: that a classifier may have.
 
     Raises:
         RunError: one of them is no run folder.
         DataError: one was not trained on pictures.
     """
 
-    def __init__(self, runs: Sequence[str | Path], device: str | None = None) -> None:
+    def __init__(
+        self,
+        runs: Sequence[str | Path],
+        device: str | None = None,
+        data_dir: Path | None = None,
+        classes: int = LIMITS.classes,
+    ) -> None:
         if not runs:
             raise UserError("no run is named: quickstudy serve runs/a")
         self.models: dict[str, Model] = {}
@@ -83,7 +102,14 @@ class Models:
             name, number = base, 2
             while name in self.models:
                 name, number = f"{base}-{number}", number + 1
-            self.models[name] = Model(name, classifier)
+            run = RunFolder.open(path)
+            controls = {}
+            for control in BESIDE:
+                found = kept_control(control, run, classes, device)
+                if found is not None:
+                    options = {**run.config, **found[1].json()}
+                    controls[control] = FewShotClassifier.of_run(found[0], options)
+            self.models[name] = Model(name, classifier, UnseenTasks(run, data_dir), controls)
 
     def __iter__(self) -> Any:
         return iter(self.models.values())
@@ -100,15 +126,23 @@ class Models:
             raise unknown("run", name, self.models)
         return self.models[name]
 
-    def classifier(self, name: str | None, steps: int | None, transductive: bool) -> FewShotClassifier:
-        """A classifier to be fitted, of a run's learner in the form that is asked for.
+    def classifier(
+        self, name: str | None, steps: int | None, transductive: bool, control: str | None = None
+    ) -> FewShotClassifier:
+        """A classifier to be fitted, of a run's learner in the form that is asked for, or of a control.
 
         Raises:
-            UserError: steps of a learner that takes none, or queries that look at each other where they
-                cannot.
+            UserError: steps of a learner that takes none, queries that look at each other where they
+                cannot, or a control that is not there.
         """
         model = self.get(name)
-        learner = model.learner
+        learner, own = model.learner, model.classifier
+        if control is not None:
+            if steps is not None or transductive:
+                raise UserError(f"{control} is as it was tuned on meta-validation: it takes no options")
+            if control not in model.controls:
+                raise unknown("control", control, model.controls)
+            return model.controls[control]
         if steps is not None and not isinstance(learner, DescentLearner):
             raise UserError(f"{model.name} takes no inner steps")
         if transductive and "batch" not in learner.modes:
@@ -126,5 +160,4 @@ class Models:
                 self.forms[key] = found
             while len(self.forms) > FORMS:
                 self.forms.popitem(last=False)
-        own = model.classifier
         return FewShotClassifier(found or learner, pictures=own.pictures, config=own.config)

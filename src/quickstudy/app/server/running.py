@@ -45,6 +45,7 @@ class Running:
         limits: of what a client may ask for.
         token: that clients must have; None for none.
         device: as of `load_run`.
+        data_dir: where data lies, for tasks of it.
 
     Raises:
         UserError: the address cannot be listened on.
@@ -60,8 +61,9 @@ class Running:
         limits: Limits = LIMITS,
         token: str | None = None,
         device: str | None = None,
+        data_dir: Path | None = None,
     ) -> None:
-        self.models = Models(runs, device)
+        self.models = Models(runs, device, data_dir, limits.classes)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # Of TCP by name, or asyncio leaves its delays on: 40 ms an answer.
         self.socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -49,6 +49,11 @@ class Options(Given):
         description="Inner steps, of a learner that takes some; by default its own.",
     )
     transductive: bool = Field(False, description="Whether queries of one request look at each other.")
+    control: str | None = Field(
+        None,
+        max_length=LIMITS.label,
+        description="One of the run's controls instead of its learner: a network that was not meta-trained.",
+    )
 
 
 class NewClassifier(Given):
@@ -56,7 +61,7 @@ class NewClassifier(Given):
 
     run: str | None = Field(None, max_length=200, description="Which run's learner; by default the first.")
     examples: list[Example] = Field(min_length=1, max_length=LIMITS.examples)
-    options: Options = Field(default_factory=lambda: Options(steps=None, transductive=False))
+    options: Options = Field(default_factory=lambda: Options(steps=None, transductive=False, control=None))
 
 
 class MoreExamples(Given):
@@ -69,6 +74,22 @@ class Queries(Given):
     """Pictures to be classified."""
 
     images: list[PictureData] = Field(min_length=1, max_length=LIMITS.images)
+
+
+class Looked(Given):
+    """Pictures to be looked at too."""
+
+    images: list[PictureData] = Field(max_length=LIMITS.images)
+
+
+class NewTask(Given):
+    """Which task is wanted."""
+
+    run: str | None = Field(None, max_length=200, description="Of which run's data; by default the first.")
+    way: int = Field(5, ge=2, le=LIMITS.classes, description="Classes.")
+    shot: int = Field(1, ge=1, le=LIMITS.examples, description="Examples of each.")
+    query: int = Field(5, ge=1, le=LIMITS.images, description="Queries of each.")
+    number: int | None = Field(None, ge=0, lt=2**31, description="Which of them; by default any.")
 
 
 class Problem(BaseModel):
@@ -99,6 +120,9 @@ class Run(BaseModel):
     steps: int | None = Field(description="Inner steps that it usually takes; null where it takes none.")
     transductive: bool = Field(description="Whether it can let queries look at each other.")
     shows: str | None = Field(description="What there is to see of how it learned: steps, map or nothing.")
+    controls: list[str] = Field(
+        description="Networks that were not meta-trained, which learn the same examples."
+    )
 
 
 class Runs(BaseModel):
@@ -144,6 +168,61 @@ class Predictions(BaseModel):
     """What pictures are taken for, in their order."""
 
     predictions: list[Prediction]
+
+
+class Step(BaseModel):
+    """An inner step of a learner that takes some."""
+
+    step: int
+    loss: float = Field(description="On the examples, after the step.")
+    accuracy: float = Field(description="On the examples, after the step.")
+    probabilities: list[dict[str, float]] = Field(description="Of the pictures' classes, after the step.")
+
+
+class Point(BaseModel):
+    """A place on the map."""
+
+    x: float
+    y: float
+
+
+class Named(Point):
+    """A place on the map, of a class."""
+
+    label: str
+
+
+class Map(BaseModel):
+    """The plane on which the features of the examples vary most."""
+
+    shown: float = Field(description="The share of the variance that it shows.")
+    examples: list[Named]
+    means: list[Named] = Field(description="Of each class: its prototype.")
+    queries: list[Point]
+
+
+class Inside(BaseModel):
+    """How a learner came to its answers."""
+
+    kind: str = Field(description="steps or map.")
+    steps: list[Step] | None = None
+    map: Map | None = None
+
+
+class Drawn(BaseModel):
+    """A picture of a class."""
+
+    label: str
+    image: str = Field(description="A PNG as a data: URL, dark on light.")
+
+
+class Task(BaseModel):
+    """A task of classes that the run has never seen."""
+
+    run: str
+    number: int = Field(description="The same number, sizes and run are the same task again.")
+    examples: list[Drawn]
+    queries: list[Drawn] = Field(description="With their classes, which are to be held back.")
 
 
 class Deleted(BaseModel):

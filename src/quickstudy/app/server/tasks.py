@@ -1,0 +1,99 @@
+"""Tasks of the classes that a served run has never seen: something to try without drawing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import secrets
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from quickstudy.app.server.limits import Limits
+from quickstudy.data import ClassDataset
+from quickstudy.data.pictures import inverted, picture
+from quickstudy.errors import TaskError
+from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.run_folder import RunFolder
+from quickstudy.outer.session import load_splits
+
+SEED = 2
+"""That of `evaluate`: a task of this number is one of those that it measures on."""
+MANY = 1_000_000
+
+
+class UnseenTasks:
+    """The meta-test tasks of a run; its data are read when the first one is asked for.
+
+    Args:
+        run: the run folder.
+        data_dir: where data lies.
+    """
+
+    def __init__(self, run: RunFolder, data_dir: Path | None = None) -> None:
+        self.run, self.config = run, TrainConfig.from_json(run.config, data_dir)
+        self.lock = threading.Lock()
+        self.found: ClassDataset | None = None
+
+    @property
+    def classes(self) -> ClassDataset:
+        """The meta-test classes.
+
+        Raises:
+            UserError: the data are not here, or have changed.
+        """
+        with self.lock:
+            if self.found is None:
+                self.found = load_splits(self.config, self.run).test
+            return self.found
+
+    def task(self, way: int, shot: int, query: int, number: int | None, limits: Limits) -> dict[str, Any]:
+        """A task as JSON: named examples and queries, dark on light, as one draws.
+
+        Args:
+            way, shot, query: its sizes.
+            number: which of them; None for any.
+
+        Raises:
+            TaskError: there are not so many classes or examples, or they are more than a client may ask for.
+        """
+        for count, most, what in (
+            (way, limits.classes, "classes"),
+            (way * shot, limits.examples, "examples"),
+            (way * query, limits.images, "queries"),
+        ):
+            if count > most:
+                raise TaskError(f"{count} {what}: a task may have {most}")
+        classes = self.classes
+        source = self.config.problem(
+            classes, seed=SEED, way=way, shot=shot, query=query, unlabelled=0, distractors=0
+        )
+        number = secrets.randbelow(MANY) if number is None else number
+        task, which = source.task(number), source.draw(np.array([number])).classes[0]
+        names = [classes.names[int(c)][: limits.label] for c in which]
+        light = self.run.config["pictures"]["polarity"] == "light-on-dark"
+        return {
+            "run": self.run.path.name,
+            "number": number,
+            "examples": told(task.support.x, task.support.y, names, light),
+            "queries": told(task.query.x, task.query.y, names, light),
+        }
+
+
+def told(x: Tensor, y: Tensor, names: list[str], light: bool) -> list[dict[str, str]]:
+    """Pictures `[n, C, H, W]`, fractions, and their classes, as a client is told of them."""
+    pixels = (x * 255).round().byte().numpy()
+    return [
+        {"label": names[int(c)], "image": sent(inverted(one) if light else one)}
+        for one, c in zip(pixels, y, strict=True)
+    ]
+
+
+def sent(pixels: np.ndarray) -> str:
+    """Pixels `[C, H, W]` as a data: URL of a PNG."""
+    file = io.BytesIO()
+    picture(pixels).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
