@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import shutil
 import socket
 import struct
 import time
@@ -68,6 +69,8 @@ def gif(frames: int) -> str:
         (of([PICTURE], options={"steps": math.inf}), 422, "options.steps: input should be a valid integer"),
         (of([PICTURE], options={"steps": True}), 422, "options.steps: input should be a valid integer"),
         (of([PICTURE], options={"learner": "maml"}), 422, "options.learner: extra inputs"),
+        (of([PICTURE], options={"control": "../scratch"}), 422, "unknown control '../scratch'"),
+        (of([PICTURE], options={"control": "x" * 101}), 422, "options.control: string should have at most"),
         (of([7]), 422, "examples.0.image: input should be a valid string"),
         (of([""]), 422, "examples.0.image: string should have at least 1 character"),
         (of(["/etc/passwd"]), 422, "example 0: not"),
@@ -265,6 +268,53 @@ def test_too_many_pictures_to_classify(small: httpx.Client) -> None:
     assert answer.status_code == 413
     assert answer.json()["error"] == "4 pictures: a request may have 3"
     assert small.post(f"/classifiers/{id}/predict", json={"images": []}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"way": 1}, 422, "way: input should be greater than or equal to 2"),
+        ({"way": 10_000}, 422, "way: input should be less than or equal to 100"),
+        ({"way": 7}, 413, "7 classes: a task may have 6"),
+        ({"way": 5, "shot": 4}, 413, "20 examples: a task may have 16"),
+        ({"way": 2, "query": 2}, 413, "4 queries: a task may have 3"),
+        ({"way": 2, "query": -1}, 422, "query: input should be greater than or equal to 1"),
+        ({"number": -1}, 422, "number: input should be greater than or equal to 0"),
+        ({"number": 2**31}, 422, "number: input should be less than"),
+        ({"number": 1.5}, 422, "number: input should be a valid integer"),
+        ({"run": "../.."}, 422, "unknown run '../..'"),
+        ({"split": "train"}, 422, "split: extra inputs are not permitted"),
+        ([], 422, "input should be"),
+    ],
+)
+def test_tasks_that_are_not_given(small: httpx.Client, body: object, status: int, said: str) -> None:
+    answer = small.post("/tasks", json=body)
+    assert (answer.status_code, set(answer.json())) == (status, {"error"}), answer.text
+    assert said in answer.json()["error"]
+
+
+def test_too_much_to_look_at(small: httpx.Client) -> None:
+    id = small.post("/classifiers", json=of([PICTURE] * 2)).json()["id"]
+    for images, status, said in (
+        ([PICTURE] * 4, 413, "4 pictures: a request may have 3"),
+        (["AAAA"], 422, "image 0: not a picture"),
+        ([png(50_000, 50_000)], 422, "image 0: the picture has more than"),
+    ):
+        answer = small.post(f"/classifiers/{id}/inside", json={"images": images})
+        assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+    assert small.post("/classifiers/none/inside", json={"images": []}).status_code == 404
+
+
+def test_data_that_are_gone(run: Path, tmp_path: Path) -> None:
+    """Of a folder that was there in training: the sentence does not say where it was."""
+    shutil.copytree(run, tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    config["data"] = "/home/ada/secret/signs"
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config))
+    with serving([tmp_path / "a"]) as client:
+        answer = client.post("/tasks", json={})
+        assert (answer.status_code, "secret" in answer.text) == (422, False), answer.text
+        assert "the data of a are not here" in answer.json()["error"]
 
 
 def test_more_classes_than_a_head_answers(client: httpx.Client) -> None:

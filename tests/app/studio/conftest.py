@@ -42,9 +42,32 @@ def trained(path: Path, iterations: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A server of a run of half a minute."""
-    with serving([trained(tmp_path_factory.mktemp("studio") / "glyphs", 400)]) as client:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Prototypical networks of half a minute, with a pretrained net beside; MAML of a moment."""
+    folder = tmp_path_factory.mktemp("studio")
+    run = trained(folder / "glyphs", 400)
+    _, config, _ = qs.load_run(run)
+    splits = config.splits()
+    qs.floors(
+        config,
+        splits,
+        source=config.problem(splits.test),
+        names=["pretrain-finetune"],
+        n_tasks=2,
+        search_tasks=1,
+        pretrain_iterations=1,
+        cache=run / "floors",
+    )
+    options: dict[str, Any] = {"learner": "maml", "channels": 8, "iterations": 20, "settings": {"steps": 3}}
+    brief = qs.TrainConfig(data="glyphs", validation_tasks=4, threads=1, strategy="loop", **options)
+    qs.train(brief, folder / "maml")
+    return run, folder / "maml"
+
+
+@pytest.fixture(scope="session")
+def server(runs: tuple[Path, Path]) -> Iterator[httpx.Client]:
+    """A server of both."""
+    with serving(runs) as client:
         yield client
 
 
@@ -97,6 +120,17 @@ def opened(browser: Browser, server: httpx.Client) -> Iterator[Page]:
     assert said == []
     home = str(server.base_url).removesuffix("api/v1/")
     assert all(url.startswith((home, "data:", "blob:")) for url in asked), asked
+
+
+def settled(page: Page) -> None:
+    """Wait until nothing more is asked of the server for the answer."""
+    page.wait_for_selector("#bars[aria-busy=false]", state="attached")
+
+
+def all_settled(page: Page) -> None:
+    """The same, also for what is shown below it."""
+    for place in ("#bars", "#figure", "#controls"):
+        page.wait_for_selector(f"{place}[aria-busy=false]", state="attached")
 
 
 def drawn(page: Page, selector: str, lines: Any, which: int = 0) -> None:

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from quickstudy.data.glyphs import strokes
 
-from .conftest import drawn
+from .conftest import drawn, settled
 
 UNSEEN = range(3000, 3600, 120)
 """Classes of Glyphs beyond the 3,000 of the data set, no two of a family."""
@@ -23,11 +23,6 @@ def verdict(page: Page) -> str:
     """The class that the test drawing is taken for, when it has been answered."""
     page.wait_for_function("() => document.querySelector('#bars .best') !== null")
     return page.inner_text("#bars .best .label")
-
-
-def settled(page: Page) -> None:
-    """Wait until nothing more is asked of the server."""
-    page.wait_for_selector("#bars[aria-busy=false]", state="attached")
 
 
 def asked(page: Page, lines: object) -> str:

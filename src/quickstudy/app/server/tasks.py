@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import secrets
 import threading
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from quickstudy.app.server.limits import Limits
 from quickstudy.data import ClassDataset
 from quickstudy.data.pictures import inverted, picture
-from quickstudy.errors import TaskError
+from quickstudy.errors import TaskError, UserError
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_splits
@@ -23,6 +24,7 @@ from quickstudy.outer.session import load_splits
 SEED = 2
 """That of `evaluate`: a task of this number is one of those that it measures on."""
 MANY = 1_000_000
+_log = logging.getLogger("quickstudy")
 
 
 class UnseenTasks:
@@ -47,7 +49,12 @@ class UnseenTasks:
         """
         with self.lock:
             if self.found is None:
-                self.found = load_splits(self.config, self.run).test
+                try:
+                    self.found = load_splits(self.config, self.run).test
+                except UserError as error:  # it may say where they were, which is no client's business
+                    _log.warning("no tasks of %s: %s", self.run.path, error)
+                    name = self.run.path.resolve().name
+                    raise UserError(f"the data of {name} are not here: its server's log says why") from None
             return self.found
 
     def task(self, way: int, shot: int, query: int, number: int | None, limits: Limits) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
 
-/** What the server answers, as an object; an Error with its sentence where it refuses. */
-export async function ask(method, path, body) {
+async function answered(method, path, body) {
   const headers = {};
   if (body !== undefined) headers["content-type"] = "application/json";
   if (token) headers.authorization = `Bearer ${token}`;
@@ -17,43 +16,49 @@ export async function ask(method, path, body) {
   } catch {
     throw new Error("The server does not answer. Is it still running?");
   }
+  if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({ error: `the server answered ${answer.status}` }));
-  if (!answer.ok) throw Object.assign(new Error(said.error), { status: answer.status });
-  return said;
+  throw Object.assign(new Error(said.error), { status: answer.status });
 }
 
-const active = new Set();
+/** What the server answers, as an object; an Error with its sentence where it refuses. */
+export const ask = async (method, path, body) => (await answered(method, path, body)).json();
+
+/** A file that the server gives out, as a Blob; an Error where it refuses. */
+export const file = async (path) => (await answered("GET", path)).blob();
 
 /**
- * Let `work` run, and again when it was asked for meanwhile: always with the newest state, never twice at once.
+ * Work that runs one at a time and with the newest state: `group(work, delay)` makes a function that asks for it,
+ * `delay` being the milliseconds in which further wishes are taken together.
  *
- * @param work what is to be done.
- * @param delay milliseconds in which further wishes are taken together.
- * @param busy told whether anything, of all that is made by this function, is yet to be done.
+ * @param busy told whether anything of the group is yet to be done.
  */
-export function newest(work, delay, busy) {
-  let running = false;
-  let wanted = false;
-  let timer;
-  async function run() {
-    if (running) return;
-    running = true;
-    try {
-      while (wanted) {
-        wanted = false;
-        await work();
+export function newest(busy) {
+  const active = new Set();
+  return (work, delay) => {
+    let running = false;
+    let wanted = false;
+    let timer;
+    async function run() {
+      if (running) return;
+      running = true;
+      try {
+        while (wanted) {
+          wanted = false;
+          await work();
+        }
+      } finally {
+        running = false;
+        active.delete(work);
+        busy(active.size > 0);
       }
-    } finally {
-      running = false;
-      active.delete(work);
-      busy(active.size > 0);
     }
-  }
-  return () => {
-    wanted = true;
-    active.add(work);
-    busy(true);
-    clearTimeout(timer);
-    timer = setTimeout(run, delay);
+    return () => {
+      wanted = true;
+      active.add(work);
+      busy(true);
+      clearTimeout(timer);
+      timer = setTimeout(run, delay);
+    };
   };
 }

@@ -1,198 +1,369 @@
 // The page: cards of classes on one side, a sheet to test on the other, and a classifier between that is made anew whenever
-// the examples change.
+// the examples change. Below, what happens inside, and what becomes of the same examples without meta-learning.
 
-import { ask, newest } from "./api.js";
-import { STYLES, Surface, read } from "./surface.js";
+import { ask, file, newest } from "./api.js";
+import { bars, percent } from "./bars.js";
+import { Card, FEWEST, MOST } from "./cards.js";
+import { figure } from "./figures.js";
+import { give, opened, written } from "./session.js";
+import { STYLES, Surface, place, read } from "./surface.js";
 
-const FEWEST = 2;
-const MOST = 20;
 const at = (id) => document.getElementById(id);
 const cards = [];
 let runs = [];
-let classifier = null; // { id, labels } on the server
+let classifier = null; // on the server, and whether it is of the examples that there are: { id, classes, shown }
 let given = null; // a picture on the test pad that was not drawn there
+let queries = null; // of a random task: { label, image }, the labels held back
+let before = null; // the session that a random task took the place of
 
 // ---------------------------------------------------------------------------------------------- what is said
 
-function problem(text) {
-  at("problem").textContent = text ?? "";
+const READ = 10_000; // milliseconds that a problem stays of what nobody tries again by themselves
+let trouble = null; // what the problem that is shown is of
+
+function problem(text, topic) {
+  trouble = topic;
+  at("problem").textContent = text;
   at("problem").hidden = !text;
 }
 
-async function attempt(work) {
+/** Do what may fail: its problem is shown until what it is of works again. */
+async function attempt(work, topic = "asked") {
   try {
     await work();
-    problem(null);
+    if (trouble === topic) problem("", null);
   } catch (error) {
-    problem(error.message);
+    problem(error.message, topic);
+    if (topic === "asked") setTimeout(() => trouble === topic && problem("", null), READ);
   }
 }
 
 // ---------------------------------------------------------------------------------------------- the classes
 
 function addCard(name) {
-  const element = at("card").content.firstElementChild.cloneNode(true);
-  const find = (selector) => element.querySelector(selector);
-  const canvas = find("canvas");
-  const card = { element, kept: [], input: find(".name input"), surface: new Surface(canvas, learn) };
+  const card = new Card(name, { changed: learn, deleted, attempt });
   card.surface.style = style();
   card.surface.show();
-  card.input.value = name;
-  card.input.addEventListener("input", learn);
-  const described = () => canvas.setAttribute("aria-label", `Drawing of ${card.input.value}: draw here, or choose pictures below`);
-  card.input.addEventListener("input", described);
-  described();
-  find(".keep").addEventListener("click", () => keep(card));
-  find(".undo").addEventListener("click", () => card.surface.undo());
-  find(".clear").addEventListener("click", () => card.surface.clear());
-  find(".delete").addEventListener("click", () => {
-    cards.splice(cards.indexOf(card), 1);
-    element.remove();
-    counted();
-    learn();
-    at("add-class").focus();
-  });
-  find("input[type=file]").addEventListener("change", (event) => {
-    take(card, event.target.files);
-    event.target.value = "";
-  });
-  for (const kind of ["dragenter", "dragover"]) {
-    element.addEventListener(kind, (event) => {
-      event.preventDefault();
-      element.classList.add("dropping");
-    });
-  }
-  element.addEventListener("dragleave", () => element.classList.remove("dropping"));
-  element.addEventListener("drop", (event) => {
-    event.preventDefault();
-    element.classList.remove("dropping");
-    take(card, event.dataTransfer.files);
-  });
   cards.push(card);
-  at("cards").append(element);
+  at("cards").append(card.element);
   counted();
   return card;
+}
+
+function deleted(card) {
+  remove(card);
+  counted();
+  learn();
+  at("add-class").focus();
+}
+
+function remove(card) {
+  cards.splice(cards.indexOf(card), 1);
+  card.element.remove();
 }
 
 function counted() {
   const most = Math.min(MOST, run()?.most_classes ?? MOST);
   at("add-class").disabled = cards.length >= most;
   at("add-class").textContent = cards.length >= most ? `This learner tells ${most} classes apart at most` : "Add a class";
-  for (const { element } of cards) element.querySelector(".delete").disabled = cards.length <= FEWEST;
-}
-
-/** The drawing on a card becomes one of its kept examples. */
-function keep(card) {
-  if (card.surface.empty) return;
-  store(card, card.surface.picture());
-  card.surface.clear();
-}
-
-async function take(card, files) {
-  await attempt(async () => {
-    for (const file of files) store(card, await read(file));
-    learn();
+  cards.forEach((card, k) => {
+    card.place = k;
+    card.find(".delete").disabled = cards.length <= FEWEST;
   });
 }
 
-function store(card, picture) {
-  const item = document.createElement("li");
-  const button = document.createElement("button");
-  const image = document.createElement("img");
-  const entry = { picture };
-  image.src = picture;
-  image.alt = "";
-  button.type = "button";
-  button.setAttribute("aria-label", `Delete example ${card.kept.length + 1}`);
-  button.append(image);
-  button.addEventListener("click", () => {
-    card.kept.splice(card.kept.indexOf(entry), 1);
-    item.remove();
-    learn();
-  });
-  item.append(button);
-  card.element.querySelector(".examples").append(item);
-  card.kept.push(entry);
-}
+const label = (card) => card.input.value.trim() || `Class ${cards.indexOf(card) + 1}`;
+const labels = () => [...new Set(cards.map(label))];
 
 /** Every example of every class that has a name and one. */
-function examples() {
-  return cards.flatMap((card, i) => {
-    const drawn = card.surface.empty ? [] : [card.surface.picture()];
-    const label = card.input.value.trim() || `Class ${i + 1}`;
-    return [...card.kept.map(({ picture }) => picture), ...drawn].map((image) => ({ label, image }));
-  });
-}
+const examples = () => cards.flatMap((card) => card.pictures.map((image) => ({ label: label(card), image })));
 
 // ---------------------------------------------------------------------------------------------- learning
 
-const busy = (is) => at("bars").setAttribute("aria-busy", is);
-const learn = newest(() => attempt(adapt), 120, busy);
-const look = newest(() => attempt(predict), 30, busy);
+const answering = newest((is) => at("bars").setAttribute("aria-busy", is));
+const learn = answering(() => attempt(adapt, "learning"), 120);
+const look = answering(() => attempt(predict, "answer"), 30);
+const score = answering(() => attempt(judge, "score"), 30);
+const explaining = newest((is) => at("figure").setAttribute("aria-busy", is));
+const explain = explaining(() => attempt(inside, "inside"), 150);
+const comparing = newest((is) => at("controls").setAttribute("aria-busy", is));
+const compare = comparing(() => attempt(beside, "beside"), 600);
+
+const forget = (old) => old && ask("DELETE", `classifiers/${old.id}`).catch(() => {});
 
 async function adapt() {
   const shown = examples();
-  const before = classifier;
-  const labels = new Set(shown.map(({ label }) => label));
-  if (labels.size < FEWEST) {
+  const old = classifier;
+  const classes = new Set(shown.map(({ label }) => label));
+  at("download").disabled = true;
+  if (classes.size < FEWEST) {
     classifier = null;
-    bars([]);
+    bars(at("bars"), []);
     at("verdict").textContent = "Show examples of two classes, and this begins to answer.";
+    explain();
+    compare();
   } else {
     const options = { transductive: at("transductive").checked };
     if (run().steps !== null && at("steps").value !== "") options.steps = Number(at("steps").value);
     classifier = await ask("POST", "classifiers", { run: run().name, examples: shown, options });
+    classifier.shown = shown;
+    at("download").disabled = false;
     look();
+    score();
   }
-  if (before) ask("DELETE", `classifiers/${before.id}`).catch(() => {});
+  forget(old);
 }
 
-async function predict() {
-  const picture = given ?? (pad.empty ? null : pad.picture());
-  if (!classifier || !picture) {
-    bars(classifier ? classifier.classes.map(({ label }) => [label, 0]) : []);
-    if (classifier) at("verdict").textContent = "";
-    return;
-  }
-  const asked = classifier;
+/** What is on the test pad; null for nothing. */
+const tested = () => given ?? (pad.empty ? null : pad.picture());
+
+/** What a classifier says of pictures; null where it was forgotten, and is made again. */
+async function says(asked, images) {
   try {
-    const answer = await ask("POST", `classifiers/${asked.id}/predict`, { images: [picture] });
-    const [{ label, probabilities, uncertainty }] = answer.predictions;
-    bars(Object.entries(probabilities), label);
-    const sure = uncertainty < 0.25 ? "sure" : uncertainty < 0.6 ? "fairly sure" : uncertainty < 0.85 ? "unsure" : "guessing";
-    at("verdict").textContent = `${label}: ${percent(probabilities[label])}, ${sure}`;
+    return (await ask("POST", `classifiers/${asked.id}/predict`, { images })).predictions;
   } catch (error) {
     if (error.status !== 404) throw error;
     if (asked === classifier) learn(); // it was forgotten, or another has taken its place
+    return null;
   }
 }
 
-const percent = (p) => `${Math.round(100 * p)} %`;
+/** Rows of bars, in the order of the cards. */
+const rows = (probabilities) => labels().flatMap((name) => (name in probabilities ? [[name, probabilities[name]]] : []));
 
-function bars(rows, best) {
-  const list = at("bars");
-  while (list.children.length > rows.length) list.lastChild.remove();
-  while (list.children.length < rows.length) {
-    const item = document.createElement("li");
-    for (const name of ["label", "track", "value"]) {
-      const part = document.createElement("span");
-      part.className = name;
-      item.append(part);
-    }
-    const fill = document.createElement("div");
-    fill.className = "fill";
-    item.querySelector(".track").append(fill);
-    list.append(item);
+async function predict() {
+  const picture = tested();
+  if (!classifier || !picture) {
+    bars(at("bars"), rows(Object.fromEntries(classifier?.classes.map(({ label }) => [label, 0]) ?? [])));
+    if (classifier) at("verdict").textContent = "";
+  } else {
+    const found = await says(classifier, [picture]);
+    if (!found) return;
+    const [{ label, probabilities, uncertainty }] = found;
+    bars(at("bars"), rows(probabilities), label);
+    const sure = uncertainty < 0.25 ? "sure" : uncertainty < 0.6 ? "fairly sure" : uncertainty < 0.85 ? "unsure" : "guessing";
+    at("verdict").textContent = `${label}: ${percent(probabilities[label])}, ${sure}`;
   }
-  rows.forEach(([label, p], i) => {
-    const item = list.children[i];
-    item.querySelector(".label").textContent = label;
-    item.querySelector(".label").title = label;
-    item.querySelector(".fill").style.transform = `scaleX(${p})`;
-    item.querySelector(".value").textContent = best === undefined ? "" : percent(p);
-    item.classList.toggle("best", label === best);
+  explain();
+  compare();
+}
+
+// ---------------------------------------------------------------------------------------------- what it learned
+
+async function inside() {
+  const asked = classifier;
+  at("inside").hidden = run().shows === null;
+  if (!asked || run().shows === null) {
+    at("figure").replaceChildren();
+    at("told").textContent = "Here you see how it learns your classes, as soon as there are examples of two.";
+    return;
+  }
+  const picture = tested();
+  const images = [...(picture ? [picture] : []), ...(picture && queries ? queries.map(({ image }) => image) : [])];
+  try {
+    const found = await ask("POST", `classifiers/${asked.id}/inside`, { images });
+    if (asked === classifier) at("told").textContent = figure(at("figure"), found, labels());
+  } catch (error) {
+    if (error.status !== 404) throw error; // of a classifier that has been replaced
+  }
+}
+
+// ---------------------------------------------------------------------------------------------- without meta-learning
+
+const NAMES = {
+  scratch: ["Trained from scratch", "A new network that has seen nothing but your examples."],
+  "pretrain-finetune": ["Pretrained, fine-tuned", "A network that learned to tell the same data's classes apart, then your examples."],
+};
+const controls = new Map(); // name → { id, shown, seconds } on the server
+let own = null; // of the queries of a random task, those that the meta-learned one gets right
+
+async function beside() {
+  const asked = classifier;
+  const wanted = at("compare").checked ? run().controls : [];
+  at("beside").hidden = run().controls.length === 0;
+  at("missing").hidden = run().controls.includes("pretrain-finetune");
+  for (const [name, control] of controls) {
+    if (control.shown !== asked?.shown || !wanted.includes(name)) {
+      controls.delete(name);
+      forget(control);
+    }
+  }
+  [...at("controls").children].forEach((element) => wanted.includes(element.dataset.name) || element.remove());
+  for (const name of wanted) {
+    const element = controlElement(name);
+    if (!asked) {
+      bars(element.querySelector("ol"), []);
+      element.querySelector(".said").textContent = "";
+      continue;
+    }
+    if (!controls.has(name)) {
+      element.querySelector(".said").textContent = "learning…";
+      const begun = performance.now();
+      const made = await ask("POST", "classifiers", { run: run().name, examples: asked.shown, options: { control: name } });
+      controls.set(name, { ...made, shown: asked.shown, seconds: (performance.now() - begun) / 1000 });
+    }
+    await answer(name, element);
+    if (asked !== classifier) return; // this is asked for again
+  }
+}
+
+function controlElement(name) {
+  const known = [...at("controls").children].find((element) => element.dataset.name === name);
+  if (known) return known;
+  const element = at("control").content.firstElementChild.cloneNode(true);
+  element.dataset.name = name;
+  element.querySelector("h3").textContent = NAMES[name]?.[0] ?? name;
+  element.querySelector(".what").textContent = NAMES[name]?.[1] ?? "";
+  at("controls").append(element);
+  return element;
+}
+
+/** What a control says of the test drawing, and how many of a task's queries it gets right. */
+async function answer(name, element) {
+  const control = controls.get(name);
+  const picture = tested();
+  const images = [...(picture ? [picture] : []), ...(queries ?? []).map(({ image }) => image)];
+  const found = images.length ? await says(control, images) : [];
+  if (!found) return void controls.delete(name);
+  const [drawing, rest] = picture ? [found[0], found.slice(1)] : [null, found];
+  const none = Object.fromEntries(control.classes.map(({ label }) => [label, 0]));
+  bars(element.querySelector("ol"), rows(drawing?.probabilities ?? none), drawing?.label);
+  const words = [`learned in ${control.seconds.toFixed(1)} s`];
+  if (drawing) words.unshift(`${drawing.label}: ${percent(drawing.probabilities[drawing.label])}`);
+  if (queries) words.push(`${right(rest)} of ${queries.length} right; meta-learned ${own ?? "…"}`);
+  element.querySelector(".said").textContent = words.join(", ");
+}
+
+// ---------------------------------------------------------------------------------------------- a random task
+
+const origin = (name) => cards.find((card) => label(card) === name)?.origin;
+const right = (found) => found.filter((one, i) => origin(one.label) === queries[i].label).length;
+
+async function begin() {
+  const [way, shot] = [at("way"), at("shot")].map((input) => Math.round(Number(input.value)));
+  const most = Math.min(MOST, run().most_classes ?? MOST);
+  if (!(way >= FEWEST && way <= most)) throw new Error(`A task may have ${FEWEST} to ${most} classes here.`);
+  if (!(shot >= 1 && shot <= 20)) throw new Error("A task may have 1 to 20 examples a class.");
+  const query = Math.max(1, Math.min(5, Math.floor(40 / way)));
+  const task = await ask("POST", "tasks", { run: run().name, way, shot, query });
+  const classes = [...new Set(task.examples.map(({ label }) => label))];
+  before ??= session();
+  restore({
+    ...session(),
+    classes: classes.map((name) => ({
+      name,
+      origin: name,
+      strokes: [],
+      examples: task.examples.filter(({ label }) => label === name).map(({ image }) => image),
+    })),
+    pad: [],
+    given: null,
+    queries: task.queries,
   });
 }
+
+function showQueries() {
+  at("task").hidden = queries === null;
+  at("back").hidden = before === null;
+  at("score").textContent = "";
+  at("queries").replaceChildren(
+    ...(queries ?? []).map(({ image }, i) => {
+      const item = document.createElement("li");
+      const button = document.createElement("button");
+      const picture = document.createElement("img");
+      picture.src = image;
+      picture.alt = "";
+      button.type = "button";
+      button.setAttribute("aria-label", `Query ${i + 1}`);
+      button.append(picture);
+      button.addEventListener("click", () => attempt(() => put(image)));
+      item.append(button);
+      return item;
+    }),
+  );
+}
+
+/** The queries of a random task, answered, and only then compared with what was held back. */
+async function judge() {
+  own = null;
+  if (!classifier || !queries) return;
+  const asked = queries;
+  const found = await says(classifier, asked.map(({ image }) => image));
+  if (!found || asked !== queries) return;
+  own = right(found);
+  found.forEach(({ label }, i) => {
+    const good = origin(label) === asked[i].label;
+    const button = at("queries").children[i].firstChild;
+    button.className = good ? "right" : "wrong";
+    button.setAttribute("aria-label", `Query ${i + 1}: taken for ${label}, ${good ? "right" : `but it is ${asked[i].label}`}`);
+    button.title = good ? label : `taken for ${label}, but it is ${asked[i].label}`;
+  });
+  at("score").textContent = `${own} of ${found.length} right`;
+  compare();
+}
+
+// ---------------------------------------------------------------------------------------------- sessions
+
+const session = () => ({
+  run: run().name,
+  steps: run().steps === null || at("steps").value === "" ? null : Number(at("steps").value),
+  transductive: at("transductive").checked,
+  classes: cards.map((card) => ({
+    name: card.input.value,
+    origin: card.origin,
+    strokes: card.surface.strokes,
+    examples: card.kept.map(({ picture }) => picture),
+  })),
+  pad: pad.strokes,
+  given,
+  queries,
+});
+
+function restore(found) {
+  const known = runs.some(({ name }) => name === found.run);
+  if (known) at("run").value = found.run;
+  chosen();
+  if (known && run().steps !== null) at("steps").value = found.steps ?? run().steps;
+  if (known && run().transductive) at("transductive").checked = found.transductive;
+  while (cards.length) remove(cards[0]);
+  const most = Math.min(MOST, run().most_classes ?? MOST);
+  for (const { name, origin, strokes, examples } of found.classes.slice(0, most)) {
+    const card = addCard(name);
+    card.origin = origin;
+    examples.forEach((picture) => card.store(picture));
+    card.surface.strokes = strokes;
+    card.surface.show();
+  }
+  while (cards.length < FEWEST) addCard(`Class ${cards.length + 1}`);
+  pad.strokes = found.pad;
+  pad.show();
+  given = null;
+  queries = found.queries;
+  showQueries();
+  learn();
+  if (found.given) attempt(() => put(found.given));
+}
+
+at("random").addEventListener("click", () => attempt(begin));
+at("back").addEventListener("click", () => {
+  const mine = before;
+  before = null;
+  restore(mine);
+});
+at("save").addEventListener("click", () => give(written(session()), "quickstudy-session.json"));
+at("open").addEventListener("change", async (event) => {
+  const [chosenFile] = event.target.files;
+  event.target.value = "";
+  if (!chosenFile) return;
+  await attempt(async () => {
+    const found = await opened(chosenFile);
+    before = null;
+    restore(found);
+  });
+});
+at("download").addEventListener("click", () =>
+  attempt(async () => give(await file(`classifiers/${classifier.id}/file`), "classifier.safetensors")),
+);
 
 // ---------------------------------------------------------------------------------------------- the learner
 
@@ -211,7 +382,7 @@ function chosen() {
     surface.style = style();
     surface.show();
   }
-  while (cards.length > (most ?? MOST)) cards.pop().element.remove();
+  while (cards.length > (most ?? MOST)) remove(cards.at(-1));
   counted();
   learn();
 }
@@ -223,42 +394,44 @@ const pad = new Surface(at("pad"), () => {
 at("pad-undo").addEventListener("click", () => pad.undo());
 at("pad-clear").addEventListener("click", () => pad.clear());
 at("pad-file").addEventListener("change", async (event) => {
-  const [file] = event.target.files;
+  const [chosenFile] = event.target.files;
   event.target.value = "";
-  if (file) await attempt(() => show(file));
+  if (chosenFile) await attempt(async () => put(await read(chosenFile)));
 });
 const padSection = document.querySelector(".pad");
 padSection.addEventListener("dragover", (event) => event.preventDefault());
 padSection.addEventListener("drop", async (event) => {
   event.preventDefault();
-  const [file] = event.dataTransfer.files;
-  if (file) await attempt(() => show(file));
+  const [dropped] = event.dataTransfer.files;
+  if (dropped) await attempt(async () => put(await read(dropped)));
 });
 
 /** Put a picture on the test pad. */
-async function show(file) {
-  const picture = await read(file);
-  pad.clear();
+async function put(picture) {
   const image = new Image();
   image.src = picture;
   await image.decode();
-  const { canvas } = pad;
-  const scale = canvas.width / Math.max(image.width, image.height);
-  const [w, h] = [image.width * scale, image.height * scale];
-  canvas.getContext("2d").drawImage(image, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
+  pad.clear();
+  place(pad.canvas, image);
   given = picture;
   look();
 }
 
-at("run").addEventListener("change", chosen);
+at("run").addEventListener("change", () => {
+  queries = null;
+  showQueries();
+  chosen();
+});
 at("steps").addEventListener("change", learn);
 at("transductive").addEventListener("change", learn);
+at("compare").addEventListener("change", compare);
 at("add-class").addEventListener("click", () => addCard(`Class ${cards.length + 1}`).input.select());
 
 await attempt(async () => {
   ({ runs } = await ask("GET", "runs"));
   for (const { name, learner } of runs) at("run").add(new Option(name === learner ? name : `${name} (${learner})`, name));
   for (const name of ["Class 1", "Class 2", "Class 3"]) addCard(name);
+  showQueries();
   chosen();
 });
 document.body.dataset.ready = "true";

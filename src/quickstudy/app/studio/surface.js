@@ -73,8 +73,15 @@ export class Surface {
     this.changed();
   }
 
+  /** A picture that is faintly there while nothing is drawn: what one might draw another of. */
+  set ghost(image) {
+    this.behind = image;
+    this.show();
+  }
+
   show() {
     draw(this.canvas, this.strokes, this.style.pen);
+    if (this.behind && this.empty) place(this.canvas, this.behind, 0.35);
   }
 
   /** What is drawn as a PNG of the size that is sent, as a data: address. */
@@ -84,6 +91,17 @@ export class Surface {
     draw(canvas, this.style.fill ? filled(this.strokes, this.style.fill) : this.strokes, this.style.pen);
     return canvas.toDataURL("image/png");
   }
+}
+
+/** A picture in the middle of a sheet, as large as it may be. */
+export function place(canvas, image, opacity = 1) {
+  const context = canvas.getContext("2d");
+  const scale = canvas.width / Math.max(image.width, image.height);
+  const [w, h] = [image.width * scale, image.height * scale];
+  context.imageSmoothingEnabled = scale < 4;
+  context.globalAlpha = opacity;
+  context.drawImage(image, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
+  context.globalAlpha = 1;
 }
 
 /** Dark strokes on a light sheet. */
