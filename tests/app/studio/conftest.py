@@ -133,8 +133,9 @@ def all_settled(page: Page) -> None:
         page.wait_for_selector(f"{place}[aria-busy=false]", state="attached")
 
 
-def drawn(page: Page, selector: str, lines: Any, which: int = 0) -> None:
-    """Draw strokes `[n, 2]`, in shares of the sheet, by the mouse."""
+def drawn(page: Page, selector: str, lines: Any, which: int = 0, *, every: int = 4) -> None:
+    """Draw strokes `[n, 2]`, in shares of the sheet, by the mouse: a browser is told of each point by itself,
+    so that of close ones only some are shown."""
     canvas = page.locator(selector).nth(which)
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
@@ -143,6 +144,6 @@ def drawn(page: Page, selector: str, lines: Any, which: int = 0) -> None:
         points = [(float(box["x"] + x * box["width"]), float(box["y"] + y * box["height"])) for x, y in line]
         page.mouse.move(*points[0])
         page.mouse.down()
-        for point in [*points[4:-1:4], points[-1]]:  # a browser is told of each by itself
+        for point in [*points[every:-1:every], points[-1]]:
             page.mouse.move(*point)
         page.mouse.up()
