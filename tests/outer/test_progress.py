@@ -17,6 +17,7 @@ RECORD = {
     "train_accuracy": 0.5,
     "val_loss": 1.5,
     "val_accuracy": 0.4321,
+    "val_verification": 0.8765,
     "val_accuracy_ci95": 0.0123,
 }
 
@@ -33,7 +34,8 @@ def test_a_bar_writes_to_standard_error_only(capsys: pytest.CaptureFixture[str])
     out, err = capsys.readouterr()
     assert out == ""
     line = next(line for line in err.splitlines() if "val" in line)
-    expected = "20 train loss 1.250 train accuracy 0.500 val loss 1.500 val accuracy 0.432 ± 0.012"
+    expected = "20 train loss 1.250 train accuracy 0.500 val loss 1.500 val accuracy 0.432 ± 0.012 "
+    expected += "val verification 0.876"
     assert " ".join(line.split()) == expected
     assert err.splitlines()[0] == "maml on digits: going on from meta-step 10 of 100"
     Bar("maml on digits").begin(100, 0)

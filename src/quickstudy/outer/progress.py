@@ -80,10 +80,10 @@ class Bar:
         self.bar.update(self.task, completed=done, note="  ".join([*parts, f"{rate:.0f} tasks/s"]))
 
     def validated(self, record: dict[str, Any]) -> None:
-        shown = {k: v for k, v in record.items() if k in ("train_loss", "train_accuracy", "val_loss")}
-        parts = [f"{k.replace('_', ' ')} {v:.3f}" for k, v in shown.items()]
-        if "val_accuracy" in record:
-            parts.append(f"val accuracy {record['val_accuracy']:.3f} ± {record['val_accuracy_ci95']:.3f}")
+        shown = {k: v for k, v in record.items() if k.startswith(("train_", "val_")) and isinstance(v, float)}
+        band = shown.pop("val_accuracy_ci95", None)
+        bands = {} if band is None else {"val_accuracy": f" ± {band:.3f}"}
+        parts = [f"{k.replace('_', ' ')} {v:.3f}{bands.get(k, '')}" for k, v in shown.items()]
         self.console.print(f"{record['iteration']:>7}  " + "  ".join(parts), highlight=False, soft_wrap=True)
 
     def end(self) -> None:
