@@ -121,8 +121,8 @@ def test_a_random_task_is_scored_and_its_answers_are_held_back(studio: Page) -> 
     assert asked
     assert all(set(body) == {"images"} for body in asked)  # nothing but pictures: the labels stay here
     for k in range(2):
-        words = studio.locator(".said").nth(k).inner_text()
-        assert f" of 20 right; meta-learned {right}" in words
+        words = studio.locator(".control .score").nth(k).inner_text()
+        assert words.endswith(f" of 20 right; meta-learned {right}")
     wrong = studio.locator("#queries .wrong, #queries .right").first
     told = wrong.get_attribute("aria-label")
     assert told is not None

@@ -194,6 +194,7 @@ async function beside() {
     if (!asked) {
       bars(element.querySelector("ol"), []);
       element.querySelector(".said").textContent = "";
+      element.querySelector(".score").textContent = "";
       continue;
     }
     if (!controls.has(name)) {
@@ -230,8 +231,8 @@ async function answer(name, element) {
   bars(element.querySelector("ol"), rows(drawing?.probabilities ?? none), drawing?.label);
   const words = [`learned in ${control.seconds.toFixed(1)} s`];
   if (drawing) words.unshift(`${drawing.label}: ${percent(drawing.probabilities[drawing.label])}`);
-  if (queries) words.push(`${right(rest)} of ${queries.length} right; meta-learned ${own ?? "…"}`);
   element.querySelector(".said").textContent = words.join(", ");
+  element.querySelector(".score").textContent = queries ? `${right(rest)} of ${queries.length} right; meta-learned ${own ?? "…"}` : "";
 }
 
 // ---------------------------------------------------------------------------------------------- a random task
