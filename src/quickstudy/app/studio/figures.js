@@ -113,6 +113,13 @@ function map(place, found, labels) {
     const [x, y] = spot(point);
     add(svg, "circle", { cx: x, cy: y, r: 3, class: "query" });
   });
+  for (const mean of found.means) {
+    const [x, y] = spot(mean);
+    const points = [[x, y - 8], [x + 8, y], [x, y + 8], [x - 8, y]].map((p) => p.join(",")).join(" ");
+    add(svg, "polygon", { points, fill: tint(mean), class: "mean" });
+    const anchor = x > W - 90 ? "end" : x < 90 ? "start" : "middle";
+    add(svg, "text", { x, y: y + 22, class: "name", "text-anchor": anchor }, brief(mean.label));
+  }
   const [drawing] = found.queries;
   if (drawing) {
     const [x, y] = spot(drawing);
@@ -122,13 +129,6 @@ function map(place, found, labels) {
     }
     add(svg, "circle", { cx: x, cy: y, r: 9, class: "drawing" });
     add(svg, "text", { x, y: y - 14, class: "name", "text-anchor": "middle" }, "drawing");
-  }
-  for (const mean of found.means) {
-    const [x, y] = spot(mean);
-    const points = [[x, y - 8], [x + 8, y], [x, y + 8], [x - 8, y]].map((p) => p.join(",")).join(" ");
-    add(svg, "polygon", { points, fill: tint(mean), class: "mean" });
-    const anchor = x > W - 90 ? "end" : x < 90 ? "start" : "middle";
-    add(svg, "text", { x, y: y + 22, class: "name", "text-anchor": anchor }, brief(mean.label));
   }
   return (
     `Your pictures as the net sees them: circles are examples, diamonds the mean of each class, its prototype. A drawing ` +
