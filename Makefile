@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check soak bench bench-speed bench-accuracy setup clean
+.PHONY: demo test check docs docs-links soak bench bench-speed bench-accuracy setup clean
 
 setup: $(VENV)/.ready
 
@@ -20,10 +20,16 @@ test: setup check
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 check: setup
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples docs
+	$(BIN)/ruff format --check src tests benchmarks examples docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup  # the site, in build/docs/index.html; fetches nothing
+	$(BIN)/python -m sphinx -n -W --keep-going -q -b html -d build/doctrees docs build/docs
+
+docs-links: setup  # whether the addresses of others that the pages name still answer
+	$(BIN)/python -m sphinx -q -b linkcheck -d build/doctrees docs build/links
 
 soak: setup
 	$(BIN)/python -m pytest -m slow

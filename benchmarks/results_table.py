@@ -13,6 +13,8 @@ from pathlib import Path
 
 from engine_tables import Marks, Row, engine, memory, percent, precision, read, scaling, serving, speed
 
+from quickstudy.recipes import RECIPES
+
 ROOT = Path(__file__).parents[1]
 PARTS = (
     "learners",
@@ -273,6 +275,26 @@ def which_learner() -> dict[Marks, str]:
     return {marks(name): text for name, text in tables.items()}
 
 
+def recipes() -> str:
+    """Every recipe: what it shows, what was published, what came out here."""
+    lines = ["| recipe | what it shows | published | here |", "|---|---|---|---|"]
+    for name, plan in RECIPES.items():
+        result = read(name)
+        if not result:
+            ours = "not run yet"
+        elif name in PARTS:
+            measured = {row["part"] for row in result["results"]}
+            every = getattr(plan, "parts", measured)
+            ours = f"{len(measured)} of {len(every)} parts: [tables](which_learner.md)"
+        else:
+            rows = rows_of(result, f"{name}.json")
+            _, what, number, _, known, _ = next((row for row in rows if row[3] or row[4]), rows[0])
+            beside = f", published {known}" if known else ""
+            ours = f"[{number}](../results/{name}.json) at {what}{beside}"
+        lines.append(f"| `{name}` | {plan.title} | {plan.source} | {ours} |")
+    return "\n".join(lines)
+
+
 def marks(name: str) -> Marks:
     """What stands before and after a table."""
     return f"<!-- {name} -->", f"<!-- /{name} -->"
@@ -303,6 +325,7 @@ PAGES: dict[str, Callable[[], dict[Marks, str]]] = {
     "docs/distributed.md": lambda: {marks("scaling"): scaling()},
     "docs/serving.md": lambda: {marks("serving"): serving()},
     "docs/which_learner.md": which_learner,
+    "docs/recipes.md": lambda: {marks("recipes"): recipes()},
 }
 """The tables of each page that has some, by the marks that they stand between."""
 

@@ -4,6 +4,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, Union, get_args, get_origin
 
 import pytest
@@ -106,3 +107,30 @@ def test_errors_name_the_nearest() -> None:
         build("maml", conv4(4), way=3, classes=9, settings={"inner_rl": 1})
     with pytest.raises(UserError, match="untrained has no options, so not 'steps' either"):
         build("untrained", conv4(4), way=3, classes=9, settings={"steps": 1})
+
+
+def test_a_class_of_ones_own_goes_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_for_test.py").write_text(
+        "import quickstudy as qs\nclass Own(qs.ProtoNet): pass\nclass Half(qs.Learner): pass\nnothing = 3\n"
+    )
+    (tmp_path / "broken_for_test.py").write_text("import nowhere_at_all\n")
+    (tmp_path / "wrong_for_test.py").write_text("1 / 0\n")
+    kind = learner_class("own_for_test:Own")
+    assert issubclass(kind, LEARNERS["protonet"])
+    assert set(options(kind)) == set(options(LEARNERS["protonet"]))
+    assert isinstance(
+        build("own_for_test:Own", conv4(4), way=3, classes=9, settings={"distance": "cosine"}), kind
+    )
+    for name, words in {
+        "own_for_test:Other": "own_for_test has no 'Other'",
+        "own_for_test:nothing": "no class that builds on quickstudy.Learner",
+        "own_for_test:Half": "has no learn yet",
+        "not_there_for_test:Own": "there is no module 'not_there_for_test'",
+        "own_for_test.deeper:Own": "there is no module",
+        "broken_for_test:Own": "broken_for_test cannot be imported: No module named 'nowhere_at_all'",
+        "wrong_for_test:Own": "cannot be imported: division by zero",
+        ":Own": "cannot be imported|no module",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            learner_class(name)

@@ -159,7 +159,7 @@ def adam(lr: Rate = 1e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8)
     """Adam (Kingma and Ba 2015, 1412.6980), with finite meta-gradients where a gradient is zero.
 
     A parameter whose gradients have all been zero, as behind a dead ReLU, stays where it is whatever it is.
-    (By the letter a step g / (|g| + ε) has the slope 1/ε there, and some steps the slope of a power of it.)
+    (By the letter a step `g / (|g| + ε)` has the slope 1/ε there, and some steps the slope of a power of it.)
 
     Raises:
         UserError: a rate, a decay or ε below 0, a decay of 1 or more, or what is no number.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from quickstudy.errors import UserError, unknown
+from quickstudy.errors import UserError, in_brief, unknown
 from quickstudy.learners.alpha_maml import AlphaMAML
 from quickstudy.learners.anil import ANIL
 from quickstudy.learners.anp import ANP
@@ -81,15 +82,43 @@ _GIVEN = ("body", "way", "classes")
 
 
 def learner_class(name: str) -> type[Learner]:
-    """The learner with this command-line name.
+    """The learner with this command-line name, or the class of yours that `module:Class` names.
 
-    >>> learner_class("maml").__name__
-    'MAML'
+    Raises:
+        UserError: nothing goes by that name, or what does is no learner.
+
+    >>> learner_class("maml").__name__, learner_class("quickstudy.learners:ANIL").__name__
+    ('MAML', 'ANIL')
     """
+    if ":" in name:
+        return own_class(name)
     known = {**LEARNERS, **CONTROLS}
     if name not in known:
         raise unknown("learner", name, known)
     return known[name]
+
+
+def own_class(name: str) -> type[Learner]:
+    """The learner `module:Class`, whose module is imported from where Python finds modules."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise UserError(f"learner {name!r}: {module} cannot be imported: {in_brief(error)}") from error
+        raise UserError(
+            f"learner {name!r}: there is no module {module!r}; it must be installed, or in a folder that "
+            "PYTHONPATH names"
+        ) from None
+    except AttributeError:
+        raise UserError(f"learner {name!r}: {module} has no {attribute!r}") from None
+    except Exception as error:
+        raise UserError(f"learner {name!r}: {module} cannot be imported: {in_brief(error)}") from error
+    if not (isinstance(found, type) and issubclass(found, Learner)):
+        raise UserError(f"learner {name!r} is no class that builds on quickstudy.Learner")
+    if inspect.isabstract(found):
+        raise UserError(f"learner {name!r} has no {', '.join(sorted(found.__abstractmethods__))} yet")
+    return found
 
 
 def options(kind: type[Learner], *, typed: bool = True) -> dict[str, inspect.Parameter]:

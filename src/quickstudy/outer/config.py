@@ -48,7 +48,8 @@ class TrainConfig:
 
     Args:
         data: a built-in data set (omniglot, quickdraw, glyphs, digits) or a folder with one folder a class.
-        learner: the method, for example maml, protonet; its own options follow when it is named.
+        learner: the method, for example maml, protonet, or a class of yours, module:Class; its own options
+            follow when it is named.
         way: classes of a task to solve (validation, and what evaluate does by default).
         shot: support examples a class.
         query: query examples a class; by default 15, or what the classes have left.
