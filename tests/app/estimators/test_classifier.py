@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,3 +272,23 @@ def test_the_example_of_the_readme_runs(
     exec(found.group(1), names)
     assert len(names["classifier"].classes_) == 5
     assert {p.name for p in tmp_path.iterdir()} >= {"signs.safetensors"}
+
+
+def test_a_file_does_not_choose_what_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learner of the user's own is made again only where the program has imported its module."""
+    source = "import quickstudy as qs\n\n\nclass Mine(qs.ProtoNet):\n    pass\n"
+    (tmp_path / "studied_elsewhere.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = {"samples_per_class": 6, "channels": 4, "iterations": 2, "query": 2, "validation_tasks": 2}
+    config = qs.TrainConfig(data="glyphs", learner="studied_elsewhere:Mine", threads=1, **options)
+    qs.train(config, tmp_path / "run")
+    x, y = np.zeros((4, 28, 28), np.uint8), [0, 0, 1, 1]
+    x[2:, 10:20] = 255
+    classifier = qs.FewShotClassifier.from_run(tmp_path / "run").fit(x, y)
+    classifier.save(tmp_path / "a.safetensors")
+    found = qs.FewShotClassifier.load(tmp_path / "a.safetensors")
+    np.testing.assert_allclose(found.predict_proba(x), classifier.predict_proba(x), atol=1e-6)
+    monkeypatch.delitem(sys.modules, "studied_elsewhere")
+    with pytest.raises(UserError, match="import studied_elsewhere first, if you trust it"):
+        qs.FewShotClassifier.load(tmp_path / "a.safetensors")
+    assert "studied_elsewhere" not in sys.modules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -68,6 +69,7 @@ def load(kind: type[FewShotEstimator], path: str | Path, learner: Learner | None
                 raise UserError(
                     f"{path} is of a learner of your own: make it again, and load({str(path)!r}, learner=…)"
                 )
+            check_known(str(header["config"].get("learner")), path)
             learner = make_learner(header["config"], device)
         learner.load_state_dict(weights)
         learner.eval()
@@ -94,6 +96,18 @@ def load(kind: type[FewShotEstimator], path: str | Path, learner: Learner | None
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise RunError(f"{path} does not hold a fitted {kind.__name__}: {in_brief(error)}") from error
     return found
+
+
+def check_known(name: str, path: str | Path) -> None:
+    """Refuse a class `module:Class` whose module the program has not imported: a file that comes from others
+    is not to choose what code runs.
+
+    Raises:
+        UserError: it is of such a one.
+    """
+    module = name.partition(":")[0]
+    if ":" in name and module not in sys.modules:
+        raise UserError(f"{path} is of the learner {name}: import {module} first, if you trust it")
 
 
 def without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
