@@ -7,7 +7,7 @@
 #
 #     QUICKSTUDY_DATA=DIR python examples/omniglot_in_minutes.py
 #
-# A minute and a half on one core; without the data 16 MB are downloaded. `--quick` takes a few seconds.
+# Some minutes on one core; without the data 16 MB are downloaded. `--quick` takes a few seconds.
 
 # %%
 import sys

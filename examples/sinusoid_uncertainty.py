@@ -6,7 +6,7 @@
 #
 #     python examples/sinusoid_uncertainty.py
 #
-# A minute and a half on one core; the fits are drawn into sinusoids.png. `--quick` takes a few seconds.
+# Some minutes on one core; the fits are drawn into sinusoids.png. `--quick` takes a few seconds.
 
 # %%
 import sys
