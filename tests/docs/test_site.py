@@ -9,8 +9,6 @@ import sys
 import zlib
 from pathlib import Path
 
-import pytest
-
 import quickstudy as qs
 
 from .pages import PAGES, ROOT
@@ -18,10 +16,8 @@ from .pages import PAGES, ROOT
 ROOMS = {"": qs, ".data": qs.data, ".nets": qs.nets, ".inner": qs.inner, ".evaluation": qs.evaluation}
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `make docs` builds it: a link or an anchor that leads nowhere, a bad docstring, ends it."""
-    out = tmp_path_factory.mktemp("site")
+def built(out: Path) -> Path:
+    """The site, as `make docs` builds it; a link that leads nowhere, or a bad docstring, ends it."""
     (line,) = re.findall(r"-m (sphinx .*) docs build/docs$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     words = line.replace("build/doctrees", str(out / "trees")).split()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
@@ -37,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "html"
 
 
-def test_every_page_is_in_the_site_and_in_its_menu(site: Path) -> None:
+def every_page_is_in_it_and_in_its_menu(site: Path) -> None:
     index = (site / "index.html").read_text()
     for page in PAGES:
         name = page.replace(".md", ".html")
@@ -46,7 +42,7 @@ def test_every_page_is_in_the_site_and_in_its_menu(site: Path) -> None:
             assert f'href="{name}"' in index, name
 
 
-def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
+def nothing_is_fetched_from_elsewhere(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text()
         loaded = re.findall(r'<(?:script|img|iframe|source)[^>]*\ssrc="([^"]+)"', text)
@@ -64,7 +60,7 @@ def documented(site: Path) -> set[str]:
     return {line.split(" ")[0] for line in lines if " py:" in line}
 
 
-def test_every_public_name_is_in_the_reference(site: Path) -> None:
+def every_public_name_is_in_the_reference(site: Path) -> None:
     """By one of its public names."""
     found = documented(site)
     anywhere = {name.rpartition(".")[2] for name in found}
@@ -75,3 +71,11 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
                 continue
             assert f"quickstudy{room}.{name}" in found or name in anywhere, f"{room}.{name}"
     assert {"quickstudy.MAML", "quickstudy.nets.conv4", "quickstudy.Learner.adapt"} <= found
+
+
+def test_the_site_is_whole(tmp_path: Path) -> None:
+    """In one test, since building takes long."""
+    site = built(tmp_path)
+    every_page_is_in_it_and_in_its_menu(site)
+    nothing_is_fetched_from_elsewhere(site)
+    every_public_name_is_in_the_reference(site)
