@@ -1,10 +1,10 @@
 """What a search is worth: 20 trials from a poor start beside the defaults, MAML on Omniglot.
 
     QUICKSTUDY_DATA=DIR python benchmarks/tune.py [--trials 20] [--iterations 200] [--channels 16]
-                                                  [--tasks 600] [--runs runs/tune] [--out results/tune.json]
+                                                  [--meta-batch 4] [--tasks 600] [--runs runs/tune] [--out results/tune.json]
 
 5-way 1-shot, one thread. The start is poor on purpose: both rates a hundredth of their defaults. The search
-sees the 200 meta-validation tasks of its runs; what it found, its start and the defaults are then measured on
+sees the 100 meta-validation tasks of its runs; what it found, its start and the defaults are then measured on
 others, of the same classes, on which nothing was chosen. Differences are of the same tasks.
 """
 
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--trials", type=count, default=20)
     parser.add_argument("--iterations", type=count, default=200)
     parser.add_argument("--channels", type=count, default=16)
+    parser.add_argument("--meta-batch", type=count, default=4)
     parser.add_argument("--tasks", type=count, default=600)
     parser.add_argument("--runs", type=Path, default=Path("runs/tune"), help="where runs go")
     given = parser.parse_args()
@@ -61,6 +62,8 @@ def main() -> None:
         learner="maml",
         channels=given.channels,
         iterations=given.iterations,
+        meta_batch=given.meta_batch,
+        validation_tasks=100,
         threads=1,
     )
     poor = replace(
@@ -91,6 +94,7 @@ def main() -> None:
         on_data=True,
         setting=f"Omniglot, MAML, 5-way 1-shot, conv4 of {given.channels} channels, one thread",
         iterations=given.iterations,
+        meta_batch=given.meta_batch,
         tasks=given.tasks,
         searched={name: str(values) for name, values in found.space.items()},
         start=found.trials[0].values,

@@ -43,14 +43,27 @@ def library() -> Any:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """optuna says only what goes wrong."""
-    logging = library().logging
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    """optuna says only what goes wrong, and of its storage in a line."""
+    optuna = library()
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         yield
+    except optuna.exceptions.StorageInternalError as error:
+        raise UserError(f"the storage failed (--resume goes on): {in_brief(error)}") from error
     finally:
-        logging.set_verbosity(before)
+        optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def connecting() -> Iterator[None]:
+    """What a database says, in a line; there are many kinds of them, and of errors."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"the storage cannot be used: {type(error).__name__}: {in_brief(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -196,32 +209,27 @@ def opened(
         UserError: the storage cannot be opened.
     """
     optuna = library()
-    folder = folder_of(out, name, resume)
-    with claimed(out / "turn.lock"):
-        try:
-            place = storage_of(storage, out)
-            known = optuna.get_all_study_names(place)
-            if folder["study"] in known and not resume:
-                raise RunError(
-                    f"a search named {folder['study']} is in the storage already: --resume shares its work, "
-                    "--study names another"
-                )
-            study = optuna.create_study(
-                storage=place,
-                study_name=folder["study"],
-                direction="maximize",
-                pruner=pruner_of(pruner, iterations),
-                load_if_exists=True,
+    named = name or out.resolve().name
+    with connecting():
+        place = None if storage is None else storage_of(storage, out)
+        if place is not None and not resume and named in optuna.get_all_study_names(place):
+            raise RunError(
+                f"a search named {named} is in the storage already: --resume shares its work, --study names "
+                "another"
             )
-            if "options" not in study.user_attrs:
-                if not study.get_trials(deepcopy=False):
-                    study.enqueue_trial(dict(start))
-                study.set_user_attr("options", dict(options))
-        except UserError:
-            raise
-        except Exception as error:  # a database's own, of which there are many kinds
-            what = f"{type(error).__name__}: {in_brief(error)}"
-            raise UserError(f"the storage cannot be used: {what}") from error
+    folder = folder_of(out, name, resume)
+    with claimed(out / "turn.lock"), connecting():
+        study = optuna.create_study(
+            storage=storage_of(None, out) if place is None else place,
+            study_name=folder["study"],
+            direction="maximize",
+            pruner=pruner_of(pruner, iterations),
+            load_if_exists=True,
+        )
+        if "options" not in study.user_attrs:
+            if not study.get_trials(deepcopy=False):
+                study.enqueue_trial(dict(start))
+            study.set_user_attr("options", dict(options))
     before = study.user_attrs["options"]
     for key, value in options.items():
         if before.get(key) != value:

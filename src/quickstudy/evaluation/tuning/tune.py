@@ -135,8 +135,8 @@ def run_trial(
 ) -> None:
     """Train as one trial says, and tell the study how it ended.
 
-    What the user has to mend ends the search, and a next one goes on with the trial: a disk that is full, data
-    that changed. What these values alone brought about ends the trial.
+    What the user has to mend ends the search, and a next one goes on with the trial: a disk that is full,
+    data that changed. What these values alone brought about ends the trial.
     """
     study, states = search.study, library().trial.TrialState
     out = search.out / Trial(trial.number, "running", None, None, {}).name
