@@ -1,7 +1,8 @@
 """What a search is worth: 20 trials from a poor start beside the defaults, MAML on Omniglot.
 
     QUICKSTUDY_DATA=DIR python benchmarks/tune.py [--trials 20] [--iterations 200] [--channels 16]
-                                                  [--meta-batch 4] [--tasks 600] [--runs runs/tune] [--out results/tune.json]
+                                                  [--meta-batch 4] [--tasks 600] [--runs runs/tune]
+                                                  [--out results/tune.json]
 
 5-way 1-shot, one thread. The start is poor on purpose: both rates a hundredth of their defaults. The search
 sees the 100 meta-validation tasks of its runs; what it found, its start and the defaults are then measured on
