@@ -49,8 +49,9 @@ bench-speed: setup  # beside the peers; hours
 	$(BIN)/python benchmarks/meta_step.py --channels 64
 	$(BIN)/python benchmarks/results_table.py --write
 
-bench-accuracy: setup  # of bf16 and of adapters, on the data in $$QUICKSTUDY_DATA; an hour
+bench-accuracy: setup  # of bf16, of a search and of adapters, on the data in $$QUICKSTUDY_DATA; an hour
 	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python benchmarks/tune.py
 	$(BIN)/python examples/lora_strokes.py --out results/lora_strokes.json
 	$(BIN)/python benchmarks/results_table.py --write
 

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from quickstudy import data, evaluation, inner, learners, nets, outer, recipes
 from quickstudy.data import ClassDataset
-from quickstudy.evaluation import evaluate, floors
+from quickstudy.evaluation import evaluate, floors, tune
 from quickstudy.learners import (
     ANIL,
     ANP,
@@ -145,6 +145,7 @@ __all__ = [
     "recipes",
     "tasks",
     "train",
+    "tune",
 ]
 
 

@@ -103,6 +103,22 @@ def test_patience() -> None:
     assert (history.stopped_early, history.iteration, history.best_iteration) == (True, 5, 2)
 
 
+def test_it_ends_where_stop_says_so() -> None:
+    """As where patience runs out: with the best weights, which here are those of the second validation."""
+    learner = Slope([3.0, 1.0, 2.0, 1.0])
+    seen: list[int] = []
+
+    def stop(record: dict[str, Any]) -> bool:
+        seen.append(record["iteration"])
+        return record["val_loss"] == 2.0
+
+    history = go(learner, iterations=4, validation=Lines(), validation_tasks=2, stop=stop)
+    assert (history.stopped_early, history.iteration, history.best_iteration) == (True, 3, 2)
+    assert seen == [1, 2, 3]
+    assert learner.w[0].item() == -6
+    assert not learner.training
+
+
 def test_a_validation_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, {})
     learner = Slope([math.nan, 5.0, math.nan])

@@ -48,6 +48,16 @@ def test_a_run_folder_holds_all_of_a_run(quick: Quick, tmp_path: Path) -> None:
     ]
 
 
+def test_a_run_that_was_stopped_is_finished(quick: Quick, tmp_path: Path) -> None:
+    whole = train(quick(), tmp_path / "whole")
+    history = train(quick(), tmp_path / "a", stop=lambda record: record["iteration"] == 4)
+    assert history.records == whole.records[:2]
+    assert RunFolder.open(tmp_path / "a").finished
+    (tmp_path / "a" / "summary.json").unlink()  # a crash came just then: the checkpoint knows
+    assert train(quick(), tmp_path / "a", resume=True).iteration == 4
+    assert RunFolder.open(tmp_path / "a").finished
+
+
 def test_the_learner_of_a_run_is_the_best_one(quick: Quick, tmp_path: Path) -> None:
     from quickstudy.outer import measure
 

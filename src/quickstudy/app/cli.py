@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "meta-train a learner on many classes",
     "evaluate": "measure a run on classes it has never seen",
     "predict": "classify pictures of new classes from a few examples of each",
+    "tune": "search over rates, steps and other options on meta-validation",
     "serve": "the studio, a page to draw classes on, and classifiers by a JSON API",
     "export": "write a predictor, or an embedding, as an ONNX file for other programs",
     "recipe": "list or run the published experiments",
@@ -75,7 +76,11 @@ def main(args: Sequence[str] | None = None) -> int:
         complain(str(error))
         return 2
     except KeyboardInterrupt:
-        kept = "; what a run folder holds is kept (--resume goes on)" if list(args[:1]) == ["train"] else ""
+        kept = (
+            "; what a run folder holds is kept (--resume goes on)"
+            if list(args[:1]) in (["train"], ["tune"])
+            else ""
+        )
         complain(f"interrupted{kept}")
         return 130
     except BrokenPipeError:

@@ -46,8 +46,8 @@ Name a learner before --help to see its own options: quickstudy train --learner 
 )
 
 
-def command(learner: str) -> type[TrainConfig]:
-    """The options of `train` with those of a learner, as one dataclass."""
+def learner_options(learner: str) -> list[tuple[str, Any, Any]]:
+    """The options that a learner has, or has usual values for, as fields of a dataclass."""
     kind, kinds = learner_class(learner), get_type_hints(TrainConfig)
     helps = option_help(kind)
     own: list[tuple[str, Any, Any]] = []
@@ -60,11 +60,16 @@ def command(learner: str) -> type[TrainConfig]:
         off = f"(on; --no-{name.replace('_', '-')} turns it off) " if parameter.default is True else ""
         text = f"option of {learner}: {off}{helps.get(name, '')}"
         own.append((name, Annotated[parameter.annotation, tyro.conf.arg(help=text)], parameter.default))
+    return own
+
+
+def command(learner: str) -> type[TrainConfig]:
+    """The options of `train` with those of a learner, as one dataclass."""
     return dataclasses.make_dataclass(
         "Train",
         [
             ("out", Annotated[Path, tyro.conf.arg(help="the run folder to make")]),
-            *own,
+            *learner_options(learner),
             ("resume", Annotated[bool, tyro.conf.arg(help="go on with the run in --out")], False),
             ("tensorboard", Annotated[bool, tyro.conf.arg(help="keep TensorBoard event files too")], False),
         ],
@@ -74,9 +79,24 @@ def command(learner: str) -> type[TrainConfig]:
     )
 
 
-def refuse_others(learner: str, args: Sequence[str]) -> None:
+def learner_in(args: Sequence[str]) -> str:
+    """The learner that these words name.
+
+    >>> learner_in(["--learner", "protonet"]), learner_in(["--way", "5"])
+    ('protonet', 'maml')
+    """
+    learner = TrainConfig.learner
+    for i, word in enumerate(args):
+        if word == "--learner" and i + 1 < len(args):
+            learner = args[i + 1]
+        elif word.startswith("--learner="):
+            learner = word.split("=", 1)[1]
+    return learner
+
+
+def refuse_others(learner: str, args: Sequence[str], kind: type[TrainConfig]) -> None:
     """An option that only other learners have is told as such."""
-    known = {f.name for f in dataclasses.fields(command(learner))}
+    known = {f.name for f in dataclasses.fields(kind)}
     for word in args:
         name = word[2:].split("=")[0].replace("-", "_")
         if not word.startswith("--") or name in known:
@@ -89,13 +109,8 @@ def refuse_others(learner: str, args: Sequence[str]) -> None:
 
 def main(args: Sequence[str]) -> int:
     """Parse and train."""
-    learner = TrainConfig.learner
-    for i, word in enumerate(args):
-        if word == "--learner" and i + 1 < len(args):
-            learner = args[i + 1]
-        elif word.startswith("--learner="):
-            learner = word.split("=", 1)[1]
-    refuse_others(learner, args)
+    learner = learner_in(args)
+    refuse_others(learner, args, command(learner))
     given: Any = parse(command(learner), args, "train", EXAMPLES)
     common = {f.name: getattr(given, f.name) for f in dataclasses.fields(TrainConfig)}
     settings = {name: getattr(given, name) for name in options(learner_class(learner))}

@@ -62,6 +62,7 @@ def meta_train(
     run: str | Path | RunFolder | None = None,
     progress: Progress | bool | None = None,
     log: Callable[[dict[str, Any]], None] = lambda record: None,
+    stop: Callable[[dict[str, Any]], bool] | None = None,
 ) -> History:
     """Meta-train a learner; afterwards it holds the weights that were best on meta-validation.
 
@@ -85,6 +86,7 @@ def meta_train(
             `RunFolder` its giver has claimed it and compared the options; at a path that is done here.
         progress: show a bar on standard error, or a display of your own.
         log: called with each record.
+        stop: called with each record after that; training ends, as where patience runs out, if it says so.
 
     Raises:
         UserError: a number that is too small, an unknown precision, or a net that fails on these examples.
@@ -159,6 +161,9 @@ def meta_train(
                     if here.leads:
                         log(record)
                     show.validated(record)
+                    if stop is not None and here.led(partial(stop, record)):
+                        history.stopped_early = True
+                        state.keep()
                 elif time.monotonic() - state.clock >= CHECKPOINT_SECONDS:
                     state.keep()
         except (KeyboardInterrupt, NonFiniteError, ProcessError):

@@ -40,6 +40,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     log: Callable[[dict[str, Any]], None] = lambda record: None,
+    stop: Callable[[dict[str, Any]], bool] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> History:
     """Meta-train as `config` says into the folder `out`, which of many processes the first alone uses.
@@ -49,6 +50,7 @@ def train(
         resume: go on with the run in `out` (bit for bit as if it had never stopped); begin where there is
             none; do nothing where it is finished.
         log: called with each record.
+        stop: called with each record after that; training ends, as where patience runs out, if it says so.
         say: called with a line about the tasks before training begins.
 
     Raises:
@@ -96,6 +98,7 @@ def train(
                     run=run,
                     progress=progress,
                     log=log,
+                    stop=stop,
                     **config.outer(),
                 )
                 if here.leads:

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from quickstudy.app.estimators.classifier import FewShotClassifier
 from quickstudy.data import ClassDataset, from_arrays
 from quickstudy.errors import UserError
-from quickstudy.evaluation import evaluate
+from quickstudy.evaluation.evaluate import evaluate
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.load_run import load_run
 from quickstudy.outer.progress import Bar
