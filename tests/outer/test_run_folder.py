@@ -237,3 +237,13 @@ def test_a_users_own_temporary_file_is_not_ours(tmp_path: Path) -> None:
     run.rewind(0)
     assert (run.path / "thesis.tmp").exists()
     assert not (run.path / "checkpoint.safetensors.4711.tmp").exists()
+
+
+def test_a_digest_changes_with_any_byte(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "a", {"way": 5})
+    (run.path / "x").write_bytes(b"abc")
+    first = run.digest("x")
+    (run.path / "x").write_bytes(b"abd")
+    assert (len(first), run.digest("x") == first) == (16, False)
+    with pytest.raises(RunError, match="has no y"):
+        run.digest("y")

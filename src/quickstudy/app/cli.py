@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "meta-train a learner on many classes",
     "evaluate": "measure a run on classes it has never seen",
     "predict": "classify pictures of new classes from a few examples of each",
+    "report": "several runs on one page: accuracies, curves, which is better, worst tasks",
     "tune": "search over rates, steps and other options on meta-validation",
     "serve": "the studio, a page to draw classes on, and classifiers by a JSON API",
     "export": "write a predictor, or an embedding, as an ONNX file for other programs",

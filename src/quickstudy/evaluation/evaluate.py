@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import chain
@@ -41,6 +41,7 @@ class Evaluation:
         metrics: the means of what else the learner reports.
         way, shot, query: (lowest, highest) where they vary from task to task.
         drawn: how else the tasks were drawn that is not usual (ragged, environments …).
+        by_task: the accuracy, or the loss, of each task.
     """
 
     accuracy: float | None
@@ -59,6 +60,7 @@ class Evaluation:
     metrics: Mapping[str, float] = field(default_factory=dict)
     calibration: Calibration | None = field(default=None, repr=False)
     confusion: Confusion = field(default_factory=dict, repr=False)
+    by_task: Sequence[float] = field(default=(), repr=False)
 
     @property
     def ece(self) -> float | None:
@@ -68,7 +70,7 @@ class Evaluation:
     def json(self) -> dict[str, Any]:
         """The numbers as JSON, without bins and confusion; null for what is not a finite number."""
         kept = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("drawn", "metrics", "calibration", "confusion"):
+        for name in ("drawn", "metrics", "calibration", "confusion", "by_task"):
             del kept[name]
         kept |= {**self.drawn, **self.metrics, "calibration_error": self.ece}
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in kept.items()}
@@ -243,8 +245,10 @@ class Tally:
         measured = Measurement({k: torch.cat(v) for k, v in self.tasks.items()})
         queries = {k: torch.cat(v) for k, v in self.queries.items()}
         means = {k: measured.mean(k) for k in measured.values}
+        main = "accuracy" if "accuracy" in means else "loss"
         result: dict[str, Any] = {
-            "ci95": measured.ci95("accuracy" if "accuracy" in means else "loss"),
+            "ci95": measured.ci95(main),
+            "by_task": tuple(round(v, 7) for v in measured.values[main].tolist()),
             "accuracy": means.pop("accuracy", None),
             "loss": means.pop("loss"),
             "precision": means.pop("precision", None),

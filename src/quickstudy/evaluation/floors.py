@@ -297,8 +297,8 @@ def digest(*parts: Any) -> str:
 
 
 def write(path: Path, row: Floor) -> None:
-    """Keep a row, without its confusion; not one with numbers JSON has no word for."""
-    bare = dataclasses.replace(row, evaluation=dataclasses.replace(row.evaluation, confusion={}))
+    """Keep a row, without confusions and tasks; not one with numbers JSON has no word for."""
+    bare = dataclasses.replace(row, evaluation=dataclasses.replace(row.evaluation, confusion={}, by_task=()))
     with contextlib.suppress(ValueError):
         write_json(path, dataclasses.asdict(bare))
 

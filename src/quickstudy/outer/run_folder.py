@@ -14,6 +14,7 @@ evaluations/                what `quickstudy evaluate` measured, with pictures
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -170,6 +171,17 @@ class RunFolder:
         try:
             return read_tensors(self.path / name)
         except FileNotFoundError as error:
+            raise RunError(f"{self.path} has no {name}: the run has not got that far") from error
+
+    def digest(self, name: str) -> str:
+        """16 hex digits that change with any byte of one of the folder's files.
+
+        Raises:
+            RunError: the file is missing.
+        """
+        try:
+            return hashlib.blake2b((self.path / name).read_bytes(), digest_size=8).hexdigest()
+        except OSError as error:
             raise RunError(f"{self.path} has no {name}: the run has not got that far") from error
 
     def log(self, record: Mapping[str, Any]) -> None:

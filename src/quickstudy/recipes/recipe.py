@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +159,7 @@ class Recipe:
 def measured(m: Measure, run: RunFolder, splits: Splits, setting: Setting) -> dict[str, Any]:
     """One measurement of a run, and the settings that were searched for it, as JSON; kept in the run folder,
     so that a recipe that was interrupted goes on after it."""
-    weights = hashlib.blake2b((run.path / BEST).read_bytes(), digest_size=8).hexdigest()
+    weights = run.digest(BEST)
     asked = dataclasses.replace(m, paper=None, target=None, tasks=setting.tasks or m.tasks)
     key = digest(dataclasses.asdict(asked), weights, splits.val.fingerprint(), splits.test.fingerprint())
     name = f"measured/{key}-{__version__}.json"

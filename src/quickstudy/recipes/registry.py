@@ -15,6 +15,7 @@ from quickstudy.recipes.recipe import Experiment, Measure, Recipe
 from quickstudy.recipes.regression import RegressionRecipe, fits
 from quickstudy.recipes.semi_supervised import SemiSupervisedRecipe, refinements
 from quickstudy.recipes.sinusoid import SinusoidRecipe
+from quickstudy.recipes.six_curves import SixCurvesRecipe
 
 SNELL = "Snell et al. 2017, arXiv 1703.05175, table 1"
 FINN = "Finn et al. 2017, arXiv 1703.03400, table 1"
@@ -164,6 +165,7 @@ RECIPES: dict[str, Experiment] = {
         measures=(Measure(5, 1, 1, statistics="batch", paper=59.4, target=55.0, tasks=5000),),
         seeds=(0, 1, 2),
     ),
+    "quickdraw-curves": SixCurvesRecipe(),
     "quickdraw-simpleshot": Recipe(
         title="Quick, Draw! 207/69/69, 20 drawings a class, SimpleShot, residual net of 16 channels",
         source="no published number for this learner",

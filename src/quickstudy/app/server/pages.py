@@ -16,7 +16,7 @@ def pages() -> dict[str, tuple[bytes, str]]:
     """Each file's content and type, by its address. They are read once: no address leads to any other file.
 
     >>> sorted(pages())[:3]
-    ['/', '/studio/api.js', '/studio/icon.svg']
+    ['/', '/studio/api.js', '/studio/bars.js']
     """
     found = {}
     for file in (files("quickstudy") / "app" / "studio").iterdir():

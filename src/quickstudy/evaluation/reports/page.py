@@ -1,0 +1,254 @@
+"""The report as one page: tables, pictures within it, no script, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from quickstudy.errors import RunError
+from quickstudy.evaluation.evaluate import normalising
+from quickstudy.evaluation.paired import paired
+from quickstudy.evaluation.plots import confusion_matrix, reliability, task_picture
+from quickstudy.evaluation.reports.pictures import curves, heat_map, published, six_curves
+from quickstudy.evaluation.reports.subject import Subject
+from quickstudy.files import write_bytes
+from quickstudy.version import __version__
+
+PAGE, FOLDER = "report.html", "pictures"
+FEW_DRAWINGS = 20
+"""Drawings a class of the published curves that are drawn where a run says no number."""
+
+
+def write_report(subjects: Sequence[Subject], out: Path) -> Path:
+    """Write the page and its pictures into a folder.
+
+    Args:
+        subjects: the runs.
+        out: the folder, made where it is missing.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: the folder cannot be written to.
+
+    Example:
+        >>> write_report(subjects(["runs/a", "runs/b"], 200, 50), Path("report"))  # doctest: +SKIP
+        PosixPath('report/report.html')
+    """
+    try:
+        (out / FOLDER).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {out}: {error.strerror or error}") from error
+    style = (files("quickstudy") / "evaluation" / "reports" / "page.css").read_text()
+    names = ", ".join(s.name for s in subjects)
+    parts = [
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="color-scheme" content="light dark">',
+        f"<title>{escape(names)}: a quickstudy report</title>\n<style>\n{style}</style>\n</head>",
+        "<body>\n<main>",
+        f"<h1>{escape(names)}</h1>",
+        *together(subjects, out / FOLDER),
+        *(part for k, s in enumerate(subjects) for part in alone(s, out / FOLDER, k)),
+        *commands(subjects),
+        f"</main>\n<footer>quickstudy {escape(__version__)}</footer>\n</body>\n</html>\n",
+    ]
+    write_bytes(out / PAGE, "\n".join(parts).encode())
+    return out / PAGE
+
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; its cells are text."""
+    top = "".join(f'<th scope="col">{escape(word)}</th>' for word in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(c)}</td>" for c in row[1:])}</tr>\n'
+        for row in rows
+    )
+    inside = f"<caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody>"
+    return f'<div class="wide"><table>{inside}</table></div>'
+
+
+def picture(path: Path, said: str) -> str:
+    """A PNG within the page."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(said)}"></figure>'
+
+
+def percent(accuracy: float | None, ci95: float | None) -> str:
+    """An accuracy with its interval.
+
+    >>> percent(0.6789, 0.0123), percent(None, 0.1)
+    ('67.9 ± 1.2 %', '–')
+    """
+    if accuracy is None:
+        return "–"
+    return f"{100 * accuracy:.1f}" + ("" if ci95 is None else f" ± {100 * ci95:.1f}") + " %"
+
+
+def together(subjects: Sequence[Subject], folder: Path) -> Iterator[str]:
+    """What is of all runs: accuracies with floors, who is better, curves, time and memory."""
+    rows = []
+    for s in subjects:
+        m = s.measured
+        kind = f"{m['way']}-way {m['shot']}-shot, {s.classes.name}"
+        unfinished = "" if s.run.finished else " (not at its end)"
+        rows.append(
+            [
+                s.name + unfinished,
+                s.config.learner,
+                kind,
+                percent(m["accuracy"], m["ci95"]),
+                str(m["tasks"]),
+                m["mode"],
+            ]
+        )
+        for floor in s.floors:
+            e = floor.evaluation
+            rows.append(["", floor.name, kind, percent(e.accuracy, e.ci95), str(e.tasks), e.mode])
+    yield "<h2>Accuracy on classes that were never seen</h2>"
+    yield table(
+        "Accuracy with its 95 % interval over tasks; below a run the controls on such tasks, which "
+        "quickstudy evaluate RUN --floors measures",
+        ["run", "learner", "tasks of", "accuracy", "tasks", "normalisation"],
+        rows,
+    )
+    yield from who_is_better(subjects)
+    groups: dict[str, list[Subject]] = {}
+    for s in subjects:
+        groups.setdefault(s.group, []).append(s)
+    named = {
+        members[0].name if len(members) == 1 else f"{members[0].name} and like it": [
+            s.records for s in members
+        ]
+        for members in groups.values()
+    }
+    if any(records for runs in named.values() for records in runs):
+        curves(named, folder / "curves.png")
+        yield "<h2>Training</h2>"
+        yield picture(
+            folder / "curves.png", f"Accuracy and loss on meta-validation by meta-step of {', '.join(named)}"
+        )
+    yield table(
+        "What it took",
+        [
+            "run",
+            "parameters",
+            "meta-steps",
+            "minutes",
+            "core-minutes",
+            "MB in training",
+            "ms to adapt",
+            "commit",
+        ],
+        [[s.name, *cost(s)] for s in subjects],
+    )
+    yield from as_published(subjects, folder)
+
+
+def cost(s: Subject) -> list[str]:
+    """A run's size, time and memory."""
+    spent, parameters = s.spent, sum(p.numel() for p in s.learner.parameters())
+
+    def minutes(name: str) -> str:
+        return "–" if spent.get(name) is None else f"{spent[name] / 60:.1f}"
+
+    memory = spent.get("peak_memory_mb")
+    return [
+        f"{parameters:,}",
+        f"{spent.get('iteration', '–')}",
+        minutes("seconds"),
+        minutes("core_seconds"),
+        "–" if memory is None else f"{memory:.0f}",
+        f"{s.adapt_ms:.1f}",
+        "–" if s.commit is None else s.commit[:7] + " and changes" * ("+" in s.commit),
+    ]
+
+
+def who_is_better(subjects: Sequence[Subject]) -> Iterator[str]:
+    """Every pair of runs on the same tasks."""
+    rows, others = [], []
+    for a, b in itertools.combinations(subjects, 2):
+        why = a.comparable(b)
+        if why is not None:
+            others.append(f"{a.name} and {b.name}: {why}")
+            continue
+        d = paired(a.measured["by_task"], b.measured["by_task"])
+        first, second = (a, b) if d.mean >= 0 else (b, a)
+        verdict = f"{first.name} is better" if d.clear else "no difference that this many tasks show"
+        gap = f"{100 * abs(d.mean):.2f} ± {100 * d.ci95:.2f} points"
+        rows.append([f"{first.name} − {second.name}", gap, str(d.tasks), verdict])
+    if rows or others:
+        yield "<h2>Is one better?</h2>"
+    if rows:
+        yield table(
+            "The difference of accuracy on the same tasks, with its 95 % interval",
+            ["runs", "difference", "tasks", ""],
+            rows,
+        )
+    if others:
+        yield f"<p>Not compared, {escape('; '.join(others))}.</p>"
+
+
+def as_published(subjects: Sequence[Subject], folder: Path) -> Iterator[str]:
+    """Quick, Draw!: the published six curves behind those of runs of MAML."""
+    ours = [s for s in subjects if s.config.learner == "maml" and s.config.data == "quickdraw"]
+    for way in sorted({s.config.way for s in ours} & {5, 10}):
+        mine = [s for s in ours if s.config.way == way]
+        samples = 100 if (mine[0].config.samples_per_class or FEW_DRAWINGS) >= 100 else FEW_DRAWINGS
+        path = folder / f"quickdraw-{way}-way.png"
+        six_curves({s.config.shot: s.records for s in mine}, way, samples, path)
+        missing = [str(shot) for shot in (1, 5, 10) if shot not in {s.config.shot for s in mine}]
+        yield f"<h2>As published: Quick, Draw!, {way}-way</h2>"
+        source = published()["source"]
+        lacking = f" Not trained here: {', '.join(missing)} shots." if missing else ""
+        yield f"<p>Grey: {escape(source)}; transductive, on its own draw of the data.{lacking}</p>"
+        yield picture(path, f"Training and validation accuracy by epoch, {way}-way, published and here")
+
+
+def alone(s: Subject, folder: Path, number: int) -> Iterator[str]:
+    """What is of one run: ways and shots, calibration, confusions, the worst tasks."""
+    yield f"<h2>{escape(s.name)}</h2>"
+    stem = f"{number + 1}-{''.join(c if c.isalnum() else '-' for c in s.name)[:40]}"
+    if s.grid:
+        path = folder / f"{stem}-ways.png"
+        heat_map(s.grid, path)
+        yield picture(path, f"Accuracy of {s.name} by way and shot")
+        reasons = dict.fromkeys(cell for cell in s.grid.values() if isinstance(cell, str))
+        yield "".join(f"<p>–: {escape(reason)}</p>" for reason in reasons)
+    if s.calibration is not None:
+        path = folder / f"{stem}-calibration.png"
+        reliability(s.calibration, path)
+        yield picture(path, f"Accuracy by confidence; calibration error {s.calibration.error:.3f}")
+    if s.confusion:
+        path = folder / f"{stem}-confusion.png"
+        confusion_matrix(s.confusion, path)
+        yield picture(path, "The classes most often taken for each other")
+    yield from worst_tasks(s, folder, stem)
+
+
+def worst_tasks(s: Subject, folder: Path, stem: str) -> Iterator[str]:
+    """The tasks with the lowest accuracies, drawn where examples are pictures."""
+    tasks = s.tasks
+    yield f"<h3>{escape(s.name)}: its worst tasks</h3>"
+    for i in s.worst:
+        task = tasks.task(i)
+        told = f"Task {i}: {100 * s.measured['by_task'][i]:.0f} % right"
+        yield f"<p>{told}</p>"
+        if task.support.x.ndim == 4 and task.classes is not None:
+            path = folder / f"{stem}-task-{i}.png"
+            with normalising(s.learner, s.measured["statistics"]):
+                predictor = s.learner.adapt(task.support)
+            task_picture(task, predictor, path, [s.classes.names[int(c)] for c in task.classes])
+            yield picture(path, told)
+
+
+def commands(subjects: Sequence[Subject]) -> Iterator[str]:
+    """What to type for the same."""
+    yield "<h2>The same again</h2>"
+    for s in subjects:
+        yield f"<h3>{escape(s.name)}</h3>\n<pre>{escape(chr(10).join(s.commands))}</pre>"

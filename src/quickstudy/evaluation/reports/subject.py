@@ -1,0 +1,236 @@
+"""What a report tells of a run: measured once, and kept in the run folder."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quickstudy.data import ClassDataset
+from quickstudy.errors import RunError, TaskError
+from quickstudy.evaluation.evaluate import evaluate
+from quickstudy.evaluation.floors import FLOORS, Floor, digest, kept
+from quickstudy.evaluation.scores import Calibration, Confusion
+from quickstudy.learners import CONTROLS, Learner
+from quickstudy.outer.checkpoint import BEST
+from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.load_run import load_run
+from quickstudy.outer.run_folder import ENVIRONMENT, RunFolder
+from quickstudy.outer.session import SUMMARY, load_splits
+from quickstudy.outer.words import as_words
+from quickstudy.tasks import ClassTasks
+from quickstudy.version import __version__
+
+WAYS, SHOTS = (2, 5, 10, 20), (1, 5, 10)
+"""Of the heat map."""
+SEED = 2
+"""That of `evaluate`: a report is of the same tasks."""
+WORST = 3
+ADAPTED = 11
+"""Tasks by which the time to adapt is told, the first not counted."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run, and what was measured of it.
+
+    Args:
+        name: of its folder, made longer where two are alike.
+        run, config, learner: as of `load_run`.
+        classes: of meta-test.
+        measured: the evaluation as JSON, with "by_task", each task's accuracy, "bins" and "confusion".
+        grid: by (way, shot) accuracy and half its interval, or why there is none.
+        floors: what `evaluate --floors` left of tasks of this way and shot.
+        adapt_ms: the median time to adapt to a task.
+    """
+
+    name: str
+    run: RunFolder
+    config: TrainConfig
+    learner: Learner
+    classes: ClassDataset
+    measured: dict[str, Any]
+    grid: dict[tuple[int, int], tuple[float, float] | str]
+    floors: list[Floor]
+    adapt_ms: float
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of its metrics.jsonl."""
+        return list(self.run.records())
+
+    @property
+    def tasks(self) -> ClassTasks:
+        """The tasks it was measured on."""
+        return self.config.problem(self.classes, seed=SEED)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The bins of the evaluation."""
+        return Calibration(*self.measured["bins"]) if self.measured["bins"] else None
+
+    @property
+    def confusion(self) -> Confusion:
+        """How often each class was taken for which."""
+        found: Confusion = self.measured["confusion"]
+        return found
+
+    @property
+    def worst(self) -> list[int]:
+        """The numbers of the tasks with the lowest accuracies, the lowest first."""
+        accuracies = self.measured["by_task"]
+        return sorted(range(len(accuracies)), key=lambda i: (accuracies[i], i))[:WORST]
+
+    @property
+    def spent(self) -> dict[str, Any]:
+        """Seconds and memory of training; empty for a run that has not come to its end."""
+        return self.run.read_json(SUMMARY) if self.run.finished else {}
+
+    @property
+    def commit(self) -> str | None:
+        """Of the library, when it was trained."""
+        found = self.run.read_json(ENVIRONMENT).get("commit")
+        return None if found is None else str(found)
+
+    @property
+    def commands(self) -> list[str]:
+        """What to type for the same run and the same number."""
+        out = f"runs/{self.run.path.resolve().name}"
+        return [
+            " ".join(["quickstudy train", *as_words(self.config), "--out", out]),
+            f"quickstudy evaluate {out} --tasks {self.measured['tasks']}",
+        ]
+
+    @property
+    def group(self) -> str:
+        """What runs share that differ in their seed only."""
+        return digest({**self.config.json(), "seed": None}, self.classes.fingerprint())
+
+    def comparable(self, other: Subject) -> str | None:
+        """Why two runs cannot be compared task by task; None where they can."""
+        if self.classes.fingerprint() != other.classes.fingerprint():
+            return "other meta-test classes"
+        if self.tasks.describe() != other.tasks.describe():
+            return "other tasks"
+        return None
+
+
+def subjects(
+    paths: Sequence[str | Path],
+    n_tasks: int,
+    n_grid: int,
+    data_dir: Path | None = None,
+    device: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Subject]:
+    """Measure runs, or take what was kept of them.
+
+    Args:
+        paths: run folders.
+        n_tasks: meta-test tasks for each.
+        n_grid: tasks for each cell of way and shot; 0 measures none.
+        data_dir, device: as of `load_run`.
+        say: told what is done.
+
+    Raises:
+        RunError: one of them is no run folder, or is damaged.
+    """
+    names = list(distinct([Path(path) for path in paths]))
+    return [
+        subject(name, Path(path), n_tasks, n_grid, data_dir, device, say)
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def distinct(paths: Sequence[Path]) -> Iterator[str]:
+    """Names of folders, with their parents' where two are alike.
+
+    >>> list(distinct([Path("/runs/a"), Path("/runs/b"), Path("/old/a")]))
+    ['runs/a', 'b', 'old/a']
+    """
+    whole = [path.resolve() for path in paths]
+    for path in whole:
+        alike = sum(other.name == path.name for other in whole) > 1
+        yield "/".join(path.parts[-2:]) if alike else path.name
+
+
+def subject(
+    name: str,
+    path: Path,
+    n_tasks: int,
+    n_grid: int,
+    data_dir: Path | None,
+    device: str | None,
+    say: Callable[[str], None],
+) -> Subject:
+    """One run; see `subjects`."""
+    learner, config, run = load_run(path, data_dir, device)
+    classes = load_splits(config, run).test
+    here = run.digest(BEST), classes.fingerprint()
+    told: list[str] = []
+    tasks = config.problem(classes, seed=SEED)
+
+    def once(source: ClassTasks, count: int) -> dict[str, Any]:
+        """An evaluation, of before or now."""
+        file = f"reports/{digest(*here, source.describe(), count, __version__)}.json"
+        if (run.path / file).is_file():
+            return run.read_json(file)
+        if not told:
+            told.append(name)
+            say(f"measuring {name}")
+        result = evaluate(learner, source, count, strategy=run.config.get("strategy"), progress=True)
+        bins = None if result.calibration is None else list(result.calibration)
+        own = {"mode": result.mode, "by_task": list(result.by_task), "bins": bins}
+        found = {**result.json(), **own, "confusion": result.confusion}
+        try:
+            (run.path / file).parent.mkdir(exist_ok=True)
+            run.write_json(file, found)
+        except (OSError, RunError) as error:
+            say(f"nothing kept: {error}")
+        return found
+
+    grid: dict[tuple[int, int], tuple[float, float] | str] = {}
+    for way in WAYS if n_grid else ():
+        for shot in SHOTS:
+            try:
+                cell = once(config.problem(classes, seed=SEED, way=way, shot=shot, query=None), n_grid)
+                grid[way, shot] = (cell["accuracy"], cell["ci95"])
+            except TaskError as error:  # not so many classes or examples, or a head of fewer ways
+                grid[way, shot] = str(error)
+    return Subject(
+        name=name,
+        run=run,
+        config=config,
+        learner=learner,
+        classes=classes,
+        measured=once(tasks, n_tasks),
+        grid=grid,
+        floors=known_floors(run, tasks),
+        adapt_ms=adapting(learner, tasks),
+    )
+
+
+def known_floors(run: RunFolder, tasks: ClassTasks) -> list[Floor]:
+    """What was kept of the controls on such tasks, each control once, the one on most tasks."""
+    found: dict[str, Floor] = {}
+    for path in (run.path / FLOORS).glob("*.json"):
+        row = kept(path)
+        if row is None or (row.evaluation.way, row.evaluation.shot) != (tasks.way, tasks.shot):
+            continue
+        if row.name not in found or row.evaluation.tasks > found[row.name].evaluation.tasks:
+            found[row.name] = row
+    return [found[name] for name in CONTROLS if name in found]
+
+
+def adapting(learner: Learner, tasks: ClassTasks) -> float:
+    """The median time to adapt to a task, in milliseconds."""
+    times = []
+    for i in range(ADAPTED):
+        support = tasks.task(i).support
+        begun = time.perf_counter()
+        learner.adapt(support)
+        times.append(1000 * (time.perf_counter() - begun))
+    return statistics.median(times[1:])
