@@ -22,12 +22,15 @@ from quickstudy.outer.load_run import load_run
 from quickstudy.outer.progress import Bar
 from quickstudy.outer.session import load_splits, train
 
-NEXT = """
-Next, type one of these:
-  quickstudy train --data omniglot --learner protonet --out runs/omniglot    1,623 handwritten characters
-  quickstudy train --data FOLDER --learner protonet --out runs/mine          your own pictures
-  quickstudy predict {out} --support FOLDER --query PICTURE...               new classes from a few examples
-  quickstudy --help                                                          everything else"""
+NEXT = {
+    "serve {out}": "draw classes of your own in a browser",
+    "report {out}": "all that is known of the run, on one page",
+    "predict {out} --support FOLDER --query PICTURE...": "new classes from a few examples",
+    "train --data omniglot --learner protonet --out runs/omniglot": "1,623 handwritten characters",
+    "train --data FOLDER --learner protonet --out runs/mine": "your own pictures",
+    "--help": "everything else",
+}
+"""What to type next, and what for."""
 
 
 EXAMPLES = """The main job, offline, on Glyphs, which are made-up handwritten characters: meta-train
@@ -102,6 +105,8 @@ def main(args: Sequence[str]) -> int:
     beside = f", {curve}" if curve else ""
     out.print(f"pictures: {given.out / 'task.png'} (a task and its predictions){beside}")
     out.print(f"the run is in {given.out}; {time.monotonic() - begun:.0f} s")
-    out.print(NEXT.format(out=given.out), soft_wrap=True)
+    words = {f"quickstudy {command.format(out=given.out)}": what for command, what in NEXT.items()}
+    lines = [f"  {command:{max(map(len, words))}}  {what}" for command, what in words.items()]
+    out.print("\nNext, type one of these:", *lines, sep="\n", soft_wrap=True, markup=False)
     sys.stdout.flush()
     return 0

@@ -181,10 +181,13 @@ def subject(
         if not told:
             told.append(name)
             say(f"measuring {name}")
-        result = evaluate(learner, source, count, strategy=run.config.get("strategy"), progress=True)
-        bins = None if result.calibration is None else list(result.calibration)
-        own = {"mode": result.mode, "by_task": list(result.by_task), "bins": bins}
-        found = {**result.json(), **own, "confusion": result.confusion}
+        try:
+            result = evaluate(learner, source, count, strategy=run.config.get("strategy"), progress=True)
+            bins = None if result.calibration is None else list(result.calibration)
+            own = {"mode": result.mode, "by_task": list(result.by_task), "bins": bins}
+            found = {**result.json(), **own, "confusion": result.confusion}
+        except TaskError as error:  # a head of fewer ways
+            found = {"why": str(error)}
         try:
             (run.path / file).parent.mkdir(exist_ok=True)
             run.write_json(file, found)
@@ -197,8 +200,8 @@ def subject(
         for shot in SHOTS:
             try:
                 cell = once(config.problem(classes, seed=SEED, way=way, shot=shot, query=None), n_grid)
-                grid[way, shot] = (cell["accuracy"], cell["ci95"])
-            except TaskError as error:  # not so many classes or examples, or a head of fewer ways
+                grid[way, shot] = cell.get("why") or (cell["accuracy"], cell["ci95"])
+            except TaskError as error:  # not so many classes or examples
                 grid[way, shot] = str(error)
     return Subject(
         name=name,
