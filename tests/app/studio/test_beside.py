@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -83,6 +84,29 @@ def test_the_course_ends_in_the_answer(studio: Page) -> None:
     points = studio.locator("#figure polyline").first.get_attribute("points")
     assert points is not None
     assert len(points.split()) == 7
+
+
+def test_a_card_without_examples_has_no_line(studio: Page) -> None:
+    studio.select_option("#run", "maml")
+    for k in range(2):
+        drawn(studio, ".card canvas", strokes(UNSEEN[k], 0), k)
+    drawn(studio, "#pad", strokes(UNSEEN[1], 5))
+    all_settled(studio)
+    assert studio.locator(".card").count() == 3
+    assert studio.locator("#figure svg").nth(2).locator("polyline").count() == 2
+
+
+def test_what_is_told_late_is_drawn_by_the_classes_it_was_asked_of(studio: Page) -> None:
+    """The cards change while the course of the old ones is under way."""
+    studio.select_option("#run", "maml")
+    three(studio)
+    studio.route("**/inside", lambda route: (time.sleep(0.3), route.continue_()))
+    drawn(studio, "#pad", strokes(UNSEEN[0], 5))
+    studio.wait_for_selector("#figure[aria-busy=true]")
+    studio.locator(".name input").first.fill("renamed")
+    all_settled(studio)  # a line that is no number is an error on the console, which fails every test
+    assert "renamed" in bars(studio)
+    expect(studio.locator("#figure svg").nth(2).get_by_text("renamed")).to_be_visible()
 
 
 def test_networks_that_were_not_meta_trained_stand_beside(studio: Page) -> None:

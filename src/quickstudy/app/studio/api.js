@@ -24,6 +24,25 @@ async function answered(method, path, body) {
 /** What the server answers, as an object; an Error with its sentence where it refuses. */
 export const ask = async (method, path, body) => (await answered(method, path, body)).json();
 
+const open = new Map(); // path → what is asked of it and not yet answered
+
+/** Ask something of what is at a path: `remove` waits for the answer. */
+export function of(path, method, what, body) {
+  const answer = ask(method, `${path}/${what}`, body);
+  const all = open.get(path) ?? open.set(path, new Set()).get(path);
+  all.add(answer);
+  const over = () => all.delete(answer);
+  answer.then(over, over);
+  return answer;
+}
+
+/** Remove what is at a path, once all is answered that was asked of it. */
+export async function remove(path) {
+  await Promise.allSettled(open.get(path) ?? []);
+  open.delete(path);
+  await ask("DELETE", path).catch(() => {}); // it may have been forgotten before
+}
+
 /** A file that the server gives out, as a Blob; an Error where it refuses. */
 export const file = async (path) => (await answered("GET", path)).blob();
 

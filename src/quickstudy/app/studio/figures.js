@@ -79,11 +79,11 @@ function steps(place, found, labels) {
   const second = [{ label: "loss", values: loss, colour: "var(--bad)" }];
   chart(place, "Loss on your examples", at, second, top, (v) => v.toFixed(top < 1 ? 2 : 1), said);
   if (first.probabilities.length) {
-    const each = labels.map((label, k) => ({
-      label,
-      values: found.map(({ probabilities: [p] }) => p[label]),
-      colour: colour(k),
-    }));
+    const each = labels.flatMap((label, k) =>
+      label in first.probabilities[0] // a card without an example is of no class yet
+        ? [{ label, values: found.map(({ probabilities: [p] }) => p[label]), colour: colour(k) }]
+        : [],
+    );
     const best = each.reduce((a, b) => (b.values.at(-1) > a.values.at(-1) ? b : a));
     chart(place, "What it takes the drawing for", at, each, 1, percent, `In the end the drawing is taken for ${best.label}`);
   }
@@ -102,7 +102,7 @@ function map(place, found, labels) {
   const spread = Math.max((Math.max(...xs) - Math.min(...xs)) / (W - 2 * edge), (Math.max(...ys) - Math.min(...ys)) / (H - 2 * edge), 1e-9);
   const spot = ({ x, y }) => [W / 2 + (x - cx) / spread, H / 2 - (y - cy) / spread];
   const tint = ({ label }) => colour(labels.indexOf(label));
-  const svg = sheet(place, W, H, `A map of ${found.examples.length} examples of ${labels.length} classes`);
+  const svg = sheet(place, W, H, `A map of ${found.examples.length} examples of ${found.means.length} classes`);
   for (const point of found.examples) {
     const mean = found.means.find(({ label }) => label === point.label);
     const [[x1, y1], [x2, y2]] = [spot(point), spot(mean)];
@@ -141,7 +141,7 @@ function map(place, found, labels) {
  *
  * @param place the element.
  * @param found what the server tells.
- * @param labels the classes, in the order of their colours.
+ * @param labels the cards, in the order of their colours.
  * @returns what is to be seen, in words.
  */
 export function figure(place, found, labels) {

@@ -1,7 +1,7 @@
 // The page: cards of classes on one side, a sheet to test on the other, and a classifier between that is made anew whenever
 // the examples change. Below, what happens inside, and what becomes of the same examples without meta-learning.
 
-import { ask, file, newest } from "./api.js";
+import { ask, file, newest, of, remove } from "./api.js";
 import { bars, percent } from "./bars.js";
 import { Card, FEWEST, MOST } from "./cards.js";
 import { figure } from "./figures.js";
@@ -11,7 +11,7 @@ import { STYLES, Surface, place, read } from "./surface.js";
 const at = (id) => document.getElementById(id);
 const cards = [];
 let runs = [];
-let classifier = null; // on the server, and whether it is of the examples that there are: { id, classes, shown }
+let classifier = null; // on the server: { id, classes }, the examples that it was shown and the order of its classes' cards
 let given = null; // a picture on the test pad that was not drawn there
 let queries = null; // of a random task: { label, image }, the labels held back
 let before = null; // the session that a random task took the place of
@@ -51,13 +51,13 @@ function addCard(name) {
 }
 
 function deleted(card) {
-  remove(card);
+  removeCard(card);
   counted();
   learn();
   at("add-class").focus();
 }
 
-function remove(card) {
+function removeCard(card) {
   cards.splice(cards.indexOf(card), 1);
   card.element.remove();
 }
@@ -89,7 +89,7 @@ const explain = explaining(() => attempt(inside, "inside"), 150);
 const comparing = newest((is) => at("controls").setAttribute("aria-busy", is));
 const compare = comparing(() => attempt(beside, "beside"), 600);
 
-const forget = (old) => old && ask("DELETE", `classifiers/${old.id}`).catch(() => {});
+const forget = (old) => old && remove(`classifiers/${old.id}`);
 
 async function adapt() {
   const shown = examples();
@@ -105,8 +105,9 @@ async function adapt() {
   } else {
     const options = { transductive: at("transductive").checked };
     if (run().steps !== null && at("steps").value !== "") options.steps = Number(at("steps").value);
+    const order = labels();
     classifier = await ask("POST", "classifiers", { run: run().name, examples: shown, options });
-    classifier.shown = shown;
+    Object.assign(classifier, { shown, order });
     at("download").disabled = false;
     look();
     score();
@@ -120,7 +121,7 @@ const tested = () => given ?? (pad.empty ? null : pad.picture());
 /** What a classifier says of pictures; null where it was forgotten, and is made again. */
 async function says(asked, images) {
   try {
-    return (await ask("POST", `classifiers/${asked.id}/predict`, { images })).predictions;
+    return (await of(`classifiers/${asked.id}`, "POST", "predict", { images })).predictions;
   } catch (error) {
     if (error.status !== 404) throw error;
     if (asked === classifier) learn(); // it was forgotten, or another has taken its place
@@ -161,10 +162,10 @@ async function inside() {
   const picture = tested();
   const images = [...(picture ? [picture] : []), ...(picture && queries ? queries.map(({ image }) => image) : [])];
   try {
-    const found = await ask("POST", `classifiers/${asked.id}/inside`, { images });
-    if (asked === classifier) at("told").textContent = figure(at("figure"), found, labels());
+    const found = await of(`classifiers/${asked.id}`, "POST", "inside", { images });
+    if (asked === classifier) at("told").textContent = figure(at("figure"), found, asked.order);
   } catch (error) {
-    if (error.status !== 404) throw error; // of a classifier that has been replaced
+    if (error.status !== 404) throw error; // it was forgotten, and is made again for the answer
   }
 }
 
@@ -326,7 +327,7 @@ function restore(found) {
   chosen();
   if (known && run().steps !== null) at("steps").value = found.steps ?? run().steps;
   if (known && run().transductive) at("transductive").checked = found.transductive;
-  while (cards.length) remove(cards[0]);
+  while (cards.length) removeCard(cards[0]);
   const most = Math.min(MOST, run().most_classes ?? MOST);
   for (const { name, origin, strokes, examples } of found.classes.slice(0, most)) {
     const card = addCard(name);
@@ -383,7 +384,7 @@ function chosen() {
     surface.style = style();
     surface.show();
   }
-  while (cards.length > (most ?? MOST)) remove(cards.at(-1));
+  while (cards.length > (most ?? MOST)) removeCard(cards.at(-1));
   counted();
   learn();
 }
