@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from quickstudy import data, evaluation, inner, learners, nets, outer, recipes
 from quickstudy.data import ClassDataset
-from quickstudy.evaluation import evaluate, floors, tune
+from quickstudy.evaluation import evaluate, floors, paired, tune
 from quickstudy.learners import (
     ANIL,
     ANP,
@@ -142,6 +142,7 @@ __all__ = [
     "meta_train",
     "nets",
     "outer",
+    "paired",
     "recipes",
     "tasks",
     "train",

@@ -76,6 +76,10 @@ def test_the_page_says_what_was_measured(
         assert row[3] == f"{100 * (result.accuracy or 0):.1f} ± {100 * result.ci95:.1f} %"
         assert s.measured["by_task"] == list(result.by_task)
         assert s.worst[0] == min(range(20), key=lambda i: result.by_task[i])
+        (nearest,) = qs.floors(s.config, s.config.splits(), source=s.tasks, names=["pixel-nn"], n_tasks=20)
+        e = nearest.evaluation
+        below = page.rows[page.rows.index(row) + 1]
+        assert below[1:5:2] == ["pixel-nn", f"{100 * (e.accuracy or 0):.1f} ± {100 * e.ci95:.1f} %"]
     gap = paired(first.measured["by_task"], second.measured["by_task"])
     (row,) = [row for row in page.rows if " − " in row[0]]
     assert row[1] == f"{100 * abs(gap.mean):.2f} ± {100 * gap.ci95:.2f} points"
@@ -104,13 +108,13 @@ def test_floors_that_were_measured_are_in_the_table(
     _, config, folder = qs.load_run(runs[0])
     splits = config.splits()
     source = config.problem(splits.test, seed=2)
-    how: dict[str, Any] = {"n_tasks": 6, "search_tasks": 2, "cache": folder.path / "floors"}
+    how: dict[str, Any] = {"n_tasks": 30, "search_tasks": 2, "cache": folder.path / "floors"}
     (floor,) = qs.floors(config, splits, source=source, names=["untrained"], **how)
     assert command("report", runs[0], "--out", tmp_path, "--tasks", "4", "--grid", "0").code == 0
     rows = Page((tmp_path / "report.html").read_text()).rows
     (row,) = [row for row in rows if row[1:2] == ["untrained"]]
     e = floor.evaluation
-    assert row[3:5] == [f"{100 * (e.accuracy or 0):.1f} ± {100 * e.ci95:.1f} %", "6"]
+    assert row[3:5] == [f"{100 * (e.accuracy or 0):.1f} ± {100 * e.ci95:.1f} %", "30"]
 
 
 def test_what_is_wrong_is_named(runs: tuple[Path, Path], tmp_path: Path, refused: Callable[..., str]) -> None:

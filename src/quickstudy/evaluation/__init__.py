@@ -2,11 +2,13 @@
 
 from quickstudy.evaluation.evaluate import Evaluation, evaluate, evaluate_modes
 from quickstudy.evaluation.floors import Floor, floors, floors_table
+from quickstudy.evaluation.paired import Difference, paired
 from quickstudy.evaluation.presentations import Presentations, by_presentation
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.evaluation.tuning import Tuned, tune, usual_space
 
 __all__ = [
+    "Difference",
     "Evaluation",
     "Floor",
     "Presentations",
@@ -17,6 +19,7 @@ __all__ = [
     "evaluate_modes",
     "floors",
     "floors_table",
+    "paired",
     "tune",
     "usual_space",
 ]

@@ -112,8 +112,8 @@ def together(subjects: Sequence[Subject], folder: Path) -> Iterator[str]:
             rows.append(["", floor.name, kind, percent(e.accuracy, e.ci95), str(e.tasks), e.mode])
     yield "<h2>Accuracy on classes that were never seen</h2>"
     yield table(
-        "Accuracy with its 95 % interval over tasks; below a run the controls on such tasks, which "
-        "quickstudy evaluate RUN --floors measures",
+        "Accuracy with its 95 % interval over tasks; below a run the controls on such tasks, "
+        "those that are trained once quickstudy evaluate RUN --floors has measured them",
         ["run", "learner", "tasks of", "accuracy", "tasks", "normalisation"],
         rows,
     )

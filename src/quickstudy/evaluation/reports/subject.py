@@ -12,7 +12,7 @@ from typing import Any
 from quickstudy.data import ClassDataset
 from quickstudy.errors import RunError, TaskError
 from quickstudy.evaluation.evaluate import evaluate
-from quickstudy.evaluation.floors import FLOORS, Floor, digest, kept
+from quickstudy.evaluation.floors import FLOORS, Floor, digest, floors, kept
 from quickstudy.evaluation.scores import Calibration, Confusion
 from quickstudy.learners import CONTROLS, Learner
 from quickstudy.outer.checkpoint import BEST
@@ -29,6 +29,8 @@ WAYS, SHOTS = (2, 5, 10, 20), (1, 5, 10)
 SEED = 2
 """That of `evaluate`: a report is of the same tasks."""
 WORST = 3
+QUICK = ("pixel-nn", "untrained")
+"""The controls that a report measures itself: nothing of them is trained."""
 ADAPTED = 11
 """Tasks by which the time to adapt is told, the first not counted."""
 
@@ -43,7 +45,7 @@ class Subject:
         classes: of meta-test.
         measured: the evaluation as JSON, with "by_task", each task's accuracy, "bins" and "confusion".
         grid: by (way, shot) accuracy and half its interval, or why there is none.
-        floors: what `evaluate --floors` left of tasks of this way and shot.
+        floors: the controls on such tasks, those that are trained where `evaluate --floors` left them.
         adapt_ms: the median time to adapt to a task.
     """
 
@@ -168,7 +170,8 @@ def subject(
 ) -> Subject:
     """One run; see `subjects`."""
     learner, config, run = load_run(path, data_dir, device)
-    classes = load_splits(config, run).test
+    splits = load_splits(config, run)
+    classes = splits.test
     here = run.digest(BEST), classes.fingerprint()
     told: list[str] = []
     tasks = config.problem(classes, seed=SEED)
@@ -203,13 +206,18 @@ def subject(
                 grid[way, shot] = cell.get("why") or (cell["accuracy"], cell["ci95"])
             except TaskError as error:  # not so many classes or examples
                 grid[way, shot] = str(error)
+    measured = once(tasks, n_tasks)
+    try:
+        floors(config, splits, source=tasks, names=QUICK, n_tasks=n_tasks, cache=run.path / FLOORS)
+    except RunError as error:
+        say(f"no floors: {error}")
     return Subject(
         name=name,
         run=run,
         config=config,
         learner=learner,
         classes=classes,
-        measured=once(tasks, n_tasks),
+        measured=measured,
         grid=grid,
         floors=known_floors(run, tasks),
         adapt_ms=adapting(learner, tasks),
