@@ -21,7 +21,7 @@ Examples:
   quickstudy report runs/a
   quickstudy report runs/a runs/b runs/c --out reports/abc
   quickstudy report runs/a --tasks 1000 --grid 200        numbers to publish
-  quickstudy evaluate runs/a --floors                      before: then the trained controls are in the table too
+  quickstudy evaluate runs/a --floors                     before: then trained controls are in it, too
 
 What is measured is kept in the run folders; a second report is quick. Of Quick, Draw! and MAML the published
 curves are drawn behind the runs' own; all six: quickstudy recipe run quickdraw-curves, then
