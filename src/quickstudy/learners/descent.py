@@ -62,6 +62,11 @@ class DescentLearner(Learner):
         self.gradient: MethodName | Method | None = gradient
 
     @property
+    def steps_in_use(self) -> int:
+        """Inner steps outside of meta-training."""
+        return self.steps if self.test_steps is None else self.test_steps
+
+    @property
     @abstractmethod
     def embedding(self) -> nn.Module:
         """The net whose weights are named `body.…`."""
@@ -118,9 +123,9 @@ class DescentLearner(Learner):
 
     def candidates(self) -> list[dict[str, Any]]:
         """As it is and twice as long (at least five steps), each at the same, half and double the rate."""
-        steps, lr = self.test_steps, self.inner_lr
-        longer = max(5, 2 * (self.steps if steps is None else steps))
-        return [{"test_steps": n, "inner_lr": r} for n in (steps, longer) for r in (lr, lr / 2, lr * 2)]
+        rates = (self.inner_lr, self.inner_lr / 2, self.inner_lr * 2)
+        numbers = (self.test_steps, max(5, 2 * self.steps_in_use))
+        return [{"test_steps": n, "inner_lr": rate} for n in numbers for rate in rates]
 
 
 class Descent:
@@ -150,7 +155,7 @@ class Descent:
     def problem(self) -> InnerProblem:
         """The inner problem, of as many steps as the learner takes in meta-training, or in use."""
         learner = self.learner
-        steps = learner.steps if learner.training or learner.test_steps is None else learner.test_steps
+        steps = learner.steps if learner.training else learner.steps_in_use
         return InnerProblem(self.params, self.loss, learner.rule(self.params), steps)
 
     def loss(self, params: Params, step: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -189,6 +191,21 @@ def test_runs_are_described(client: httpx.Client) -> None:
         "controls": ["scratch"],
     }
     assert (second["most_classes"], second["steps"], second["shows"]) == (5, 2, "steps")
+
+
+def test_the_steps_of_a_run_are_those_that_it_takes_in_use(maml_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "longer"
+    shutil.copytree(maml_run, run)
+    config = json.loads((run / "config.json").read_text())
+    config["settings"]["test_steps"] = 7
+    (run / "config.json").write_text(json.dumps(config))
+    models = Models([run], device="cpu")
+    (model,) = models
+    assert model.describe()["steps"] == 7
+    assert models.classifier(None, 7, False).learner is model.learner
+    longer = models.classifier(None, 6, False).learner
+    assert isinstance(longer, qs.MAML)
+    assert longer.steps_in_use == 6
 
 
 def test_runs_of_one_name_and_of_no_pictures(run: Path, tmp_path: Path) -> None:

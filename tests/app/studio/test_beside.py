@@ -96,6 +96,26 @@ def test_a_card_without_examples_has_no_line(studio: Page) -> None:
     assert studio.locator("#figure svg").nth(2).locator("polyline").count() == 2
 
 
+def test_cards_of_one_name_are_one_class_of_the_first_card_s_colour(studio: Page) -> None:
+    three(studio, 1)
+    studio.locator(".name input").nth(1).fill("Class 1")
+    all_settled(studio)
+    dots = studio.locator(".dot").evaluate_all("all => all.map(dot => getComputedStyle(dot).backgroundColor)")
+    fills = studio.locator("#bars .fill")
+    assert fills.evaluate_all("all => all.map(f => getComputedStyle(f).backgroundColor)") == dots[::2]
+    assert list(bars(studio)) == ["Class 1", "Class 3"]
+    means = studio.locator("#figure .mean").evaluate_all("all => all.map(m => getComputedStyle(m).fill)")
+    assert means == dots[::2]
+
+
+@pytest.mark.parametrize(("asked", "taken"), [("-3", "0"), ("1.6", "2"), ("999", "200"), ("", "3")])
+def test_steps_are_brought_to_what_there_can_be(studio: Page, asked: str, taken: str) -> None:
+    studio.select_option("#run", "maml")
+    studio.fill("#steps", asked)
+    studio.press("#steps", "Enter")
+    assert studio.input_value("#steps") == taken
+
+
 def test_what_is_told_late_is_drawn_by_the_classes_it_was_asked_of(studio: Page) -> None:
     """The cards change while the course of the old ones is under way."""
     studio.select_option("#run", "maml")

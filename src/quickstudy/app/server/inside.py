@@ -60,7 +60,7 @@ def inside(classifier: FewShotClassifier, pictures: Sequence[Image.Image]) -> di
 
 def course(learner: DescentLearner, task: Task, labels: Sequence[str]) -> list[dict[str, Any]]:
     """Loss and accuracy on the examples themselves, and what queries are taken for, after each inner step."""
-    steps = learner.steps if learner.test_steps is None else learner.test_steps
+    steps = learner.steps_in_use
     found: list[dict[str, Any]] = []
 
     def look(step: int, predictor: Predictor) -> None:

@@ -61,7 +61,7 @@ class Model:
             "shape": list(pictures.shape),
             "polarity": pictures.polarity,
             "most_classes": config.get("way") if type(learner).fixed_way(settings) else None,
-            "steps": learner.steps if isinstance(learner, DescentLearner) else None,
+            "steps": learner.steps_in_use if isinstance(learner, DescentLearner) else None,
             "transductive": "batch" in learner.modes,
             "shows": shows(learner),
             "controls": list(self.controls),
@@ -145,6 +145,8 @@ class Models:
             return model.controls[control]
         if steps is not None and not isinstance(learner, DescentLearner):
             raise UserError(f"{model.name} takes no inner steps")
+        if isinstance(learner, DescentLearner) and steps == learner.steps_in_use:
+            steps = None  # as it is
         if transductive and "batch" not in learner.modes:
             raise UserError(f"{model.name} cannot be transductive: its net has no batch normalisation")
         key = (model.name, steps, transductive)

@@ -7,7 +7,7 @@ export const percent = (p) => `${Math.round(100 * p)} %`;
 
 /**
  * @param list the element, an ol.
- * @param rows [label, probability] of each class.
+ * @param rows [label, probability, colour] of each class.
  * @param best the label that is the answer; undefined while there is none.
  */
 export function bars(list, rows, best) {
@@ -24,11 +24,12 @@ export function bars(list, rows, best) {
     item.querySelector(".track").append(fill);
     list.append(item);
   }
-  rows.forEach(([label, p], i) => {
+  rows.forEach(([label, p, of], i) => {
     const item = list.children[i];
     item.querySelector(".label").textContent = label;
     item.querySelector(".label").title = label;
     item.querySelector(".fill").style.transform = `scaleX(${p})`;
+    item.querySelector(".fill").style.backgroundColor = of;
     item.querySelector(".value").textContent = best === undefined ? "" : percent(p);
     item.classList.toggle("best", label === best);
   });

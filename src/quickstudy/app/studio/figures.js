@@ -80,7 +80,7 @@ function steps(place, found, labels) {
   chart(place, "Loss on your examples", at, second, top, (v) => v.toFixed(top < 1 ? 2 : 1), said);
   if (first.probabilities.length) {
     const each = labels.flatMap((label, k) =>
-      label in first.probabilities[0] // a card without an example is of no class yet
+      label in first.probabilities[0] && labels.indexOf(label) === k // not that of a card without examples
         ? [{ label, values: found.map(({ probabilities: [p] }) => p[label]), colour: colour(k) }]
         : [],
     );
@@ -141,7 +141,7 @@ function map(place, found, labels) {
  *
  * @param place the element.
  * @param found what the server tells.
- * @param labels the cards, in the order of their colours.
+ * @param labels of the cards, in the order of their colours.
  * @returns what is to be seen, in words.
  */
 export function figure(place, found, labels) {

@@ -2,7 +2,7 @@
 // the examples change. Below, what happens inside, and what becomes of the same examples without meta-learning.
 
 import { ask, file, newest, of, remove } from "./api.js";
-import { bars, percent } from "./bars.js";
+import { bars, colour, percent } from "./bars.js";
 import { Card, FEWEST, MOST } from "./cards.js";
 import { figure } from "./figures.js";
 import { give, opened, written } from "./session.js";
@@ -65,7 +65,7 @@ function removeCard(card) {
 function counted() {
   const most = Math.min(MOST, run()?.most_classes ?? MOST);
   at("add-class").disabled = cards.length >= most;
-  at("add-class").textContent = cards.length >= most ? `This learner tells ${most} classes apart at most` : "Add a class";
+  at("add-class").textContent = cards.length < most ? "Add a class" : most < MOST ? `This learner tells ${most} classes apart at most` : `${most} classes are the most here`;
   cards.forEach((card, k) => {
     card.place = k;
     card.find(".delete").disabled = cards.length <= FEWEST;
@@ -73,7 +73,7 @@ function counted() {
 }
 
 const label = (card) => card.input.value.trim() || `Class ${cards.indexOf(card) + 1}`;
-const labels = () => [...new Set(cards.map(label))];
+const labels = () => cards.map(label); // of cards of one name the first has the colour of their class
 
 /** Every example of every class that has a name and one. */
 const examples = () => cards.flatMap((card) => card.pictures.map((image) => ({ label: label(card), image })));
@@ -104,7 +104,7 @@ async function adapt() {
     compare();
   } else {
     const options = { transductive: at("transductive").checked };
-    if (run().steps !== null && at("steps").value !== "") options.steps = Number(at("steps").value);
+    if (run().steps !== null) options.steps = Number(at("steps").value);
     const order = labels();
     classifier = await ask("POST", "classifiers", { run: run().name, examples: shown, options });
     Object.assign(classifier, { shown, order });
@@ -130,7 +130,8 @@ async function says(asked, images) {
 }
 
 /** Rows of bars, in the order of the cards. */
-const rows = (probabilities) => labels().flatMap((name) => (name in probabilities ? [[name, probabilities[name]]] : []));
+const rows = (probabilities) =>
+  labels().flatMap((name, k, all) => (name in probabilities && all.indexOf(name) === k ? [[name, probabilities[name], colour(k)]] : []));
 
 async function predict() {
   const picture = tested();
@@ -308,7 +309,7 @@ async function judge() {
 
 const session = () => ({
   run: run().name,
-  steps: run().steps === null || at("steps").value === "" ? null : Number(at("steps").value),
+  steps: run().steps === null ? null : Number(at("steps").value),
   transductive: at("transductive").checked,
   classes: cards.map((card) => ({
     name: card.input.value,
@@ -424,7 +425,11 @@ at("run").addEventListener("change", () => {
   showQueries();
   chosen();
 });
-at("steps").addEventListener("change", learn);
+at("steps").addEventListener("change", () => {
+  const asked = Math.min(Math.max(Math.round(Number(at("steps").value)), 0), Number(at("steps").max));
+  at("steps").value = at("steps").value === "" ? run().steps : asked; // as the learner was trained, where nothing is said
+  learn();
+});
 at("transductive").addEventListener("change", learn);
 at("compare").addEventListener("change", compare);
 at("add-class").addEventListener("click", () => addCard(`Class ${cards.length + 1}`).input.select());
