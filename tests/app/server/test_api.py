@@ -193,21 +193,6 @@ def test_runs_are_described(client: httpx.Client) -> None:
     assert (second["most_classes"], second["steps"], second["shows"]) == (5, 2, "steps")
 
 
-def test_the_steps_of_a_run_are_those_that_it_takes_in_use(maml_run: Path, tmp_path: Path) -> None:
-    run = tmp_path / "longer"
-    shutil.copytree(maml_run, run)
-    config = json.loads((run / "config.json").read_text())
-    config["settings"]["test_steps"] = 7
-    (run / "config.json").write_text(json.dumps(config))
-    models = Models([run], device="cpu")
-    (model,) = models
-    assert model.describe()["steps"] == 7
-    assert models.classifier(None, 7, False).learner is model.learner
-    longer = models.classifier(None, 6, False).learner
-    assert isinstance(longer, qs.MAML)
-    assert longer.steps_in_use == 6
-
-
 def test_runs_of_one_name_and_of_no_pictures(run: Path, tmp_path: Path) -> None:
     assert [m.name for m in Models([run, run], device="cpu")] == ["glyphs", "glyphs-2"]
     with pytest.raises(UserError, match="no run is named"):
@@ -241,3 +226,34 @@ def test_the_example_of_the_page_runs(run: Path, drawings: Path, capsys: pytest.
         said["api"].close()
     expected = qs.FewShotClassifier.from_run(run).fit(files, names).predict(files[:1])
     assert capsys.readouterr().out.strip() == expected[0]
+
+
+def other_settings(run: Path, path: Path, **settings: Any) -> Path:
+    """A copy of a run whose learner has other options."""
+    shutil.copytree(run, path)
+    config = json.loads((path / "config.json").read_text())
+    config["settings"] |= settings
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def test_the_steps_of_a_run_are_those_that_it_takes_in_use(maml_run: Path, tmp_path: Path) -> None:
+    models = Models([other_settings(maml_run, tmp_path / "longer", test_steps=7)], device="cpu")
+    (model,) = models
+    assert model.describe()["steps"] == 7
+    assert models.classifier(None, 7, False).learner is model.learner
+    longer = models.classifier(None, 6, False).learner
+    assert isinstance(longer, qs.MAML)
+    assert longer.steps_in_use == 6
+
+
+def test_numbers_beyond_bounds_are_told(maml_run: Path, tmp_path: Path) -> None:
+    """A learner that diverges in use answers by a sentence, and neither by NaN nor by a fault."""
+    with serving([other_settings(maml_run, tmp_path / "far", inner_lr=1e30)]) as client:
+        made = client.post("/classifiers", json={"examples": examples()})
+        assert made.status_code == 201
+        for what in ("predict", "inside"):
+            images = {"images": [sent(drawing(UNSEEN[0], 0))]}
+            answer = client.post(f"/classifiers/{made.json()['id']}/{what}", json=images)
+            assert answer.status_code == 422
+            assert "take fewer inner steps" in answer.json()["error"]

@@ -2,7 +2,7 @@
 unseen classes; health and metrics.
 
 Every answer is JSON (metrics are Prometheus's text); a mistake is answered by a status from 400 to 499 and a
-sentence, `{"error": …}`. The schema is at /api/v1/openapi.json, for people at /api/docs.
+sentence, `{"error": …}`. The schema is at /api/v1/openapi.json.
 """
 
 from __future__ import annotations
@@ -194,9 +194,10 @@ def make_app(
     @app.post(f"{V1}/tasks", tags=["runs"])
     async def task(given: schema.NewTask) -> schema.Task:
         """A task of classes that a run has never seen, with the answers."""
-        unseen = models.get(given.run).unseen
-        found = await batches.run(unseen.task, given.way, given.shot, given.query, given.number, limits)
-        return schema.Task(**found)
+        model = models.get(given.run)
+        sizes = given.way, given.shot, given.query
+        found = await batches.run(model.unseen.task, *sizes, given.number, limits)
+        return schema.Task(run=model.name, **found)
 
     @app.delete(f"{V1}/classifiers/{{id}}", tags=["classifiers"], responses=MISSING)
     async def delete(id: str) -> schema.Deleted:

@@ -8,10 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 
 from quickstudy.app.estimators import FewShotClassifier
+from quickstudy.app.server.inside import DIVERGED
 from quickstudy.app.server.store import Entry
+from quickstudy.errors import UserError
 
 T = TypeVar("T")
 Answer = tuple[np.ndarray, list[str]]
@@ -25,7 +28,8 @@ class Batches:
     """
 
     def __init__(self, threads: int = 2) -> None:
-        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="net")
+        # Each works on one core: two that wait for each other's cores are slower than either alone.
+        self.threads = ThreadPoolExecutor(threads, "net", torch.set_num_threads, (1,))
         self.workers: set[asyncio.Task[None]] = set()
 
     async def run(self, work: Callable[..., T], *given: Any) -> T:
@@ -69,4 +73,7 @@ class Batches:
 
 def answer(classifier: FewShotClassifier, pictures: list[Image.Image]) -> Answer:
     """Probabilities `[n, N]`, and the labels of these."""
-    return classifier.predict_proba(pictures), [str(label) for label in classifier.classes_]
+    p = classifier.predict_proba(pictures)
+    if not np.isfinite(p).all():
+        raise UserError(DIVERGED)
+    return p, [str(label) for label in classifier.classes_]

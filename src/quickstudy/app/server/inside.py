@@ -20,6 +20,7 @@ from quickstudy.learners.descent import DescentLearner
 from quickstudy.outer.device import suited
 from quickstudy.tasks.task import Query, Support, Task
 
+DIVERGED = "the learner's numbers grew beyond bounds on these examples: take fewer inner steps"
 POINTS = 21
 """Of a course, at most: the first, the last, and others evenly between them."""
 
@@ -65,7 +66,9 @@ def course(learner: DescentLearner, task: Task, labels: Sequence[str]) -> list[d
 
     def look(step: int, predictor: Predictor) -> None:
         output, y = predictor.function(task.support.x), task.support.y
-        p = predictor.function(task.query.x).softmax(-1) if len(task.query.x) else ()
+        p = predictor.function(task.query.x).softmax(-1) if len(task.query.x) else output[:0]
+        if not (output.isfinite().all() and p.isfinite().all()):
+            raise UserError(DIVERGED)
         found.append(
             {
                 "step": step,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -27,12 +28,23 @@ class Impatient(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.loop.call_later(self.patience, self.leave)
+        self.loop.call_later(self.patience, self.look, None)
 
-    def leave(self) -> None:
-        """End the connection where no request has come."""
-        if self.cycle is None and not self.transport.is_closing():
+    def look(self, before: Any) -> None:
+        """End the connection where a request has not come since one looked last.
+
+        Args:
+            before: the request of which the beginning of the next was waited for then; None for the first.
+        """
+        if self.transport.is_closing():
+            return
+        waiting = self.conn.their_state is h11.IDLE and (
+            self.cycle is None or bool(self.conn.trailing_data[0])
+        )
+        if waiting and self.cycle is before:
             self.transport.close()
+        else:
+            self.loop.call_later(self.patience, self.look, self.cycle if waiting else self)
 
 
 class Running:

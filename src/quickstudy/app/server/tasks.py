@@ -80,14 +80,25 @@ class UnseenTasks:
         )
         number = secrets.randbelow(MANY) if number is None else number
         task, which = source.task(number), source.draw(np.array([number])).classes[0]
-        names = [classes.names[int(c)][: limits.label] for c in which]
+        names = [brief(classes.names[int(c)], int(c), limits.label) for c in which]
         light = self.run.config["pictures"]["polarity"] == "light-on-dark"
         return {
-            "run": self.run.path.name,
             "number": number,
             "examples": told(task.support.x, task.support.y, names, light),
             "queries": told(task.query.x, task.query.y, names, light),
         }
+
+
+def brief(name: str, number: int, most: int) -> str:
+    """A class's name in so many letters at most; what is cut off is told apart by the class's number.
+
+    >>> brief("teapot", 7, 10), brief("a rather long name", 7, 10)
+    ('teapot', 'a rather…7')
+    """
+    if len(name) <= most:
+        return name
+    end = f"…{number}"
+    return name[: most - len(end)] + end
 
 
 def told(x: Tensor, y: Tensor, names: list[str], light: bool) -> list[dict[str, str]]:
