@@ -205,6 +205,7 @@ ROWS = GREY.reshape(6, -1)
         (lambda: untrained().fit(GREY * np.nan, [0, 1, 2] * 2), "NaN"),
         (lambda: untrained().fit(GREY, [0, 1, 2] * 2, unlabelled=GREY), "from labelled examples only"),
         (lambda: untrained().fit("a.png", ["a"]), "one picture where several"),
+        (lambda: untrained().fit(GREY[:0], []), "no examples"),
         (lambda: untrained().fit([], []), "no examples|0 sample|minimum of 1"),
         (lambda: untrained().fit(ROWS, [0, 1, 2] * 2).predict(ROWS[:, :64]), "64 features"),
     ],

@@ -205,6 +205,8 @@ class FewShotEstimator(ABC, BaseEstimator):
         if reset:
             self._white = self.pictures.white(X)
         x = self.pictures.of(X, self._white)
+        if reset and not len(x):
+            raise UserError("no examples: one picture is the least to adapt to")
         if reset:
             self._inverted = bool(self.pictures.inverts(x, self.polarity))
         return as_input(inverted(x) if self._inverted else x)

@@ -140,10 +140,11 @@ def subjects(
     Raises:
         RunError: one of them is no run folder, or is damaged.
     """
-    names = list(distinct([Path(path) for path in paths]))
+    folders = list(dict.fromkeys(Path(path).resolve() for path in paths))  # each run once
+    names = list(distinct(folders))
     return [
-        subject(name, Path(path), n_tasks, n_grid, data_dir, device, say)
-        for name, path in zip(names, paths, strict=True)
+        subject(name, path, n_tasks, n_grid, data_dir, device, say)
+        for name, path in zip(names, folders, strict=True)
     ]
 
 
@@ -153,9 +154,8 @@ def distinct(paths: Sequence[Path]) -> Iterator[str]:
     >>> list(distinct([Path("/runs/a"), Path("/runs/b"), Path("/old/a")]))
     ['runs/a', 'b', 'old/a']
     """
-    whole = [path.resolve() for path in paths]
-    for path in whole:
-        alike = sum(other.name == path.name for other in whole) > 1
+    for path in paths:
+        alike = sum(other.name == path.name for other in paths) > 1
         yield "/".join(path.parts[-2:]) if alike else path.name
 
 
