@@ -7,44 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from quickstudy.errors import UserError
+from quickstudy.evaluation.function_floors import FLOORS, floor
 from quickstudy.outer.measure import Measurement
 from quickstudy.recipes import Setting, regression
-from quickstudy.recipes.regression import FAMILIES, FLOORS, Fit, RegressionRecipe, fits, floor
+from quickstudy.recipes.regression import FAMILIES, Fit, RegressionRecipe, fits
 from quickstudy.tasks import GaussianProcesses, Sinusoids
-
-
-def plainly(name: str, source: Sinusoids | GaussianProcesses, n_tasks: int) -> list[float]:
-    """The squared errors of a simple answer, point by point."""
-    found = []
-    for i in range(n_tasks):
-        task, total = source.task(i), 0.0
-        for x, y in zip(task.query.x[:, 0].tolist(), task.query.y[:, 0].tolist(), strict=True):
-            shown = list(zip(task.support.x[:, 0].tolist(), task.support.y[:, 0].tolist(), strict=True))
-            mean = sum(t for _, t in shown) / len(shown)
-            total += (
-                y - (mean if name == "support-mean" else min((abs(s - x), t) for s, t in shown)[1])
-            ) ** 2
-        found.append(total / len(task.query.y))
-    return found
-
-
-@pytest.mark.parametrize("name", ["support-mean", "nearest"])
-def test_simple_answers_point_by_point(name: str) -> None:
-    source = Sinusoids(shot=4, query=7)
-    found = floor(FLOORS[name], source, 60)
-    assert found.values["loss"].tolist() == pytest.approx(plainly(name, source, 60), rel=1e-4)
-
-
-def test_nobody_beats_the_posterior() -> None:
-    source = GaussianProcesses(shot=8, query=50)
-    exact, near, mean = (floor(FLOORS[name], source, 200) for name in ("exact", "nearest", "support-mean"))
-    assert exact.mean("loss") < min(near.mean("loss"), mean.mean("loss"))
-    torch.testing.assert_close(exact.values["log_likelihood"], source.log_likelihood(np.arange(200)))
-    with pytest.raises(UserError, match="that of Gaussian processes"):
-        floor(FLOORS["exact"], Sinusoids(), 2)
 
 
 def test_parts_are_trained_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from quickstudy.app.console import announce
+from quickstudy.app.functions import evaluate_functions
 from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve, draw_evaluation
 from quickstudy.errors import RunError, UserError
@@ -40,10 +41,13 @@ Examples:
   quickstudy evaluate runs/a --modes                    every normalisation mode that applies
   quickstudy evaluate runs/a --floors --search          the controls on the same tasks, all equally tuned
   quickstudy evaluate runs/a --json > result.json       one JSON object
+  quickstudy evaluate runs/d --shot 5                   of a run on functions: its mean squared error
 
 The net computes in float32, also that of a run with --precision bf16."""
 
 
+OF_CLASSES = ("way", "unlabelled", "distractors", "statistics", "modes", "floors", "data")
+"""The options that a run on functions has no use for; its floors are measured always."""
 SEARCH = 50
 """Meta-validation tasks for each setting tried, the learner's as the controls'."""
 
@@ -109,6 +113,22 @@ def main(args: Sequence[str]) -> int:
     quiet = given.json or not world().leads
     say = (lambda *words: None) if quiet else Console(highlight=False, soft_wrap=True).print
     learner, config, run = load_run(given.run, given.data_dir, given.device)
+    if config.functions:
+        for name in OF_CLASSES:
+            if getattr(given, name):
+                raise UserError(f"{config.data} has no classes of pictures: leave --{name} away")
+        changes = {name: v for name in ("shot", "query") if (v := getattr(given, name)) is not None}
+        return evaluate_functions(
+            learner,
+            config,
+            run,
+            split=given.split,
+            tasks=given.tasks,
+            seed=given.seed,
+            search=given.search,
+            as_json=given.json,
+            **changes,
+        )
     if given.data:
         config = replace(config, data=given.data)
     splits = load_splits(config, run)

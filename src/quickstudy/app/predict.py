@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from quickstudy.app.estimators import FewShotClassifier
+from quickstudy.app.functions import predict_values
 from quickstudy.app.options import parse
 from quickstudy.data.folder import class_folders, ignored
 from quickstudy.data.images import SUFFIXES
@@ -32,6 +33,7 @@ Examples:
   quickstudy predict runs/a --support my/classes --query new1.png new2.png
   quickstudy predict runs/a --support my/classes --query my/new --json      a folder of pictures
   quickstudy predict … --unlabelled my/more             pictures to learn from that have no labels
+  quickstudy predict runs/d --support points.csv --query 0.5 1.5            of a run on functions
   quickstudy predict … --polarity dark-on-light                             ink on shaded paper
 
 The net computes in float32, also that of a run with --precision bf16."""
@@ -43,8 +45,8 @@ class Predict:
 
     Args:
         run: the run folder.
-        support: a folder with one folder of pictures a class.
-        query: picture files, or folders of them.
+        support: a folder with one folder of pictures a class; of functions, a CSV file, x and y in a line.
+        query: picture files, or folders of them; of functions, numbers, or files of them.
         unlabelled: pictures to learn from without their labels, for learners that can.
         polarity: what the given pictures are, where that cannot be seen from the examples.
         json: print one JSON object on standard output.
@@ -88,8 +90,12 @@ def main(args: Sequence[str]) -> int:
     """Parse, adapt, predict."""
     given = parse(Predict, args, "predict", EXAMPLES)
     say = Console(stderr=True, highlight=False, soft_wrap=True).print
-    classes = support_files(given.support)
     learner, config, run = load_run(given.run, device=given.device)
+    if config.functions:
+        if given.unlabelled or given.polarity:
+            raise UserError(f"{config.data} are functions: leave --unlabelled and --polarity away")
+        return predict_values(learner, given.support, given.query, given.json)
+    classes = support_files(given.support)
     if given.unlabelled and not learner.uses_unlabelled:
         raise UserError(f"{config.learner} learns from labelled examples only: leave --unlabelled away")
     if not run.finished:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from quickstudy.app.console import announce
 from quickstudy.app.options import parse
-from quickstudy.app.train import learner_in, learner_options, refuse_others
+from quickstudy.app.train import asked, learner_options, refuse_others
 from quickstudy.errors import UserError
 from quickstudy.evaluation.tuning import Trial, Tuned, tune, usual_space
 from quickstudy.evaluation.tuning.pictures import draw_search
@@ -87,7 +87,7 @@ class Quiet(Bar):
 
 def main(args: Sequence[str]) -> int:
     """Parse, search, tell what was best."""
-    learner = learner_in(args)
+    learner = asked("learner", args)
     refuse_others(learner, args, command(learner))
     given: Any = parse(command(learner), args, "tune", EXAMPLES)
     common = {f.name: getattr(given, f.name) for f in dataclasses.fields(TrainConfig)}

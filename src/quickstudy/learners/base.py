@@ -96,6 +96,8 @@ class Learner(nn.Module, ABC):
     """Whether it looks at feature maps, so that a body had better leave some (`conv4(halvings=2)`)."""
     uses_unlabelled: ClassVar[bool] = False
     """Whether it learns from a support set's unlabelled examples too."""
+    for_functions: ClassVar[Mapping[str, Any]] = {}
+    """Its options' usual values where it learns functions, for those that differ from classes."""
     steers: ClassVar[tuple[str, ...]] = ()
     """Names of parameters that it moves itself, in `after_step`, by their meta-gradients."""
     statistics: Statistics | None = None

@@ -13,6 +13,8 @@ use; here, as in the paper, λ holds the weights in every step.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 
 from quickstudy.errors import UserError
@@ -40,6 +42,8 @@ class IMAML(HeadLearner):
         >>> len(learner.adapt(x, y).losses)
         16
     """
+
+    for_functions: ClassVar = {"inner_lr": 0.01}
 
     def __init__(
         self,

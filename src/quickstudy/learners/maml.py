@@ -9,6 +9,8 @@ and the meta-gradient goes through all S steps (second order).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 
 from quickstudy.inner.solve import MethodName
@@ -36,6 +38,8 @@ class MAML(HeadLearner):
         >>> MAML(conv4(8), way=5, inner_lr=0.4, steps=1).way
         5
     """
+
+    for_functions: ClassVar = {"inner_lr": 0.01}
 
     def __init__(
         self,

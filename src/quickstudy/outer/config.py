@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints, overload
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from quickstudy.outer.device import find_device
 from quickstudy.outer.seeds import seeded
 from quickstudy.tasks import Augmented, ClassTasks, SupervisedBatches, TaskSource
 from quickstudy.tasks.augment import AugmentName
+from quickstudy.tasks.families import FAMILIES, FunctionParts, Functions
+from quickstudy.tasks.regression import FunctionTasks
 from quickstudy.tasks.rows import Rows
 
 USUAL = ("optimizer", "outer_lr", "schedule", "meta_batch", "clip")
@@ -38,6 +40,13 @@ LEAST: dict[str, float] = {
     **dict.fromkeys(("iterations", "outer_lr", "split_seed", "unlabelled", "distractors"), 0),
 }
 """The smallest value of each numeric option that has one."""
+OF_CLASSES = (
+    *("way", "train_way", "unlabelled", "distractors", "labelled", "start", "mirrored", "norm", "size"),
+    *("split", "split_seed", "samples_per_class", "train_classes", "augment", "rotations"),
+)
+"""The options that functions have no use for."""
+TRAINED_AT, SOLVED_AT = 20, 100
+"""Points at which a function is judged unless one says otherwise: in meta-training, and when it is solved."""
 LARGEST = 1024
 """Pictures of more pixels a side are beyond the nets here, and soon beyond memory."""
 
@@ -47,12 +56,14 @@ class TrainConfig:
     """Meta-train a learner on many classes, so that it learns new ones from a few examples.
 
     Args:
-        data: a built-in data set (omniglot, quickdraw, glyphs, digits) or a folder with one folder a class.
+        data: a built-in data set (omniglot, quickdraw, glyphs, digits) or a folder with one folder a class;
+            or functions to learn from points: sinusoid, harmonics, lines, five-modes, gaussian-process.
         learner: the method, for example maml, protonet, or a class of yours, module:Class; its own options
             follow when it is named.
         way: classes of a task to solve (validation, and what evaluate does by default).
-        shot: support examples a class.
-        query: query examples a class; by default 15, or what the classes have left.
+        shot: support examples a class; of functions, points that are shown.
+        query: query examples a class; by default 15, or what the classes have left. Of functions, points to
+            be judged at, by default 100.
         train_way: classes of a meta-training task.
         train_shot: support examples a class in meta-training; by default --shot.
         train_query: query examples a class in meta-training.
@@ -142,6 +153,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self.check_kinds()
         kind = learner_class(self.learner)
+        if self.functions:
+            self.settle_functions()
         usual = {k: v for k, v in asdict(kind.outer).items() if k in (*USUAL, "augment", "unlabelled")}
         if self.data in names() and kind.outer.augment == "none":
             usual["augment"] = describe(self.data).augment
@@ -150,6 +163,7 @@ class TrainConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         own = {name: option.default for name, option in options(kind).items()}
+        own |= {k: v for k, v in kind.for_functions.items() if self.functions and k in own}
         object.__setattr__(self, "settings", {**own, **self.settings})
         if self.data not in names() and Path(self.data).expanduser().is_dir():  # found from anywhere
             object.__setattr__(self, "data", str(Path(self.data).expanduser().resolve()))
@@ -158,6 +172,7 @@ class TrainConfig:
             raise UserError(f"size must be at most {LARGEST} pixels, not {self.size}")
         for name, least in LEAST.items():
             value = getattr(self, name)
+            least = 1 if self.functions and name == "way" else least
             if value is not None and value < least:
                 raise UserError(f"{name.replace('_', '-')} must be at least {least}, not {value}")
         if (self.unlabelled or self.distractors) and not kind.uses_unlabelled:
@@ -176,6 +191,26 @@ class TrainConfig:
             raise UserError(f"seed must be a number of 64 bits, not {self.seed}")
         if self.clip is not None and self.clip <= 0:
             raise UserError(f"clip must be above 0, not {self.clip}")
+
+    @property
+    def functions(self) -> bool:
+        """Whether what is learned are functions, not classes."""
+        return self.data in FAMILIES
+
+    def settle_functions(self) -> None:
+        """Refuse the options that functions have no use for, and set them to what does nothing."""
+        as_of = {"way": 1, "unlabelled": 0, "augment": "none", "norm": "none", "body": "mlp"}
+        usual = {f.name: f.default for f in fields(TrainConfig)}
+        for name in OF_CLASSES:
+            if getattr(self, name) not in (usual[name], as_of.get(name)):
+                flag = name.replace("_", "-")
+                raise UserError(f"{self.data} has no classes of pictures: leave --{flag} away")
+        if self.body not in ("mlp", usual["body"]):
+            raise UserError(f"points of {self.data} are single numbers: --body mlp, not {self.body}")
+        if learner_class(self.learner).trains_on != "tasks":
+            raise UserError(f"{self.learner} is not meta-trained on tasks: it cannot learn {self.data}")
+        for name, value in as_of.items():
+            object.__setattr__(self, name, value)
 
     def check_kinds(self) -> None:
         """Refuse what an option's type does not allow: other words, fractions for whole numbers."""
@@ -235,8 +270,14 @@ class TrainConfig:
         turned = {"none": 0, "train": 1, "all": 3}[self.rotations or published]
         return Splits(*(p.rotated() if i < turned else p for i, p in enumerate(parts)))
 
+    def parts(self, data: ClassDataset | None = None) -> Splits | FunctionParts:
+        """The data in its three parts: classes as of `splits`, or functions."""
+        return FunctionParts.of(self.data) if self.functions and data is None else self.splits(data)
+
     def loaded(self) -> ClassDataset:
         """What goes by the name `data`; mistakes that can be told before it is read are told."""
+        if self.functions:
+            raise UserError(f"{self.data} are functions, not classes: train, evaluate and predict take them")
         if self.data in names() and self.split is not None:
             known = [*describe(self.data).splits, "random"]
             if self.split not in known:
@@ -267,8 +308,10 @@ class TrainConfig:
                 f"meta-train/validation/test, too few in a part for {self.way} ways: {remedy}"
             )
 
-    def training_tasks(self, data: ClassDataset) -> TaskSource:
+    def training_tasks(self, data: ClassDataset | Functions) -> TaskSource:
         """What the learner is meta-trained on."""
+        if isinstance(data, Functions):
+            return data.tasks(self.train_shot or self.shot, self.train_query or TRAINED_AT, self.seed)
         tasks = self.plain_tasks(data)
         how = self.augment or "none"
         if self.mirrored and how != "drawing":
@@ -304,8 +347,17 @@ class TrainConfig:
             labelled=self.labelled,
         )
 
-    def problem(self, data: ClassDataset, *, seed: int = 1, **changes: Any) -> ClassTasks:
-        """The tasks to solve, on other classes: validation and evaluation."""
+    @overload
+    def problem(self, data: ClassDataset, *, seed: int = 1, **changes: Any) -> ClassTasks: ...
+    @overload
+    def problem(self, data: Functions, *, seed: int = 1, **changes: Any) -> FunctionTasks: ...
+    def problem(
+        self, data: ClassDataset | Functions, *, seed: int = 1, **changes: Any
+    ) -> ClassTasks | FunctionTasks:
+        """The tasks to solve, on other classes or of other functions: validation and evaluation."""
+        if isinstance(data, Functions):
+            query = self.query or SOLVED_AT
+            return data.tasks(**{"shot": self.shot, "query": query, "seed": seed, **changes})
         names = ("way", "shot", "query", "unlabelled", "distractors")
         options = {name: getattr(self, name) for name in names} | changes
         return ClassTasks(data, seed=seed, **options)

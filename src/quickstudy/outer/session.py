@@ -9,10 +9,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from quickstudy.data import ClassDataset, Splits, polarity
-from quickstudy.errors import RunError, UserError
+from quickstudy.errors import DataError, RunError, UserError
 from quickstudy.inner.precision import computing_in, precision_now
 from quickstudy.learners import Learner
 from quickstudy.nets import native
@@ -27,6 +28,8 @@ from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.start import begin_with
 from quickstudy.outer.strategy import settle_strategy
 from quickstudy.tasks import ClassTasks, TaskSource
+from quickstudy.tasks.families import FunctionParts
+from quickstudy.tasks.regression import FunctionTasks
 
 SUMMARY = "summary.json"
 SUMMED = ("iteration", "best", "best_iteration", "stopped_early", "seconds")
@@ -67,10 +70,12 @@ def train(
         config = replayed(config, run, saved)
     forget_peak()
     with threads(config.threads), computing_in(config.precision):
-        splits = config.splits(data)
-        learner = config.make_learner(splits.train.image_shape, len(splits.train))
+        splits = config.parts(data)
+        learner = config.make_learner(splits.train.image_shape, class_count(splits))
         tasks, problem = config.training_tasks(splits.train), config.problem(splits.val)
         config.problem(splits.test)  # a way or shot that the test classes do not allow is told now
+        if isinstance(splits, FunctionParts):
+            check_regresses(config, learner, problem)
         if config.start is not None and saved is None:
             begin_with(learner, config.start, config.data, fingerprints(splits))
         begun_with = None if saved is None else saved.get("kernels", "torch")  # the first did not note theirs
@@ -121,14 +126,45 @@ def taken_up(
     return saved, asdict(done) if done is not None and over else None
 
 
+def class_count(splits: Splits | FunctionParts) -> int:
+    """The classes of meta-training; of functions the values that one has."""
+    return 1 if isinstance(splits, FunctionParts) else len(splits.train)
+
+
+def check_regresses(config: TrainConfig, learner: Learner, problem: TaskSource) -> None:
+    """Refuse a learner that knows classes only."""
+    try:
+        learner.adapt(next(problem.batch(np.array([0])).unbatch()).support)
+    except DataError as error:
+        raise UserError(
+            f"{config.learner} tells classes apart, and cannot learn functions ({config.data}): others can, "
+            "such as maml, r2d2, cnp, anp, snail, transformer"
+        ) from error
+
+
 def told(
-    splits: Splits, tasks: TaskSource, problem: ClassTasks, learner: Learner, facts: dict[str, Any]
+    splits: Splits | FunctionParts,
+    tasks: TaskSource,
+    problem: ClassTasks | FunctionTasks,
+    learner: Learner,
+    facts: dict[str, Any],
 ) -> list[str]:
     """What a run trains on, in words."""
+    computed = (
+        f"tasks by strategy {facts['strategy']}; threads: {facts['threads']}; kernels: {facts['kernels']}"
+        + (f"; the net computes in {precision_now()}" if precision_now() != "float32" else "")
+    )
+    trained = tasks.describe()
+    if isinstance(splits, FunctionParts) or isinstance(problem, FunctionTasks):
+        return [
+            f"functions: {splits.train.name}, drawn anew in meta-training, validation and test",
+            f"meta-training on {trained['shot']} points each, judged at {trained['query']} others",
+            computed,
+            f"validation on {problem.shot} points each, judged at {problem.query} others",
+        ]
     train, counts = splits.train, "/".join(str(len(part)) for part in splits)
     shape = "x".join(map(str, train.image_shape))
     note = f" ({train.note})" if train.note else ""
-    trained = tasks.describe()
     if "way" in trained:
         how = "meta-training on {way}-way {shot}-shot tasks, queries a class: {query}".format(**trained)
         how += f", unlabelled: {trained['unlabelled']}" if "unlabelled" in trained else ""
@@ -140,8 +176,7 @@ def told(
     return [
         f"{train.name}: {counts} meta-train/validation/test classes, examples {shape}{note}",
         f"{how}{normalised}",
-        f"tasks by strategy {facts['strategy']}; threads: {facts['threads']}; kernels: {facts['kernels']}"
-        + (f"; the net computes in {precision_now()}" if precision_now() != "float32" else ""),
+        computed,
         f"validation on {problem.way}-way {problem.shot}-shot tasks, queries a class: {problem.query}",
     ]
 
@@ -168,18 +203,24 @@ def replayed(config: TrainConfig, run: RunFolder, saved: dict[str, Any]) -> Trai
 
 
 def facts_of(
-    config: TrainConfig, splits: Splits, learner: Learner, tasks: TaskSource, problem: ClassTasks
+    config: TrainConfig,
+    splits: Splits | FunctionParts,
+    learner: Learner,
+    tasks: TaskSource,
+    problem: ClassTasks | FunctionTasks,
 ) -> dict[str, Any]:
     """What a run notes beside its options: what they came to on this data and this machine."""
-    shape = splits.train.image_shape
+    train = splits.train
+    shape = train.image_shape
+    pictures = train.x[:2000] if isinstance(train, ClassDataset) and len(shape) == 3 else None
     return {
         "threads": torch.get_num_threads(),
         "device": find_device(config.device).type,
         "pictures": {
             "shape": list(shape),
-            "polarity": polarity(splits.train.x[:2000]) if len(shape) == 3 else None,
+            "polarity": None if pictures is None else polarity(pictures),
         },
-        "classes": len(splits.train),
+        "classes": class_count(splits),
         "splits": fingerprints(splits),
         "query_used": problem.query,
         "training": tasks.describe(),
@@ -255,7 +296,7 @@ def check_splits(config: TrainConfig, run: RunFolder, now: dict[str, str]) -> No
         )
 
 
-def fingerprints(splits: Splits) -> dict[str, str]:
+def fingerprints(splits: Splits | FunctionParts) -> dict[str, str]:
     """What tells these classes and pictures apart from others, for each part."""
     return {name: part.fingerprint() for name, part in splits._asdict().items()}
 

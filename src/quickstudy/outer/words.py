@@ -24,8 +24,8 @@ def as_words(config: TrainConfig) -> list[str]:
     for field in fields(TrainConfig):
         if field.name != "settings" and getattr(config, field.name) != getattr(usual, field.name):
             words += _word(field.name, getattr(config, field.name))
-    for name, option in options(learner_class(config.learner)).items():
-        if config.settings[name] != option.default:
+    for name in options(learner_class(config.learner)):
+        if config.settings[name] != usual.settings[name]:
             words += _word(name, config.settings[name])
     return words
 

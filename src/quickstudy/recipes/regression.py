@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quickstudy.data import load
-from quickstudy.errors import UserError
 from quickstudy.evaluation.completed import completion_picture
 from quickstudy.evaluation.fit import fit_picture
+from quickstudy.evaluation.function_floors import FLOORS, floor
 from quickstudy.evaluation.plots import training_curve
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.learners import Learner, build
@@ -249,47 +248,6 @@ def numbers(measured: Measurement) -> dict[str, Any]:
         found["log_likelihood"] = measured.mean("log_likelihood")
         found["log_likelihood_ci95"] = measured.ci95("log_likelihood")
     return found
-
-
-def support_mean(source: TaskSource, indices: np.ndarray) -> dict[str, Tensor]:
-    """Everywhere the mean of the targets shown."""
-    batch = source.batch(indices)
-    return {"loss": errors(batch.support.y.mean(1, keepdim=True), batch.query.y)}
-
-
-def nearest(source: TaskSource, indices: np.ndarray) -> dict[str, Tensor]:
-    """The target of the nearest point shown."""
-    batch = source.batch(indices)
-    which = torch.cdist(batch.query.x, batch.support.x).argmin(-1)  # [T, q]
-    found = batch.support.y.gather(1, which[..., None].expand_as(batch.query.y))
-    return {"loss": errors(found, batch.query.y)}
-
-
-def exact(source: TaskSource, indices: np.ndarray) -> dict[str, Tensor]:
-    """The posterior of the Gaussian process that the task was drawn from: none does better on average."""
-    if not isinstance(source, GaussianProcesses):
-        raise UserError("the exact posterior is that of Gaussian processes")
-    mean, _ = source.posterior(indices)
-    return {
-        "loss": errors(mean, source.batch(indices).query.y),
-        "log_likelihood": source.log_likelihood(indices),
-    }
-
-
-def errors(found: Tensor, y: Tensor) -> Tensor:
-    """Mean squared errors `[T]` of answers `[T, q, D]`."""
-    return (found - y).square().mean((1, 2))
-
-
-FLOORS = {"support-mean": support_mean, "nearest": nearest, "exact": exact}
-
-
-def floor(
-    answer: Callable[[TaskSource, np.ndarray], dict[str, Tensor]], source: TaskSource, n_tasks: int
-) -> Measurement:
-    """What simple answers are worth on tasks 0 … n_tasks − 1."""
-    found = [answer(source, indices) for indices in np.array_split(np.arange(n_tasks), max(1, n_tasks // 50))]
-    return Measurement({k: torch.cat([part[k] for part in found]) for k in found[0]})
 
 
 def fits() -> tuple[Fit, ...]:
