@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import quickstudy as qs
 from quickstudy.evaluation.reports.pictures import published
 from quickstudy.recipes import six_curves
 from quickstudy.recipes.recipe import Setting
@@ -34,7 +36,13 @@ def test_a_row_has_the_published_number_beside(tmp_path: Path, monkeypatch: pyte
 
     brief = SixCurvesRecipe(parts=(Brief(5, 1),))
     monkeypatch.setitem(six_curves.__dict__, "TASKS", 4)
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setitem(six_curves.__dict__, "six_curves", lambda *given: drawn.append(given))
     found = brief.run(Setting("quickdraw-curves", runs=tmp_path))
+    ((ours, *how),) = drawn
+    runs = tmp_path / "quickdraw-curves"
+    assert ours == {1: list(qs.RunFolder(runs / "5-way-1-shot").records())}
+    assert how == [5, 20, runs / "5-way.png"]
     (row,) = found["results"]
     assert (row["paper"], row["tasks"], row["part"]) == (59.4, 4, "5-way-1-shot")
     json.dumps(found)

@@ -1,5 +1,6 @@
 """The six runs of two figures of the fastforwardlabs learning-to-learn report: MAML on Quick, Draw!, 5 and 10
-ways at 1, 5 and 10 shots, 20 drawings a class; `quickstudy report` draws them before the published curves.
+ways at 1, 5 and 10 shots, 20 drawings a class. The figures, before the published curves, lie beside the runs;
+`quickstudy report` has them too.
 
 Theirs: 20 channels, 5 inner steps of 0.005, 10 tasks a meta-step, Adam at 5e-4, 50 epochs of 100 meta-steps,
 answers that depend on the other queries.
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.evaluation.evaluate import evaluate
-from quickstudy.evaluation.reports.pictures import EPOCH, published
+from quickstudy.evaluation.reports.pictures import EPOCH, published, six_curves
 from quickstudy.outer.config import TrainConfig
+from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_splits, threads
 from quickstudy.recipes.parts import PartsRecipe
 from quickstudy.recipes.recipe import Setting, about, trained
 
-EPOCHS, TASKS = 50, 1000
+EPOCHS, SAMPLES, TASKS = 50, 20, 1000
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Problem:
         return TrainConfig(
             data="quickdraw",
             data_dir=data_dir,
-            samples_per_class=20,
+            samples_per_class=SAMPLES,
             augment="none",
             learner="maml",
             way=self.way,
@@ -81,4 +83,11 @@ class SixCurvesRecipe(PartsRecipe[Problem]):
             for r in published()["runs"]
             if (r["way"], r["shot"], r["samples_per_class"]) == asked
         )
+        self.draw(part.way, out.parent)
         return [{"part": part.name, **result.json(), "paper": paper, **about(learner, run)}]
+
+    def draw(self, way: int, runs: Path) -> None:
+        """The figure of one way, of the runs that there are, beside them: runs/quickdraw-curves/5-way.png."""
+        folders = {part.shot: RunFolder(runs / part.name) for part in self.parts if part.way == way}
+        ours = {shot: list(run.records()) for shot, run in folders.items() if not run.vacant}
+        six_curves(ours, way, SAMPLES, runs / f"{way}-way.png")

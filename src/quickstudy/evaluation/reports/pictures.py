@@ -110,6 +110,18 @@ def published() -> dict[str, Any]:
     return found
 
 
+def apart(ends: Sequence[tuple[float, int]], gap: float) -> list[tuple[float, int]]:
+    """Where to write what stands at these heights, so that no two are nearer than a gap.
+
+    >>> apart([(0.5, 1), (0.52, 5), (0.8, 10)], 0.1)
+    [(0.5, 1), (0.6, 5), (0.8, 10)]
+    """
+    found: list[tuple[float, int]] = []
+    for at, what in sorted(ends):
+        found.append((max(at, found[-1][0] + gap) if found else at, what))
+    return found
+
+
 def six_curves(ours: Mapping[int, Records], way: int, samples: int, path: str | Path) -> None:
     """Training and validation accuracy by epoch at 1, 5 and 10 shots, as published, grey, and of runs here.
 
@@ -128,8 +140,6 @@ def six_curves(ours: Mapping[int, Records], way: int, samples: int, path: str | 
             y = theirs[f"{part}_accuracy"]
             style = ("-", "--", ":")[k]
             axes.plot(range(1, len(y) + 1), y, style, color=GREY, linewidth=1.4)
-            at = (len(y) + 0.6, y[-1])
-            axes.annotate(f"{theirs['shot']}-shot", at, color=GREY, fontsize=8, va="center")
             records = ours.get(theirs["shot"], [])
             here = [
                 (r["iteration"] / EPOCH, r[f"{part}_accuracy"]) for r in records if f"{part}_accuracy" in r
@@ -139,6 +149,10 @@ def six_curves(ours: Mapping[int, Records], way: int, samples: int, path: str | 
                 label = f"{theirs['shot']}-shot, here"
                 axes.plot(*zip(*here, strict=True), style, color=colour, linewidth=1.9, label=label)
         axes.plot([], [], color=GREY, label="fastforwardlabs, published")
+        low, high = axes.get_ylim()
+        ends = [(theirs[f"{part}_accuracy"][-1], theirs["shot"]) for theirs in told]
+        for at, shot in apart(ends, (high - low) / 22):
+            axes.annotate(f"{shot}-shot", (50.6, at), color=GREY, fontsize=8, va="center")
         axes.yaxis.set_major_formatter(PERCENT)
         axes.set_xlim(0, 56)
         axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="lower right")
