@@ -15,6 +15,7 @@ from rich.table import Table
 from quickstudy.app.options import parse
 from quickstudy.data import describe, load, names
 from quickstudy.errors import UserError
+from quickstudy.tasks.families import FAMILIES
 
 EXAMPLES = """The built-in data sets.
 
@@ -50,6 +51,8 @@ def main(args: Sequence[str]) -> int:
             here = "yes" if info.ready(given.data_dir) else f"{info.bytes / 1e6:.0f} MB to download"
             table.add_row(name, str(info.classes or "any"), str(info.examples), here, info.about)
         out.print(table)
+        functions = ", ".join(FAMILIES)
+        out.print(f"functions to learn from points, drawn as needed: {functions}", soft_wrap=True)
         return 0
     if not given.name:
         raise UserError(f"data {given.action} needs the name of a data set (known: {', '.join(names())})")
