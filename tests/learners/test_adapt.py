@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
@@ -113,6 +114,28 @@ def test_predictors_of_one_learner_in_two_threads(name: str, make: Make, batch: 
         sys.setswitchinterval(interval)
     assert all(module.training for module in learner.modules())
     assert torch.equal(copy.deepcopy(learner).adapt(tasks[0].support)(tasks[0].query.x), wanted[0])
+
+
+def test_a_copy_made_while_others_adapt_has_the_learner_s_weights(make: Make, batch: Task) -> None:
+    """Modules hold a task's weights while its predictor is at work."""
+    learner, task = few_steps("maml", make), next(batch.unbatch())
+    wanted = {k: v.clone() for k, v in learner.state_dict().items()}
+    done = threading.Event()
+
+    def adapting() -> None:
+        while not done.is_set():
+            learner.adapt(task.support)
+
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(adapting)
+        try:
+            found = [copy.deepcopy(learner).state_dict() for _ in range(200)]
+        finally:
+            done.set()
+        busy.result(timeout=30)
+    for weights in found:
+        assert weights.keys() == wanted.keys()
+        assert all(torch.equal(weights[k], wanted[k]) for k in wanted)
 
 
 def test_only_those_who_share_a_learner_wait_for_it(make: Make, batch: Task) -> None:

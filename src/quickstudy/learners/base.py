@@ -7,6 +7,7 @@ itself; so do learners that share a net.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import threading
 import warnings
@@ -14,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -183,6 +184,15 @@ class Learner(nn.Module, ABC):
             finally:
                 for module in training:
                     module.training = True
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with a lock of its own, made while no other thread uses this learner: its modules hold a
+        task's weights meanwhile."""
+        with self._turn.lock:
+            found = type(self).__new__(type(self))
+            memo[id(self)] = found
+            found.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+            return found
 
     @property
     def reads_in_order(self) -> bool:

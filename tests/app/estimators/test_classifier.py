@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 import re
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -140,6 +143,29 @@ def test_a_saved_one_answers_the_same(
     assert (again.pictures, again.polarity) == (classifier.pictures, classifier.polarity)
     more = again.partial_fit(x[1::2], y[1::2]).predict_proba(x)
     np.testing.assert_array_equal(more, classifier.partial_fit(x[1::2], y[1::2]).predict_proba(x))
+
+
+def test_what_is_saved_while_others_adapt_are_the_learner_s_weights(tmp_path: Path) -> None:
+    classifier = untrained().fit(GREY, [0, 1, 2] * 2)
+    learner, done = classifier.learner, threading.Event()
+    assert learner is not None
+    wanted = {f"learner.{k}": v.clone() for k, v in learner.state_dict().items()}
+
+    def adapting() -> None:
+        while not done.is_set():
+            learner.adapt(classifier.support_.x, classifier.support_.y)
+
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(adapting)
+        try:
+            for i in range(40):
+                classifier.save(tmp_path / f"{i}.safetensors")
+        finally:
+            done.set()
+        busy.result(timeout=30)
+    for i in range(40):
+        found = load_file(tmp_path / f"{i}.safetensors")
+        assert all(torch.equal(found[k], v) for k, v in wanted.items())
 
 
 def test_one_of_a_learner_of_ones_own_is_saved_without_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 import quickstudy as qs
+from quickstudy.app.server import inside as inside_module
+from quickstudy.app.server.inside import inside
 from quickstudy.learners.descent import DescentLearner
 
 from .drawn import UNSEEN, drawing, examples, sent, serving
@@ -48,6 +51,20 @@ def test_a_course_is_that_of_learners_of_fewer_steps(client: httpx.Client, maml_
         assert told["accuracy"] == pytest.approx(float((output.argmax(-1) == y).float().mean()), abs=1e-6)
         (p,) = predictor.probabilities(torch.from_numpy(query)[None, None]).tolist()
         assert list(told["probabilities"][0].values()) == pytest.approx(p, abs=1e-4)
+
+
+def test_nobody_waits_for_who_looks_inside(maml_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = fitted(maml_run)
+    learner, support, steps = classifier.learner, classifier.support_, inside_module.descended
+    assert learner is not None
+
+    def slowly(*given: Any) -> None:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(learner.adapt, support.x, support.y).result(timeout=20)
+        steps(*given)
+
+    monkeypatch.setattr(inside_module, "descended", slowly)
+    assert inside(classifier, [])["kind"] == "steps"
 
 
 def test_a_long_course_is_told_in_few_points(client: httpx.Client) -> None:

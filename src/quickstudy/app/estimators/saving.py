@@ -40,7 +40,8 @@ def save(estimator: FewShotEstimator, path: str | Path) -> None:
         "noted": {name: getattr(estimator, name) for name in NOTED if hasattr(estimator, name)},
         "feature_names": None if names is None else [str(name) for name in names],
     }
-    tensors = {f"learner.{name}": tensor for name, tensor in learner.state_dict().items()}
+    with learner.in_use():  # in another thread its modules may hold a task's weights
+        tensors = {f"learner.{name}": tensor for name, tensor in learner.state_dict().items()}
     tensors["x"] = estimator._x
     if estimator._unlabelled is not None:
         tensors["unlabelled"] = estimator._unlabelled

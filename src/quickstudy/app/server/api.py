@@ -138,7 +138,8 @@ def make_app(
         """Make a classifier of a few examples of each class."""
         model = models.get(given.run)
         options = given.options
-        empty = models.classifier(model.name, options.steps, options.transductive, options.control)
+        asked_for = model.name, options.steps, options.transductive, options.control
+        empty = await batches.run(models.classifier, *asked_for)  # it may wait for who adapts
         made = await batches.run(fitted, empty, given.examples)
         entry = store.add(model.name, options.model_dump(), made)
         return schema.Classifier(**store.describe(entry))

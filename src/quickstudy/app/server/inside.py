@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ def inside(classifier: FewShotClassifier, pictures: Sequence[Image.Image]) -> di
     kind = None if learner is None else shows(learner)
     if kind is None:
         raise UserError(f"there is nothing to see of how {type(learner).__name__} learns")
+    learner = copy.deepcopy(learner)  # nobody waits for who only looks
     assert learner is not None
     given = classifier.support_
     support = Support.of(given.x, given.y)
