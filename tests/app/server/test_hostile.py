@@ -329,3 +329,13 @@ def test_more_classes_than_a_head_answers(client: httpx.Client) -> None:
     answer = client.post("/classifiers", json=of([sent(drawing(c, 0)) for c in range(6)], run="maml"))
     assert answer.status_code == 413
     assert "at most 5 ways, not 6; the learners proto-maml" in answer.json()["error"]
+
+
+def test_no_client_keeps_a_processor_for_minutes(client: httpx.Client) -> None:
+    many = [{"label": str(i % 2), "image": PICTURE} for i in range(150)]
+    for steps, status in ((200, 413), (130, 201)):
+        asked = {"examples": many, "run": "maml", "options": {"steps": steps}}
+        answer = client.post("/classifiers", json=asked)
+        assert answer.status_code == status, answer.text
+        if status == 413:
+            assert answer.json()["error"] == "150 examples and 200 inner steps: their product may be 20000"

@@ -34,6 +34,7 @@ from quickstudy.app.server.pages import pages
 from quickstudy.app.server.received import picture
 from quickstudy.app.server.store import Entry, Store
 from quickstudy.errors import TaskError, UserError
+from quickstudy.learners.descent import DescentLearner
 from quickstudy.version import __version__
 
 V1 = "/api/v1"
@@ -110,6 +111,12 @@ def make_app(
             raise HTTPException(413, f"{count} examples: a classifier may have {limits.examples}")
         if classes > limits.classes:
             raise HTTPException(413, f"{classes} classes: a classifier may have {limits.classes}")
+        learner = classifier.learner
+        steps = learner.steps_in_use if isinstance(learner, DescentLearner) else 1
+        if count * steps > limits.work:
+            raise HTTPException(
+                413, f"{count} examples and {steps} inner steps: their product may be {limits.work}"
+            )
         read = pictures(classifier, [example.image for example in examples], "example")
         return copy.copy(classifier).partial_fit(read, labels)
 

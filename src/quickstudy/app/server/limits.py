@@ -20,6 +20,7 @@ class Limits:
         classifiers: that are kept; one more takes the place of the one that was not used for longest.
         idle: seconds after which a classifier that nobody used is forgotten.
         steps: of inner learning.
+        work: examples times inner steps: what one client may keep a processor busy with.
     """
 
     body: int = 16_000_000
@@ -32,6 +33,7 @@ class Limits:
     classifiers: int = 200
     idle: float = 3600.0
     steps: int = 200
+    work: int = 20_000
 
 
 LIMITS = Limits()
