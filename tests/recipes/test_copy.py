@@ -17,6 +17,7 @@ from quickstudy.recipes import RECIPES, Setting
 from quickstudy.recipes import copy as copying
 from quickstudy.recipes.copy import Copier, CopyRecipe, copier, nets
 from quickstudy.tasks.copy import CopyTasks
+from quickstudy.tasks.task import Support
 
 
 class Tape(nn.Module):
@@ -41,12 +42,25 @@ class Tape(nn.Module):
 def test_wrong_bits_are_counted(sign: int, wrong: int) -> None:
     learner = Copier(Tape())
     with torch.no_grad():
-        learner.head.weight.copy_(2 * sign * torch.eye(10)[:8])
-        learner.head.bias.fill_(-sign)
+        learner.head.weight.copy_(sign * torch.eye(10)[:8])
+        learner.head.bias.zero_()
     measured = measure(learner, CopyTasks(4), 3, strategy="loop")
     assert measured.mean("wrong_bits") == wrong
     bit = torch.nn.functional.softplus(torch.tensor(-1.0 * sign)).item()
     assert measured.mean("loss") == pytest.approx(bit)
+
+
+def test_an_element_of_zeros_is_no_blank() -> None:
+    nothing = torch.zeros(1, 10)
+    seen: list[Tensor] = []
+
+    class Watched(Tape):
+        def forward(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            seen.append(x)
+            return super().forward(x, state)
+
+    Copier(Watched()).learn(Support(torch.zeros(4, 8), torch.zeros(4, 8)))(torch.zeros(4, 1))
+    assert [bool(torch.equal(x[None], nothing)) for x in seen] == [False] * 6 + [True] * 4
 
 
 @pytest.mark.parametrize("name", copying.CELLS)

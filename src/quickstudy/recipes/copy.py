@@ -2,6 +2,10 @@
 
 A machine is shown a sequence of up to 20 random vectors of 8 bits, then a mark, and says the sequence again
 with nothing more to look at. One that has learned how to copy can also copy sequences of twice the length.
+
+Bits are shown as −1 and 1. A feed-forward controller has no state that tells whether it is shown a sequence or
+to say one: by 0 and 1 it took an element of zeros, which one in thirteen sequences of length 20 has, for a
+blank, and only these went wrong.
 """
 
 from __future__ import annotations
@@ -58,7 +62,7 @@ class Copier(Learner):
     def learn(self, support: Support) -> Predictor:
         cell, head = self.held(self.cell), self.held(self.head)
         begin, end = torch.eye(support.x.shape[1] + 2, dtype=support.x.dtype, device=support.x.device)[-2:]
-        shown = torch.cat([begin[None], F.pad(support.x, (0, 2)), end[None]])
+        shown = torch.cat([begin[None], F.pad(2 * support.x - 1, (0, 2)), end[None]])
         _, state = scan(cell, shown, self.cell.start(begin))
 
         def say(blank: Tensor) -> Tensor:
