@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
@@ -13,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 import quickstudy as qs
 from quickstudy.app.server.pages import pages
@@ -54,6 +55,21 @@ def test_the_map_has_examples_means_and_the_drawing(studio: Page) -> None:
     drawn(studio, "#pad", strokes(UNSEEN[2], 5))
     all_settled(studio)
     assert (place.get_attribute("cx"), place.get_attribute("cy")) != before
+
+
+def test_names_on_the_map_keep_out_of_each_other_s_way(studio: Page) -> None:
+    three(studio, shots=1)
+    for words in ("a" * 14, "b" * 14, "c" * 14):
+        studio.locator(".card .name input").nth(ord(words[0]) - ord("a")).fill(words)
+    all_settled(studio)
+    boxes = studio.locator("#figure .name").evaluate_all(
+        "all => all.map(name => name.getBBox()).map(b => [b.x, b.y, b.width, b.height])"
+    )
+    assert len(boxes) == 4
+    for (x, y, w, h), (left, top, wide, high) in itertools.combinations(boxes, 2):
+        assert x + w <= left or left + wide <= x or y + h <= top or top + high <= y
+    view = [float(v) for v in (studio.locator("#figure svg").get_attribute("viewBox") or "").split()]
+    assert all(x >= 0 and x + w <= view[2] for x, _, w, _ in boxes)
 
 
 def test_the_course_ends_in_the_answer(studio: Page) -> None:
@@ -153,9 +169,21 @@ def test_a_random_task_is_scored_and_its_answers_are_held_back(studio: Page) -> 
     sent: list[str] = []
     studio.on("request", lambda request: sent.append(request.post_data or ""))
     studio.fill("#way", "4")
+    held: list[Route] = []
+    studio.route("**/tasks", lambda route: held.append(route))
     studio.click("#random")
+    expect(studio.locator("#fetching")).to_have_text("Finding a task…")
+    studio.click("#random")  # nothing: one is being found
+    (request,) = held
+    request.continue_()
+    studio.unroute("**/tasks")
     expect(studio.locator("#score")).to_have_text(re.compile(r"^\d+ of 20 right$"))
+    expect(studio.locator("#fetching")).to_be_empty()
     all_settled(studio)
+    rings = studio.locator("#figure .query").evaluate_all(
+        "all => all.map(ring => ring.getAttribute('stroke'))"
+    )
+    assert sorted(map(rings.count, set(rings))) == [5] * 4  # five of each class, in its colour
     expect(studio.locator(".card")).to_have_count(4)
     names = [card.input_value() for card in studio.locator(".name input").all()]
     right = studio.locator("#queries .right").count()

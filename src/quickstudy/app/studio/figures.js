@@ -93,13 +93,28 @@ function steps(place, found, labels) {
   );
 }
 
-/** The plane of an embedding: examples, class means, and the pictures, of which the first is the drawing. */
-function map(place, found, labels) {
-  const [W, H, edge] = [460, 360, 34];
+const overlap = (a, b) =>
+  Math.max(0, Math.min(a.x + a.w, b.x + b.w) - Math.max(a.x, b.x)) * Math.max(0, Math.min(a.y + a.h, b.y + b.h) - Math.max(a.y, b.y));
+
+/** Where words go beside a spot: below it, above, right or left, wherever least is in their way. */
+function beside([x, y], words, taken, width) {
+  const [w, h, off] = [8 * words.length, 15, 11];
+  const places = [[x - w / 2, y + off], [x - w / 2, y - off - h], [x + off, y - h / 2], [x - off - w, y - h / 2]].map(
+    ([left, top]) => ({ x: Math.min(Math.max(left, 0), width - w), y: top, w, h }),
+  );
+  const covered = places.map((place) => taken.reduce((sum, other) => sum + overlap(place, other), 0));
+  return places[covered.indexOf(Math.min(...covered))];
+}
+
+/** The plane of an embedding: examples, class means, the drawing if there is one, and queries of known classes. */
+function map(place, found, labels, classes) {
+  const [W, most, edge] = [460, 360, 34];
   const every = [...found.examples, ...found.means, ...found.queries];
   const [xs, ys] = [every.map((p) => p.x), every.map((p) => p.y)];
   const [cx, cy] = [(Math.min(...xs) + Math.max(...xs)) / 2, (Math.min(...ys) + Math.max(...ys)) / 2];
-  const spread = Math.max((Math.max(...xs) - Math.min(...xs)) / (W - 2 * edge), (Math.max(...ys) - Math.min(...ys)) / (H - 2 * edge), 1e-9);
+  const [wide, high] = [Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys)];
+  const spread = Math.max(wide / (W - 2 * edge), high / (most - 2 * edge), 1e-9);
+  const H = Math.max(high / spread, 120) + 2 * edge;
   const spot = ({ x, y }) => [W / 2 + (x - cx) / spread, H / 2 - (y - cy) / spread];
   const tint = ({ label }) => colour(labels.indexOf(label));
   const svg = sheet(place, W, H, `A map of ${found.examples.length} examples of ${found.means.length} classes`);
@@ -109,18 +124,24 @@ function map(place, found, labels) {
     add(svg, "line", { x1, y1, x2, y2, stroke: tint(point), "stroke-opacity": 0.45 });
     add(svg, "circle", { cx: x1, cy: y1, r: 5, fill: tint(point), "fill-opacity": 0.55 });
   }
-  found.queries.slice(1).forEach((point) => {
+  const [drawing, rest] = found.queries.length > classes.length ? [found.queries[0], found.queries.slice(1)] : [null, found.queries];
+  rest.forEach((point, i) => {
     const [x, y] = spot(point);
-    add(svg, "circle", { cx: x, cy: y, r: 3, class: "query" });
+    add(svg, "circle", { cx: x, cy: y, r: 3.5, stroke: colour(classes[i]), class: "query" });
   });
   for (const mean of found.means) {
     const [x, y] = spot(mean);
     const points = [[x, y - 8], [x + 8, y], [x, y + 8], [x - 8, y]].map((p) => p.join(",")).join(" ");
     add(svg, "polygon", { points, fill: tint(mean), class: "mean" });
-    const anchor = x > W - 90 ? "end" : x < 90 ? "start" : "middle";
-    add(svg, "text", { x, y: y + 22, class: "name", "text-anchor": anchor }, brief(mean.label));
   }
-  const [drawing] = found.queries;
+  const taken = found.means.map(spot).map(([x, y]) => ({ x: x - 8, y: y - 8, w: 16, h: 16 }));
+  const name = (at, words) => {
+    const box = beside(at, words, taken, W);
+    taken.push(box);
+    add(svg, "text", { x: box.x + box.w / 2, y: box.y + 12, class: "name", "text-anchor": "middle" }, words);
+  };
+  // The drawing moves while one draws: the names of classes do not make way for it.
+  for (const mean of found.means) name(spot(mean), brief(mean.label));
   if (drawing) {
     const [x, y] = spot(drawing);
     for (const mean of found.means) {
@@ -128,11 +149,11 @@ function map(place, found, labels) {
       add(svg, "line", { x1: x, y1: y, x2, y2, class: "reach" });
     }
     add(svg, "circle", { cx: x, cy: y, r: 9, class: "drawing" });
-    add(svg, "text", { x, y: y - 14, class: "name", "text-anchor": "middle" }, "drawing");
+    name([x, y], "drawing");
   }
   return (
-    `Your pictures as the net sees them: circles are examples, diamonds the mean of each class, its prototype. A drawing ` +
-    `belongs to the class that it lies near to. This plane shows ${percent(found.shown)} of how the examples differ.`
+    `Your pictures as the net sees them: circles are examples, diamonds the mean of each class, its prototype. ` +
+    `${rest.length ? "Rings are the queries, in the colours of what they are. " : ""}A drawing belongs to the class that it lies near to. This plane shows ${percent(found.shown)} of how the examples differ.`
   );
 }
 
@@ -142,11 +163,12 @@ function map(place, found, labels) {
  * @param place the element.
  * @param found what the server tells.
  * @param labels of the cards, in the order of their colours.
+ * @param classes of the pictures after the drawing, as places among these labels.
  * @returns what is to be seen, in words.
  */
-export function figure(place, found, labels) {
+export function figure(place, found, labels, classes) {
   const whole = document.createElement("div");
-  const words = found.kind === "steps" ? steps(whole, found.steps, labels) : map(whole, found.map, labels);
+  const words = found.kind === "steps" ? steps(whole, found.steps, labels) : map(whole, found.map, labels, classes);
   place.replaceChildren(...whole.children);
   return words;
 }

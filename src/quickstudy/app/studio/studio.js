@@ -161,10 +161,12 @@ async function inside() {
     return;
   }
   const picture = tested();
-  const images = [...(picture ? [picture] : []), ...(picture && queries ? queries.map(({ image }) => image) : [])];
+  const others = run().shows === "map" && queries ? queries : [];
+  const images = [...(picture ? [picture] : []), ...others.map(({ image }) => image)];
   try {
     const found = await of(`classifiers/${asked.id}`, "POST", "inside", { images });
-    if (asked === classifier) at("told").textContent = figure(at("figure"), found, asked.order);
+    const classes = others.map(({ label: truth }) => cards.findIndex((card) => card.origin === truth));
+    if (asked === classifier) at("told").textContent = figure(at("figure"), found, asked.order, classes);
   } catch (error) {
     if (error.status !== 404) throw error; // it was forgotten, and is made again for the answer
   }
@@ -347,7 +349,14 @@ function restore(found) {
   if (found.given) attempt(() => put(found.given));
 }
 
-at("random").addEventListener("click", () => attempt(begin));
+at("random").addEventListener("click", async ({ currentTarget: button }) => {
+  if (button.ariaBusy) return; // the first task waits for the data to be read
+  button.ariaBusy = "true";
+  at("fetching").textContent = "Finding a task…";
+  await attempt(begin);
+  button.ariaBusy = null;
+  at("fetching").textContent = "";
+});
 at("back").addEventListener("click", () => {
   const mine = before;
   before = null;
