@@ -179,7 +179,7 @@ def rising(accuracies: list[float | None]) -> bool:
     return statistics.mean(last) - statistics.mean(before) > RISING
 
 
-BESIDE = ("maml", "protonet", "matching", "r2d2", "snail", "transformer")
+BESIDE = ("maml", "protonet", "transformer")
 """One of each kind, trained without augmentation too."""
 
 
