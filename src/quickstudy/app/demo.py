@@ -38,7 +38,7 @@ prototypical networks, measure them on unseen classes beside what one would do o
 
 Examples:
   quickstudy demo                              about two minutes on two cores; leaves its run in runs/demo
-  quickstudy demo --iterations 1000            longer, better
+  quickstudy demo --iterations 2000            longer, better
   quickstudy evaluate runs/demo --shot 5       measure its run another way"""
 
 
@@ -54,7 +54,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     tasks: int = 200
-    iterations: int = 300
+    iterations: int = 600
 
 
 def demo_config(iterations: int) -> TrainConfig:
