@@ -54,7 +54,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     tasks: int = 200
-    iterations: int = 600
+    iterations: int = 400
 
 
 def demo_config(iterations: int) -> TrainConfig:
@@ -65,6 +65,8 @@ def demo_config(iterations: int) -> TrainConfig:
         query=5,
         channels=32,
         norm="running",
+        outer_lr=0.01,  # high, and falling to 0: the most in a minute
+        schedule="cosine",
         iterations=iterations,
         validate_every=max(1, iterations // 5),
         validation_tasks=40,
