@@ -24,7 +24,7 @@ class EmbeddingLearner(Learner):
         body: the embedding: inputs `[n, …]` → features `[n, D]`.
     """
 
-    outer = Outer(meta_batch=1, outer_lr=1e-3, schedule="halving", train_way=20, train_query=5)
+    outer = Outer(meta_batch=1, outer_lr=3e-3, schedule="cosine", train_way=20, train_query=5)
     spread: ClassVar[bool] = False
     """Whether it answers a regression by mean and log standard deviation."""
 

@@ -3,8 +3,8 @@
 A machine is shown a sequence of up to 20 random vectors of 8 bits, then a mark, and says the sequence again
 with nothing more to look at. One that has learned how to copy can also copy sequences of twice the length.
 
-Bits are shown as −1 and 1. A feed-forward controller has no state that tells whether it is shown a sequence or
-to say one: by 0 and 1 it took an element of zeros, which one in thirteen sequences of length 20 has, for a
+Bits are shown as −1 and 1. A feed-forward controller has no state that tells whether it is shown a sequence
+or to say one: by 0 and 1 it took an element of zeros, which one in thirteen sequences of length 20 has, for a
 blank, and only these went wrong.
 """
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.evaluation.evaluate import evaluate
-from quickstudy.learners import learner_class
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.session import load_splits, threads
 from quickstudy.recipes.parts import PartsRecipe
 from quickstudy.recipes.recipe import Setting, about, trained
 
-INNER_LR = 0.4
+INNER_LR, OUTER_LR = 0.4, 1e-3
 TASKS = 600
 
 
@@ -62,7 +61,8 @@ class RatesRecipe(PartsRecipe[OffBy]):
             channels=32,
             iterations=self.iterations,
             validate_every=max(1, self.iterations // 6),
-            outer_lr=part.factor * learner_class("maml").outer.outer_lr,
+            outer_lr=part.factor * OUTER_LR,
+            schedule="constant",
             settings={"inner_lr": part.factor * INNER_LR, "steps": 1},
             threads=1,
         )

@@ -51,7 +51,13 @@ RECIPES: dict[str, Experiment] = {
         title="Omniglot 1028/172/423 with rotations, Prototypical, 4-conv 64, running averages",
         source=SNELL,
         config=TrainConfig(
-            learner="protonet", norm="running", train_way=60, train_query=5, iterations=4000, **OMNIGLOT
+            learner="protonet",
+            norm="running",
+            train_way=60,
+            train_query=5,
+            outer_lr=1e-3,
+            iterations=4000,
+            **OMNIGLOT,
         ),
         measures=(
             Measure(5, 1, statistics="running", paper=98.8, target=98.0),
@@ -71,6 +77,8 @@ RECIPES: dict[str, Experiment] = {
             learner="protonet",
             train_way=60,
             train_query=5,
+            outer_lr=1e-3,
+            schedule="halving",
             iterations=1500,
             norm="running",
             validate_every=250,
@@ -113,6 +121,7 @@ RECIPES: dict[str, Experiment] = {
             learner="maml",
             train_query=1,
             meta_batch=16,
+            outer_lr=1e-3,
             iterations=5000,
             norm="batch",
             settings={"inner_lr": 0.4, "steps": 1},
