@@ -77,7 +77,9 @@ def test_without_steps_of_its_rate_it_is_maml() -> None:
     learner.hyper_lr = 0.0
     maml.net.load_state_dict(learner.net.state_dict())
     for each in (learner, maml):
-        meta_train(each, Lines(), iterations=8, optimizer="adam-hd", clip=0.01)
+        meta_train(
+            each, Lines(), iterations=8, optimizer="adam-hd", outer_lr=1e-3, schedule="constant", clip=0.01
+        )
     assert all(torch.equal(v, learner.net.state_dict()[k]) for k, v in maml.net.state_dict().items())
 
 

@@ -40,7 +40,7 @@ class AlphaMAML(MAML):
         tensor(0.1649)
     """
 
-    outer = replace(MAML.outer, optimizer="adam-hd")
+    outer = replace(MAML.outer, optimizer="adam-hd", outer_lr=1e-3, schedule="constant")
     steers = ("log_factor",)
 
     def __init__(self, body: nn.Module, *, way: int, hyper_lr: float = 0.5, **maml: Any) -> None:

@@ -42,7 +42,7 @@ class DescentLearner(Learner):
             `inner.truncated(2)` or `inner.implicit(1.0)`; by default the class's `method`.
     """
 
-    outer = Outer(meta_batch=16, outer_lr=1e-3, train_query=5)
+    outer = Outer(meta_batch=16, outer_lr=3e-3, schedule="cosine", train_query=5)
     method: ClassVar[MethodName] = "unrolled"
 
     def __init__(

@@ -59,7 +59,7 @@ class MAMLPlusPlus(MAML):
         {'body.1': [0.5, 0.5], 'head': [0.5, 0.5]}
     """
 
-    outer = replace(MAML.outer, meta_batch=8, schedule="cosine")
+    outer = replace(MAML.outer, meta_batch=8)
     progress: Tensor
     first_order: bool
     every_step: bool

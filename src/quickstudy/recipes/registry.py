@@ -166,6 +166,7 @@ RECIPES: dict[str, Experiment] = {
             channels=20,
             meta_batch=10,
             outer_lr=5e-4,
+            schedule="constant",
             iterations=5000,
             norm="batch",
             validate_every=250,

@@ -62,6 +62,7 @@ class SinusoidRecipe:
                 iterations=self.iterations,
                 meta_batch=META_BATCH,
                 outer_lr=OUTER_LR,
+                schedule="constant",
                 validation_tasks=200,
             )
             seconds += about(learner, run)["training_seconds"]

@@ -55,6 +55,7 @@ class Problem:
             norm="batch",
             meta_batch=10,
             outer_lr=5e-4,
+            schedule="constant",
             iterations=EPOCHS * EPOCH,
             validate_every=EPOCH,
             validation_tasks=100,
