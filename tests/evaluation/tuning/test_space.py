@@ -35,7 +35,7 @@ def test_what_is_searched_by_default() -> None:
     def of(learner: str, *fixed: str) -> dict[str, str]:
         return {k: str(v) for k, v in usual_space(TrainConfig(learner=learner), fixed).items()}
 
-    assert of("maml") == {"outer_lr": "1e-05..0.01", "inner_lr": "0.004..4.0", "steps": "1..5"}
+    assert of("maml") == {"outer_lr": "3e-05..0.03", "inner_lr": "0.004..4.0", "steps": "1..5"}
     assert of("imaml", "outer_lr", "inner_lr") == {
         "steps": "1..32",
         "strength": "0.2..20.0",
@@ -108,5 +108,5 @@ def test_switches_and_limits_of_a_learner() -> None:
 
 def test_the_start_is_of_the_options_given() -> None:
     config = TrainConfig(outer_lr=1e-5, settings={"steps": 3})
-    space = space_of(config, {"outer_lr": (1e-5, 1), "steps": (1, 2), "schedule": ["constant", "linear"]})
-    assert start_of(space, config) == {"outer_lr": 1e-5, "schedule": "constant"}
+    space = space_of(config, {"outer_lr": (1e-5, 1), "steps": (1, 2), "schedule": ["cosine", "linear"]})
+    assert start_of(space, config) == {"outer_lr": 1e-5, "schedule": "cosine"}

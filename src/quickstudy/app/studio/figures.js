@@ -98,7 +98,7 @@ const overlap = (a, b) =>
 
 /** Where words go beside a spot: below it, above, right or left, wherever least is in their way. */
 function beside([x, y], words, taken, width) {
-  const [w, h, off] = [8 * words.length, 15, 11];
+  const [w, h, off] = [9 * words.length, 15, 11];
   const places = [[x - w / 2, y + off], [x - w / 2, y - off - h], [x + off, y - h / 2], [x - off - w, y - h / 2]].map(
     ([left, top]) => ({ x: Math.min(Math.max(left, 0), width - w), y: top, w, h }),
   );

@@ -105,7 +105,7 @@ def usual_space(config: TrainConfig, fixed: Collection[str] = ()) -> Space:
         UserError: nothing is left to search.
 
     >>> {name: str(values) for name, values in usual_space(TrainConfig(learner="matching")).items()}
-    {'outer_lr': '1e-05..0.01', 'distance': 'cosine,euclidean', 'full_context': 'false,true', 'steps': '1..6'}
+    {'outer_lr': '3e-05..0.03', 'distance': 'cosine,euclidean', 'full_context': 'false,true', 'steps': '1..6'}
     """
     kind = learner_class(config.learner)
     space: Space = {"outer_lr": around("outer_lr", kind.outer.outer_lr)}
