@@ -37,6 +37,12 @@ def files(drawings: Path) -> tuple[list[Path], list[str]]:
     return found, [f.parent.name for f in found]
 
 
+def test_it_is_found_by_who_looks_around() -> None:
+    """Though it is loaded only when it is asked for."""
+    assert {"FewShotClassifier", "FewShotRegressor", "MetaTrainer", "maml"} - set(dir(qs)) == {"maml"}
+    assert "os" not in dir(qs)
+
+
 def test_it_answers_as_the_run_does(run: Path, files: tuple[list[Path], list[str]]) -> None:
     x, y = files
     learner, _, _ = load_run(run)
