@@ -34,7 +34,16 @@ def client(run: Path, maml_run: Path) -> Iterator[httpx.Client]:
 @pytest.fixture
 def small(run: Path) -> Iterator[httpx.Client]:
     """A client of a server with low limits."""
-    limits = Limits(body=40_000, seconds=1.0, pixels=10_000, images=3, examples=16, classes=6, classifiers=2)
+    limits = Limits(
+        body=40_000,
+        seconds=1.0,
+        pixels=10_000,
+        together=20_000,
+        images=3,
+        examples=16,
+        classes=6,
+        classifiers=2,
+    )
     with serving([run], limits=limits) as client:
         yield client
 

@@ -83,6 +83,7 @@ def gif(frames: int) -> str:
         (of([PICTURE[:60]]), 422, "example 0: "),
         (of([png(50_000, 50_000)]), 422, "example 0: the picture has more than"),
         (of([png(101, 100)]), 422, "example 0: the picture has more than"),
+        (of([png(90, 90)] * 3), 422, "megapixels together; make them smaller, or send fewer"),
         (of([png(2**31 - 1, 2**31 - 1)]), 422, "example 0: "),
         (of([png(0, 0)]), 422, "example 0: "),
         (of([png(50, 50, zlib.compress(b"\0" * 10))]), 422, "example 0: the picture is damaged or cut off"),

@@ -23,7 +23,7 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from quickstudy.app.estimators import FewShotClassifier
-from quickstudy.app.server import schema
+from quickstudy.app.server import received, schema
 from quickstudy.app.server.batches import Answer, Batches
 from quickstudy.app.server.guard import LOOPBACK, Guard
 from quickstudy.app.server.inside import inside
@@ -31,7 +31,6 @@ from quickstudy.app.server.limits import LIMITS, Limits
 from quickstudy.app.server.metrics import Metrics
 from quickstudy.app.server.models import Models
 from quickstudy.app.server.pages import pages
-from quickstudy.app.server.received import picture
 from quickstudy.app.server.store import Entry, Store
 from quickstudy.errors import TaskError, UserError
 from quickstudy.learners.descent import DescentLearner
@@ -100,7 +99,7 @@ def make_app(
     def pictures(classifier: FewShotClassifier, data: Sequence[str], what: str) -> list[Image.Image]:
         assert classifier.pictures is not None
         size = classifier.pictures.shape[1]
-        return [picture(one, f"{what} {i}", size, limits) for i, one in enumerate(data)]
+        return received.pictures(data, what, size, limits)
 
     def fitted(classifier: FewShotClassifier, examples: Sequence[schema.Example]) -> FewShotClassifier:
         """Another classifier, of these examples too."""

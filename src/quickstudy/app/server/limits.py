@@ -13,6 +13,7 @@ class Limits:
         body: bytes of a request.
         seconds: that a request may take to arrive.
         pixels: of a picture, as its header states them, before anything is decoded.
+        together: pixels of all pictures in a request.
         images: pictures in a request.
         examples: that a classifier is made of.
         classes: of a classifier.
@@ -26,6 +27,7 @@ class Limits:
     body: int = 16_000_000
     seconds: float = 20.0
     pixels: int = 30_000_000
+    together: int = 60_000_000
     images: int = 256
     examples: int = 1000
     classes: int = 100
