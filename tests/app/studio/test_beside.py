@@ -102,6 +102,30 @@ def test_the_course_ends_in_the_answer(studio: Page) -> None:
     assert len(points.split()) == 7
 
 
+def test_a_learner_of_fewer_classes_takes_no_drawing_away(studio: Page) -> None:
+    three(studio, shots=1)
+    for k, c in enumerate((8, 9, 10), 3):
+        studio.click("#add-class")
+        drawn(studio, ".card canvas", strokes(c, 0), k)
+    all_settled(studio)
+    assert len(bars(studio)) == 6
+    mine = bars(studio)
+    studio.select_option("#run", "maml")
+    all_settled(studio)
+    expect(studio.locator("#verdict")).to_have_text(
+        "This learner tells 5 classes apart at most: delete 1, or choose another learner."
+    )
+    assert studio.locator(".card").count() == 6
+    assert bars(studio) == {}
+    studio.select_option("#run", "glyphs")
+    all_settled(studio)
+    assert bars(studio) == mine
+    studio.click("#add-class")  # an empty card may go
+    studio.select_option("#run", "maml")
+    all_settled(studio)
+    assert studio.locator(".card").count() == 6
+
+
 def test_a_card_without_examples_has_no_line(studio: Page) -> None:
     studio.select_option("#run", "maml")
     for k in range(2):

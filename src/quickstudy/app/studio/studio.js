@@ -95,11 +95,15 @@ async function adapt() {
   const shown = examples();
   const old = classifier;
   const classes = new Set(shown.map(({ label }) => label));
+  const surplus = classes.size - (run().most_classes ?? MOST);
   at("download").disabled = true;
-  if (classes.size < FEWEST) {
+  if (classes.size < FEWEST || surplus > 0) {
     classifier = null;
     bars(at("bars"), []);
-    at("verdict").textContent = "Show examples of two classes, and this begins to answer.";
+    at("verdict").textContent =
+      surplus > 0
+        ? `This learner tells ${classes.size - surplus} classes apart at most: delete ${surplus}, or choose another learner.`
+        : "Show examples of two classes, and this begins to answer.";
     explain();
     compare();
   } else {
@@ -331,8 +335,7 @@ function restore(found) {
   if (known && run().steps !== null) at("steps").value = found.steps ?? run().steps;
   if (known && run().transductive) at("transductive").checked = found.transductive;
   while (cards.length) removeCard(cards[0]);
-  const most = Math.min(MOST, run().most_classes ?? MOST);
-  for (const { name, origin, strokes, examples } of found.classes.slice(0, most)) {
+  for (const { name, origin, strokes, examples } of found.classes.slice(0, MOST)) {
     const card = addCard(name);
     card.origin = origin;
     examples.forEach((picture) => card.store(picture));
@@ -394,7 +397,8 @@ function chosen() {
     surface.style = style();
     surface.show();
   }
-  while (cards.length > (most ?? MOST)) removeCard(cards.at(-1));
+  // What was drawn stays; a learner of fewer classes does not answer then.
+  while (cards.length > (most ?? MOST) && !cards.at(-1).pictures.length) removeCard(cards.at(-1));
   counted();
   learn();
 }
