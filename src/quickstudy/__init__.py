@@ -11,13 +11,14 @@ torch.Size([75])
 """
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # Threads of torch that wait for each other must sleep, not spin: on cores that others use too, spinning made
 # training several times slower. Read when torch is loaded; whoever set it is left alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from quickstudy import data, evaluation, inner, learners, nets, outer, recipes
+from quickstudy import data, evaluation, inner, learners, nets, outer
 from quickstudy.data import ClassDataset
 from quickstudy.evaluation import evaluate, floors, paired, tune
 from quickstudy.learners import (
@@ -77,6 +78,7 @@ from quickstudy.tasks import (
 from quickstudy.version import __version__
 
 if TYPE_CHECKING:
+    from quickstudy import recipes
     from quickstudy.app.estimators import FewShotClassifier, FewShotRegressor, MetaTrainer
 
 __all__ = [
@@ -151,11 +153,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The scikit-learn estimators, loaded when they are asked for: scikit-learn takes its time."""
+    """Recipes and the scikit-learn estimators are loaded when they are asked for: that takes its time."""
+    if name == "recipes":
+        return import_module("quickstudy.recipes")
     if name in ("FewShotClassifier", "FewShotRegressor", "MetaTrainer"):
-        from quickstudy.app import estimators
-
-        return getattr(estimators, name)
+        return getattr(import_module("quickstudy.app.estimators"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

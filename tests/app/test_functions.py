@@ -13,7 +13,7 @@ import torch
 
 import quickstudy as qs
 from quickstudy.app.functions import points
-from quickstudy.errors import DataError
+from quickstudy.errors import DataError, UserError
 from quickstudy.outer.words import as_words
 
 
@@ -50,6 +50,18 @@ def test_what_is_measured_is_of_other_functions_beside_simple_answers(
         "test-5shot-30tasks-40query.json",
         "test-5shot-30tasks-40query-fit.png",
     }
+
+
+def test_estimators_take_runs_of_their_kind(runs: dict[str, Path], run: Path) -> None:
+    x = np.linspace(-2, 2, 6)[:, None]
+    found = qs.FewShotRegressor.from_run(runs["sines"], steps=3).fit(x, np.sin(x[:, 0]))
+    learner, _, _ = qs.load_run(runs["sines"])
+    learner.test_steps = 3
+    np.testing.assert_allclose(found.predict(x), learner.adapt(x, np.sin(x))(x)[:, 0].detach(), atol=1e-6)
+    with pytest.raises(UserError, match="learned functions, of sinusoid: FewShotRegressor takes it"):
+        qs.FewShotClassifier.from_run(runs["sines"])
+    with pytest.raises(UserError, match="learned classes, of glyphs: FewShotClassifier takes it"):
+        qs.FewShotRegressor.from_run(run)
 
 
 def test_inner_steps_are_measured_and_drawn(runs: dict[str, Path], command: Callable[..., Any]) -> None:

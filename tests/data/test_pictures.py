@@ -85,15 +85,25 @@ def test_dark_floats_are_pixels_where_the_examples_were(level: int, n: int) -> N
 
 def test_white_is_found() -> None:
     white = Pictures.white
-    assert white(GREY) == white(GREY.astype(float)) == white(["a.png"]) == white(np.zeros((0, 4))) == 255
+    assert white(GREY) is white(list(GREY)) is white(["a.png"]) is white(np.zeros((0, 4))) is None
+    assert white(GREY.astype(float)) == 255
     assert white(GREY / 255) == white(np.zeros((2, 4, 4))) == white(np.full((2, 4, 4), 1.02)) == 1
     assert white(GREY / 255 * 16) == 16
     np.testing.assert_allclose(Pictures((1, 12, 12)).of(GREY / 255 * 16)[:, 0], GREY / 255, atol=1e-6)
 
 
+def test_fractions_where_floats_were_pixels_are_told() -> None:
+    pictures = Pictures((1, 12, 12))
+    with pytest.warns(UserWarning, match=r"no number is above 0\.\d+, where those before went up to 255"):
+        pictures.of(GREY / 256, 255.0)
+    assert pictures.of(np.eye(12)[None], 255.0).max() == np.float32(1 / 255)  # whole numbers, as pixels are
+
+
 @pytest.mark.parametrize(
     ("given_", "said"),
     [
+        ([GREY[0], GREY[1] / 255], "whole numbers and of floats in one list, as examples 0 and 1"),
+        ([torch.rand(12, 12), torch.rand(12, 12), torch.ones(12, 12).int()], "as examples 0 and 2"),
         (np.zeros((2, 10)), "rows of 10 numbers are no square pictures: the net was trained on 1×12×12"),
         (np.zeros((2, 2, 12, 12)), "pictures of 12 channels"),
         (np.zeros(5), r"examples of shape \(\) are no pictures"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class Pictures:
             given: file names, or PIL images, or numbers: `[n, C, H, W]`, `[n, H, W, C]`, `[n, H, W]`, or
                 rows `[n, D]` of flattened square pictures. What has another size is shrunk or enlarged as
                 `read_image` does it, what has other colours is converted.
-            white: the number that is white, such as 1 or 255; by default what `white` finds.
+            white: the number that is white among floats, such as 1 or 255; by default what `white` finds.
 
         Raises:
             DataError: what is no picture; the message names it.
@@ -96,21 +97,23 @@ class Pictures:
         return None
 
     @classmethod
-    def white(cls, given: Any) -> float:
-        """The number that is white in pictures: 255; but among floats 1 where none is above 2, and 16, as in
-        scikit-learn's digits, where none is above that."""
+    def white(cls, given: Any) -> float | None:
+        """The number that is white in pictures of floats: 1 where none is above 2, 16, as in scikit-learn's
+        digits, where none is above that, else 255; None of pixels and files, which say nothing of floats."""
         if cls.listed(given) is not None:
-            return 255.0
+            return None
         x = examples(np.asarray(given) if hasattr(given, "to_numpy") else given, "pictures")
         if not x.is_floating_point() or x.numel() == 0:
-            return 255.0
+            return None
         high = float(x.max())
         return 1.0 if high <= 2 else 16.0 if high <= 16 else 255.0
 
     def numbers(self, given: Any, white: float | None = None) -> np.ndarray:
         """Numbers as pictures `[n, C, H, W]` of their own size: uint8, or floats from 0 to 1."""
+        if isinstance(given, Sequence):
+            same_kind(given)
         x = examples(np.asarray(given) if hasattr(given, "to_numpy") else given, "pictures").detach().cpu()
-        white = white or self.white(x)
+        white = white or self.white(x) or 255.0
         if x.ndim == 2:
             x = examples(x.numpy().reshape(len(x), *self.unflattened(x.shape[1])), "pictures")
         if x.ndim == 3:
@@ -129,6 +132,12 @@ class Pictures:
         low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
         if low < 0 or high > white * (1 + 1e-3):
             raise DataError(f"pictures: numbers from {low:g} to {high:g}; from 0, black, to {white:g}, white")
+        if white > 1 and 0 < high <= 1 and (array % 1).any():
+            warnings.warn(
+                f"pictures: no number is above {high:g}, where those before went up to {white:g}: they are "
+                f"read as nearly black. If they are fractions, multiply by {white:g}",
+                stacklevel=2,
+            )
         return (array / white).astype(np.float32)
 
     def unflattened(self, count: int) -> tuple[int, ...]:
@@ -156,6 +165,21 @@ class Pictures:
             return False
         found = given or polarity(x)
         return None if found is None else found != self.polarity
+
+
+def same_kind(given: Sequence[Any]) -> None:
+    """Refuse a list of arrays of whole numbers and of floats, which have no white in common.
+
+    Raises:
+        DataError: it is one.
+    """
+    floats = ["float" in str(item.dtype) for item in given if hasattr(item, "dtype")]
+    if len(set(floats)) > 1:
+        other = floats.index(not floats[0])
+        raise DataError(
+            f"pictures of whole numbers and of floats in one list, as examples 0 and {other}: give all as "
+            "uint8, or all as fractions"
+        )
 
 
 def picture(channels: np.ndarray) -> Image.Image:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,20 @@ def test_the_form_of_pictures_makes_no_difference(run: Path, files: tuple[list[P
     ):
         classifier = FewShotClassifier.from_run(run).fit(form, y)
         np.testing.assert_allclose(classifier.predict_proba(form), expected, atol=1e-5)
+
+
+def test_queries_may_have_another_type_than_examples(run: Path, files: tuple[list[Path], list[str]]) -> None:
+    """What is white among floats, files and pixels do not say."""
+    x, y = files
+    grey = np.stack([np.asarray(Image.open(f).convert("L")) for f in x])
+    forms = [x, list(grey), grey, grey / 255, list(torch.from_numpy(grey / 255))]
+    expected = FewShotClassifier.from_run(run).fit(x, y).predict_proba(x)
+    for fitted in forms:
+        classifier = FewShotClassifier.from_run(run).fit(fitted, y)
+        for asked in forms:
+            np.testing.assert_allclose(classifier.predict_proba(asked), expected, atol=1e-5)
+    with pytest.raises(UserError, match="whole numbers and of floats"):
+        FewShotClassifier.from_run(run).fit([grey[0], *(grey[1:] / 255)], y)
 
 
 def test_a_dark_query_alone_is_read_as_its_examples_were() -> None:
@@ -218,6 +233,10 @@ def untrained() -> FewShotClassifier:
     return FewShotClassifier(qs.MAML(qs.nets.conv4(4, size=16), way=3), pictures=Pictures((1, 16, 16)))
 
 
+def rows(**options: Any) -> FewShotClassifier:
+    return FewShotClassifier(qs.ProtoNet(torch.nn.Flatten()), **options)
+
+
 GREY = np.random.default_rng(0).random((6, 16, 16))
 ROWS = GREY.reshape(6, -1)
 
@@ -236,6 +255,9 @@ ROWS = GREY.reshape(6, -1)
         (lambda: untrained().fit(GREY, None), "requires y"),
         (lambda: untrained().fit(GREY * np.nan, [0, 1, 2] * 2), "NaN"),
         (lambda: untrained().fit(GREY, [0, 1, 2] * 2, unlabelled=GREY), "from labelled examples only"),
+        (lambda: untrained().set_params(steps=-1).fit(GREY, [0, 1, 2] * 2), "steps must be at least 0"),
+        (lambda: rows(steps=3).fit(ROWS, [0, 1, 2] * 2), "ProtoNet takes no inner steps"),
+        (lambda: rows(transductive=True).fit(ROWS, [0, 1, 2] * 2), "no batch normalisation"),
         (lambda: untrained().fit("a.png", ["a"]), "one picture where several"),
         (lambda: untrained().fit(GREY[:0], []), "no examples"),
         (lambda: untrained().fit([], []), "no examples|0 sample|minimum of 1"),
@@ -268,6 +290,40 @@ def test_a_mistake_in_what_is_given_loses_nothing(x: np.ndarray, y: list[object]
         assert classifier.classes_.tolist() == list("abc")
     again = pickle.loads(pickle.dumps(classifier))
     np.testing.assert_array_equal(again.predict_proba(ROWS), before)
+
+
+def test_steps_and_transduction_are_parameters(tmp_path: Path) -> None:
+    """They are searched as any other, reach the learner, leave the one given as it is, and are kept."""
+    given = untrained()
+    assert isinstance(given.learner, qs.MAML)
+    x = np.random.default_rng(0).random((9, 16, 16), np.float32)
+    y, support = list("abcabcabc"), (torch.from_numpy(x[:, None]), torch.tensor([0, 1, 2] * 3))
+    seen = []
+    for steps, transductive in ((None, False), (0, False), (7, False), (7, True)):
+        classifier = clone(given).set_params(steps=steps, transductive=transductive).fit(x, y)
+        learner = qs.MAML(qs.nets.conv4(4, size=16), way=3, test_steps=steps)
+        learner.load_state_dict(given.learner.state_dict())
+        learner.statistics = "batch" if transductive else "support"
+        p = classifier.predict_proba(x[:4])
+        np.testing.assert_allclose(p, learner.adapt(*support).probabilities(x[:4, None]).numpy(), atol=1e-5)
+        for again in (pickle.loads(pickle.dumps(classifier)), clone(classifier).fit(x, y)):
+            assert (again.learner_.steps_in_use, again.learner_.transductive) == (
+                given.learner.steps if steps is None else steps,
+                transductive,
+            )
+            np.testing.assert_allclose(again.predict_proba(x[:4]), p, atol=1e-6)
+        classifier.save(tmp_path / "c")
+        found = FewShotClassifier.load(tmp_path / "c", learner=untrained().learner)
+        np.testing.assert_allclose(found.predict_proba(x[:4]), p, atol=1e-6)
+        assert (found.steps, found.transductive) == (steps, transductive)
+        seen.append(p)
+    assert not any(np.allclose(a, b) for a, b in pairwise(seen))
+    assert given.learner.test_steps is None
+    assert given.learner.statistics == "support"
+    assert repr(found) == "FewShotClassifier(MAML, pictures=1×16×16, steps=7, transductive=True)"
+    search = GridSearchCV(given, {"steps": [0, 3]}, cv=3).fit(x, y)
+    assert search.best_params_["steps"] in (0, 3)
+    assert search.best_estimator_.learner_.steps_in_use == search.best_params_["steps"]
 
 
 def test_unlabelled_examples_are_learned_from(files: tuple[list[Path], list[str]]) -> None:

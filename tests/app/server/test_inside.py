@@ -110,11 +110,20 @@ def test_what_shows_nothing_says_so(tmp_path: Path, run: Path) -> None:
     assert answer.json()["error"] == "there is nothing to see of how PixelNN learns"
 
 
-def test_a_downloaded_classifier_answers_as_here(client: httpx.Client, made: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(None, {}), ("maml", {}), ("maml", {"steps": 9}), ("maml", {"steps": 3, "transductive": True})],
+)
+def test_a_downloaded_classifier_answers_as_here(
+    client: httpx.Client, tmp_path: Path, name: str | None, options: dict[str, Any]
+) -> None:
+    asked = {"run": name, "examples": examples(), "options": options}
+    made = client.post("/classifiers", json=asked).json()["id"]
     answer = client.get(f"/classifiers/{made}/file")
     assert answer.headers["content-type"] == "application/octet-stream"
     (tmp_path / "a.safetensors").write_bytes(answer.content)
     classifier = qs.FewShotClassifier.load(tmp_path / "a.safetensors")
+    assert classifier.steps == options.get("steps")
     queries = np.stack([drawing(c, 6) for c in UNSEEN])
     told = client.post(f"/classifiers/{made}/predict", json={"images": [sent(x) for x in queries]}).json()
     p = [list(prediction["probabilities"].values()) for prediction in told["predictions"]]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,13 +16,15 @@ from sklearn.utils.validation import _check_y, check_consistent_length, check_is
 from torch import Tensor
 
 from quickstudy.app.estimators.exporting import export
+from quickstudy.app.estimators.in_use import in_use
 from quickstudy.app.estimators.saving import load, save
 from quickstudy.data.pictures import Pictures, inverted
 from quickstudy.data.polarity import Polarity
-from quickstudy.errors import UserError
+from quickstudy.errors import RunError, UserError
 from quickstudy.learners import Learner, Predictor
 from quickstudy.outer.load_run import load_run
 from quickstudy.tasks import Support
+from quickstudy.tasks.families import FAMILIES
 from quickstudy.tasks.task import as_input
 
 AT_ONCE = 256
@@ -36,9 +38,12 @@ class FewShotEstimator(ABC, BaseEstimator):
     holds the examples, and adapts to them again when it is asked.
 
     Args:
-        learner, pictures, polarity, config: as of `FewShotClassifier`.
+        learner, steps, transductive, pictures, polarity, config: as of `FewShotClassifier`.
     """
 
+    of_functions: ClassVar[bool]
+    """Whether it is for runs that learned functions, not classes."""
+    _learner: Learner
     _x: Tensor
     _unlabelled: Tensor | None
     _y: np.ndarray
@@ -47,39 +52,45 @@ class FewShotEstimator(ABC, BaseEstimator):
         self,
         learner: Learner | None = None,
         *,
+        steps: int | None = None,
+        transductive: bool = False,
         pictures: Pictures | None = None,
         polarity: Polarity | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.learner = learner
+        self.steps = steps
+        self.transductive = transductive
         self.pictures = pictures
         self.polarity = polarity
         self.config = config
 
     @classmethod
-    def from_run(
-        cls, path: str | Path, *, polarity: Polarity | None = None, device: str | None = None
-    ) -> Self:
+    def from_run(cls, path: str | Path, *, device: str | None = None, **options: Any) -> Self:
         """An estimator with the learner of a run folder, at its best weights.
 
         Args:
-            polarity: as of the class.
             device: cpu, cuda, cuda:1 …; by default a CUDA GPU where there is one.
+            options: steps, transductive and polarity, as of the class.
 
         Raises:
-            RunError: it is not a run folder, or it is damaged.
+            RunError: it is not a run folder, or it is damaged, or the run learned functions where this is of
+                classes, or the reverse.
         """
         learner, _, run = load_run(path, device=device)
         if not run.finished:
             warnings.warn(f"{path} has not come to its end: this is its best so far", stacklevel=2)
-        return cls.of_run(learner, run.config, polarity)
+        return cls.of_run(learner, run.config, **options)
 
     @classmethod
-    def of_run(cls, learner: Learner, config: Mapping[str, Any], polarity: Polarity | None = None) -> Self:
+    def of_run(cls, learner: Learner, config: Mapping[str, Any], **options: Any) -> Self:
         """An estimator with a learner that was trained by these options, a run's config.json."""
+        if (config["data"] in FAMILIES) != cls.of_functions:
+            what, other = ("classes", "Classifier") if cls.of_functions else ("functions", "Regressor")
+            raise RunError(f"this run learned {what}, of {config['data']}: FewShot{other} takes it")
         facts = config["pictures"]
         pictures = Pictures(facts["shape"], facts["polarity"]) if len(facts["shape"]) == 3 else None
-        return cls(learner, pictures=pictures, polarity=polarity, config=config)
+        return cls(learner, pictures=pictures, config=config, **options)
 
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator as one file: weights and examples as safetensors, the rest as JSON.
@@ -125,12 +136,14 @@ class FewShotEstimator(ABC, BaseEstimator):
         pictures, learner = self.pictures, self.learner
         words = [type(learner).__name__ if isinstance(learner, Learner) else repr(learner)]
         words += [] if pictures is None else [f"pictures={'×'.join(map(str, pictures.shape))}"]
-        words += [] if self.polarity is None else [f"polarity={self.polarity!r}"]
+        words += [f"{name}={getattr(self, name)!r}" for name in ("steps", "polarity") if getattr(self, name)]
+        words += ["transductive=True"] if self.transductive else []
         return f"{type(self).__name__}({', '.join(words)})"[:N_CHAR_MAX]
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        return {k: v for k, v in state.items() if k != "_predictor"}  # a function, which cannot be pickled
+        # A function, which cannot be pickled, and what is made of the learner.
+        return {k: v for k, v in state.items() if k not in ("_predictor", "_learner")}
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_x")
@@ -144,6 +157,14 @@ class FewShotEstimator(ABC, BaseEstimator):
         return self._predictor
 
     @property
+    def learner_(self) -> Learner:
+        """The learner as it is used: a copy, where it is with other steps than its own, or transductive."""
+        check_is_fitted(self)
+        if not hasattr(self, "_learner"):
+            self._predictor = self._adapted()
+        return self._learner
+
+    @property
     def support_(self) -> Support:
         """The examples as the learner takes them."""
         check_is_fitted(self)
@@ -155,7 +176,8 @@ class FewShotEstimator(ABC, BaseEstimator):
 
     def _adapted(self) -> Predictor:
         assert self.learner is not None
-        return self.learner.adapt(self.support_)
+        self._learner = in_use(self.learner, self.steps, self.transductive)
+        return self._learner.adapt(self.support_)
 
     def _fit(self, X: Any, y: Any, unlabelled: Any, *, more: bool, **how: Any) -> Any:
         """Keep examples, and those of before if these are `more`; their labels, checked."""

@@ -22,6 +22,10 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):
 
     Args:
         learner: a meta-trained learner; `from_run` takes a run's. It is never changed.
+        steps: inner steps, of a learner that descends; None for its own number.
+        transductive: whether pictures that are asked together are normalised together, so that an answer
+            depends on the others: as some papers measure, and more accurate where the classes asked are
+            balanced.
         pictures: the form of picture the learner was trained on, which files, images and arrays are brought
             to; None where examples are plain numbers, which then go to the learner as they are.
         polarity: what the given pictures are, "dark-on-light" or "light-on-dark", where that cannot be seen
@@ -31,7 +35,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):
     Attributes:
         classes_: the labels `[N]`, sorted.
         support_: the examples, as the learner takes them.
-        predictor_: what the learner made of them.
+        learner_: the learner as it is used: a copy, where it is with other steps or transductive.
+        predictor_: what it made of them.
         n_features_in_: numbers in a row, where rows of numbers were fitted.
 
     Example:
@@ -48,6 +53,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):
         >>> classifier = FewShotClassifier.from_run("runs/demo")  # doctest: +SKIP
         >>> classifier.fit(["cat1.png", "dog1.png"], ["cat", "dog"]).predict(["new.png"])  # doctest: +SKIP
     """
+
+    of_functions = False
 
     def fit(self, X: Any, y: Any, *, unlabelled: Any = None) -> Self:
         """Adapt to labelled examples; what was fitted before is forgotten.

@@ -31,8 +31,7 @@ EXAMPLES = "examples"
 
 def export(estimator: FewShotEstimator, path: str | Path) -> None:
     """Write the fitted predictor; see `FewShotEstimator.export`."""
-    predictor, learner = estimator.predictor_, estimator.learner
-    assert learner is not None
+    predictor, learner = estimator.predictor_, estimator.learner_
     function = predictor.bare
     if predictor.transductive:
         raise UserError("a prediction that depends on the other queries cannot be exported")

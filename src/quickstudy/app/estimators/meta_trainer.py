@@ -38,7 +38,8 @@ class MetaTrainer(BaseEstimator):
         seed: of initial weights and all tasks.
         out: the run folder to make, or to go on with; None keeps nothing on disk.
         options: any further option of `TrainConfig`, and of the learner, by name.
-        progress: whether a bar, and a line a validation, is shown on standard error.
+        progress: whether a bar, and a line a validation, is shown on standard error, while it trains and
+            while it scores.
 
     Attributes:
         learner_: the learner, at its best weights.
@@ -66,7 +67,7 @@ class MetaTrainer(BaseEstimator):
         seed: int = 0,
         out: str | Path | None = None,
         options: Mapping[str, Any] | None = None,
-        progress: bool = False,
+        progress: bool = True,
     ) -> None:
         self.learner = learner
         self.way = way
@@ -125,7 +126,7 @@ class MetaTrainer(BaseEstimator):
         if isinstance(data, str):
             raise UserError(f"score takes a ClassDataset of unseen classes, or arrays, not a name: {data}")
         source = tasks(data, way=self.way, shot=self.shot, seed=2)
-        accuracy = evaluate(self.learner_, source, n_tasks=n_tasks).accuracy
+        accuracy = evaluate(self.learner_, source, n_tasks=n_tasks, progress=self.progress).accuracy
         assert accuracy is not None  # classes, not values
         return accuracy
 

@@ -19,13 +19,15 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):
 
     Args:
         learner: a meta-trained learner; `from_run` takes a run's. It is never changed.
+        steps, transductive: see `FewShotClassifier`.
         pictures: the form of picture the learner was trained on, if of any; see `FewShotClassifier`.
         polarity: see `FewShotClassifier`.
         config: the options of the run, which `save` keeps so that `load` can make the learner again.
 
     Attributes:
         support_: the points, as the learner takes them.
-        predictor_: what the learner made of them.
+        learner_: the learner as it is used: a copy, where it is with other steps.
+        predictor_: what it made of them.
         n_features_in_: numbers in a row.
 
     Example:
@@ -34,6 +36,8 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):
         >>> FewShotRegressor(learner).fit([[0.0], [1.0]], [1.0, 3.0]).predict([[2.0]]).round(2)
         array([5.])
     """
+
+    of_functions = True
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

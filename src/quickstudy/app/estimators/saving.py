@@ -34,6 +34,8 @@ def save(estimator: FewShotEstimator, path: str | Path) -> None:
     names = getattr(estimator, "feature_names_in_", None)
     header: dict[str, Any] = {
         "estimator": type(estimator).__name__,
+        "steps": estimator.steps,
+        "transductive": estimator.transductive,
         "config": None if estimator.config is None else without_folders(estimator.config),
         "pictures": None if pictures is None else asdict(pictures),
         "polarity": estimator.polarity,
@@ -77,6 +79,8 @@ def load(kind: type[FewShotEstimator], path: str | Path, learner: Learner | None
         form = header["pictures"]
         found = kind(
             learner,
+            steps=header.get("steps"),
+            transductive=header.get("transductive", False),
             pictures=None if form is None else Pictures(form["shape"], form["polarity"]),
             polarity=header["polarity"],
             config=header["config"],
@@ -91,7 +95,7 @@ def load(kind: type[FewShotEstimator], path: str | Path, learner: Learner | None
             found.classes_ = labels_in(header["classes"])
             y = found.classes_[y]
         found._y = y
-        found._predictor = found._adapted()
+        found._predictor = found._adapted()  # which finds what does not fit
     except UserError:
         raise
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -43,12 +43,10 @@ def inside(classifier: FewShotClassifier, pictures: Sequence[Image.Image]) -> di
     Raises:
         UserError: there is nothing to see of how this learner learns.
     """
-    learner = classifier.learner
-    kind = None if learner is None else shows(learner)
-    if kind is None:
+    learner = classifier.learner_
+    if shows(learner) is None:
         raise UserError(f"there is nothing to see of how {type(learner).__name__} learns")
     learner = copy.deepcopy(learner)  # nobody waits for who only looks
-    assert learner is not None
     given = classifier.support_
     support = Support.of(given.x, given.y)
     x = classifier._read(list(pictures), reset=False) if pictures else support.x[:0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.app.estimators import FewShotClassifier
+from quickstudy.app.estimators.in_use import in_use
 from quickstudy.app.server.inside import shows
 from quickstudy.app.server.limits import LIMITS
 from quickstudy.app.server.tasks import UnseenTasks
@@ -95,14 +95,14 @@ class Models:
         self.forms: OrderedDict[tuple[str, int | None, bool], Learner] = OrderedDict()
         self.lock = threading.Lock()
         for path in runs:
-            classifier = FewShotClassifier.from_run(path, device=device)
-            if classifier.pictures is None:
+            run = RunFolder.open(path)
+            if len(run.config.get("pictures", {}).get("shape", "CHW")) != 3:
                 raise DataError(f"{path} was not trained on pictures, which are what is served")
+            classifier = FewShotClassifier.from_run(path, device=device)
             base = Path(path).resolve().name
             name, number = base, 2
             while name in self.models:
                 name, number = f"{base}-{number}", number + 1
-            run = RunFolder.open(path)
             controls = {}
             for control in BESIDE:
                 found = kept_control(control, run, classes, device)
@@ -143,23 +143,13 @@ class Models:
             if control not in model.controls:
                 raise unknown("control", control, model.controls)
             return model.controls[control]
-        if steps is not None and not isinstance(learner, DescentLearner):
-            raise UserError(f"{model.name} takes no inner steps")
-        if isinstance(learner, DescentLearner) and steps == learner.steps_in_use:
-            steps = None  # as it is
-        if transductive and "batch" not in learner.modes:
-            raise UserError(f"{model.name} cannot be transductive: its net has no batch normalisation")
         key = (model.name, steps, transductive)
         with self.lock:
-            found = self.forms.pop(key, None)
-            if found is None and (steps is not None or transductive):
-                found = copy.deepcopy(learner)
-                if isinstance(found, DescentLearner) and steps is not None:
-                    found.test_steps = steps
-                if transductive:
-                    found.statistics = "batch"
-            if found is not None:
-                self.forms[key] = found
+            form = self.forms.pop(key, None) or in_use(learner, steps, transductive)
+            if form is not learner:  # one copy for all who ask for it
+                self.forms[key] = form
             while len(self.forms) > FORMS:
                 self.forms.popitem(last=False)
-        return FewShotClassifier(found or learner, pictures=own.pictures, config=own.config)
+        return FewShotClassifier(
+            form, steps=steps, transductive=transductive, pictures=own.pictures, config=own.config
+        )
