@@ -139,6 +139,96 @@ def test_names_are_text(studio: Page) -> None:
     assert studio.locator("#bars img").count() == 0
 
 
+def test_it_is_drawn_with_the_keyboard(studio: Page) -> None:
+    """A stroke across by arrow keys is the stroke across of the mouse, whatever key was pressed besides."""
+    half = [[0.5, 0.5], [0.9, 0.5]]
+    drawn(studio, ".card canvas", [np.linspace(*half, 21)])
+    drawn(studio, ".card canvas", [np.linspace([0.5, 0.5], [0.5, 0.9], 21)], 1)
+    pad = studio.locator("#pad")
+    pad.focus()
+    for key in ("Space", *["Shift+ArrowRight"] * 3, *["ArrowRight"] * 5, "Space", "ArrowUp"):
+        pad.press(key)
+    expect(studio.locator("#verdict")).to_contain_text("Class 1")
+    blue = """c => { const seen = document.createElement('canvas').getContext('2d');
+        seen.drawImage(c, 0, 0, 300, 150); return seen.getImageData(0, 0, 300, 150).data.includes(200); }"""
+    assert pad.evaluate(blue)  # where the pen is, which is no part of the drawing
+    settled(studio)
+    by_keys = bars_of(studio)
+    pad.press("Backspace")
+    expect(studio.locator("#verdict")).to_be_empty()
+    pad.press("Tab")
+    assert not pad.evaluate(blue)
+    drawn(studio, "#pad", [np.linspace(*half, 21)])
+    settled(studio)
+    np.testing.assert_allclose(by_keys, bars_of(studio), atol=2)
+
+
+def bars_of(page: Page) -> list[float]:
+    """Percents, by card."""
+    return [float(text.split()[0].strip("<>")) for text in page.locator("#bars .value").all_inner_texts()]
+
+
+def test_what_was_deleted_can_be_had_again(studio: Page) -> None:
+    for k, c in enumerate(UNSEEN[:3]):
+        drawn(studio, ".card canvas", strokes(c, 0), k)
+    studio.locator(".card .keep").nth(1).click()
+    drawn(studio, "#pad", strokes(UNSEEN[1], 1))
+    settled(studio)
+    before, undo = bars_of(studio), studio.get_by_role("button", name="Undo").last
+    studio.get_by_role("button", name="Delete this class").nth(1).click()
+    expect(studio.locator("#undone")).to_contain_text("“Class 2” deleted.")
+    expect(studio.locator("#bars li")).to_have_count(2)
+    undo.click()
+    expect(studio.locator("#undone")).to_be_empty()
+    names = studio.locator(".card .name input").evaluate_all("all => all.map(input => input.value)")
+    assert names == ["Class 1", "Class 2", "Class 3"]
+    studio.get_by_role("button", name="Delete example 1").click()
+    expect(studio.locator(".examples img")).to_have_count(0)
+    undo.click()
+    expect(studio.locator(".examples img")).to_have_count(1)
+    studio.get_by_role("button", name="Clear").first.click()
+    expect(studio.locator("#bars li")).to_have_count(2)
+    studio.locator(".card .undo").first.click()  # of a cleared sheet, what was on it
+    expect(studio.locator("#bars li")).to_have_count(3)
+    studio.get_by_role("button", name="Start anew").click()
+    expect(studio.locator("#verdict")).to_contain_text("Show examples of two classes")
+    expect(studio.locator(".card")).to_have_count(3)
+    undo.click()
+    expect(studio.locator("#bars .best")).to_have_count(1)
+    settled(studio)
+    assert bars_of(studio) == before
+
+
+def test_a_page_that_is_loaded_again_has_what_was_drawn(studio: Page) -> None:
+    for k, c in enumerate(UNSEEN[:3]):
+        drawn(studio, ".card canvas", strokes(c, 0), k)
+    studio.locator(".card .keep").first.click()
+    studio.locator(".card .name input").first.fill("mine")
+    drawn(studio, "#pad", strokes(UNSEEN[1], 1))
+    settled(studio)
+    before = bars_of(studio)
+    studio.reload()
+    expect(studio.locator("#bars .best")).to_have_count(1)
+    settled(studio)
+    assert bars_of(studio) == before
+    assert studio.locator(".card .name input").first.input_value() == "mine"
+    studio.get_by_role("button", name="Start anew").click()
+    studio.reload()
+    expect(studio.locator("#verdict")).to_contain_text("Show examples of two classes")
+    studio.evaluate("sessionStorage.setItem('quickstudy-session', '{\"quickstudy\": 1}')")
+    studio.evaluate("addEventListener('pagehide', event => event.stopImmediatePropagation(), true)")
+    studio.reload()
+    expect(studio.locator(".card")).to_have_count(3)
+
+
+def test_cards_of_one_name_say_so(studio: Page) -> None:
+    expect(studio.locator(".twin:visible")).to_have_count(0)
+    studio.locator(".card .name input").nth(2).fill("Class 1")
+    expect(studio.locator(".twin:visible")).to_have_count(2)
+    studio.get_by_role("button", name="Delete this class").first.click()
+    expect(studio.locator(".twin:visible")).to_have_count(0)
+
+
 def contrast(page: Page, selector: str) -> float:
     """WCAG's contrast of an element's text with what is behind it."""
     found: float = page.eval_on_selector(

@@ -10,7 +10,8 @@ const template = document.getElementById("card");
 export class Card {
   /**
    * @param name of the class.
-   * @param on what is told: `changed()` of its examples or name, `deleted(card)`, `attempt(work)` of what may fail.
+   * @param on what is told: `changed()` of its examples or name, `deleted(card)`, `attempt(work)` of what may fail,
+   *   `offer(said, undo)` of what can be undone.
    */
   constructor(name, on) {
     this.on = on;
@@ -50,8 +51,13 @@ export class Card {
   }
 
   named() {
-    this.canvas.setAttribute("aria-label", `Drawing of ${this.input.value}: draw here, or choose pictures below`);
+    this.canvas.setAttribute("aria-label", `Drawing of ${this.input.value}: draw here, with arrow keys and space too, or choose pictures below`);
     this.on.changed();
+  }
+
+  /** Whether another card has the same name. */
+  set twin(is) {
+    this.find(".twin").hidden = !is;
   }
 
   /** Its place among the cards, which gives it its colour. */
@@ -84,10 +90,17 @@ export class Card {
     button.setAttribute("aria-label", `Delete example ${this.kept.length + 1}`);
     button.append(image);
     button.addEventListener("click", () => {
-      this.kept.splice(this.kept.indexOf(entry), 1);
+      const k = this.kept.indexOf(entry);
+      this.kept.splice(k, 1);
       item.remove();
       this.haunt();
       this.on.changed();
+      this.on.offer("Example deleted.", () => {
+        this.kept.splice(k, 0, entry);
+        this.find(".examples").insertBefore(item, this.find(".examples").children[k] ?? null);
+        this.haunt();
+        this.on.changed();
+      });
     });
     item.append(button);
     this.find(".examples").append(item);

@@ -1,4 +1,4 @@
-// A session as a file: classes, drawings, pictures and choices, as JSON. What is opened is trusted no further than that.
+// A session as a file, or kept in this tab: classes, drawings, pictures and choices, as JSON. What is opened is trusted no further than that.
 
 import { MOST } from "./cards.js";
 
@@ -15,7 +15,8 @@ export function give(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-export const written = (session) => new Blob([JSON.stringify({ quickstudy: VERSION, ...session })], { type: "application/json" });
+const worded = (session) => JSON.stringify({ quickstudy: VERSION, ...session });
+export const written = (session) => new Blob([worded(session)], { type: "application/json" });
 
 const wrong = (name) => new Error(`${name} is no session of the studio.`);
 
@@ -32,11 +33,36 @@ const held = (v) =>
 /** A session from a file; an Error where it is none. */
 export async function opened(file) {
   if (file.size > LONGEST) throw new Error(`${file.name} is larger than any session.`);
+  return parsed(await file.text(), file.name);
+}
+
+const PLACE = "quickstudy-session";
+
+/** Keep a session in this tab: what was drawn is there again when the page is. */
+export function keep(session) {
+  try {
+    sessionStorage.setItem(PLACE, worded(session));
+  } catch {
+    sessionStorage.removeItem(PLACE); // there is no room for so many pictures
+  }
+}
+
+/** The session that this tab kept; null where there is none. */
+export function kept() {
+  try {
+    return parsed(sessionStorage.getItem(PLACE) ?? "", "it");
+  } catch {
+    return null;
+  }
+}
+
+/** A session from text; an Error where it is none. */
+function parsed(content, name) {
   let found;
   try {
-    found = JSON.parse(await file.text());
+    found = JSON.parse(content);
   } catch {
-    throw wrong(file.name);
+    throw wrong(name);
   }
   const right =
     found !== null &&
@@ -49,6 +75,6 @@ export async function opened(file) {
     strokes(found.pad) &&
     (found.given === null || picture(found.given)) &&
     (found.queries === null || list(found.queries, query, 1000));
-  if (!right) throw wrong(file.name);
+  if (!right) throw wrong(name);
   return found;
 }

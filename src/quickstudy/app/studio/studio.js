@@ -5,10 +5,11 @@ import { ask, file, newest, of, remove } from "./api.js";
 import { bars, colour, percent } from "./bars.js";
 import { Card, FEWEST, MOST } from "./cards.js";
 import { figure } from "./figures.js";
-import { give, opened, written } from "./session.js";
+import { give, keep, kept, opened, written } from "./session.js";
 import { STYLES, Surface, place, read } from "./surface.js";
 
 const at = (id) => document.getElementById(id);
+const USUAL = 3; // classes of OpenAI's Reptile page
 const cards = [];
 let runs = [];
 let classifier = null; // on the server: { id, classes }, the examples that it was shown and the order of its classes' cards
@@ -19,6 +20,7 @@ let before = null; // the session that a random task took the place of
 // ---------------------------------------------------------------------------------------------- what is said
 
 const READ = 10_000; // milliseconds that a problem stays of what nobody tries again by themselves
+const UNDO = 20_000; // and that what was deleted can be had again
 let trouble = null; // what the problem that is shown is of
 
 function problem(text, topic) {
@@ -38,10 +40,23 @@ async function attempt(work, topic = "asked") {
   }
 }
 
+/** Say what was done, with a button that undoes it, until something else is done. */
+function offer(said, undo) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Undo";
+  button.addEventListener("click", () => {
+    at("undone").replaceChildren();
+    undo();
+  });
+  at("undone").replaceChildren(said, button);
+  setTimeout(() => button.parentNode && !button.matches(":focus") && at("undone").replaceChildren(), UNDO);
+}
+
 // ---------------------------------------------------------------------------------------------- the classes
 
 function addCard(name) {
-  const card = new Card(name, { changed: learn, deleted, attempt });
+  const card = new Card(name, { changed: () => (twins(), learn()), deleted, attempt, offer });
   card.surface.style = style();
   card.surface.show();
   cards.push(card);
@@ -51,10 +66,18 @@ function addCard(name) {
 }
 
 function deleted(card) {
+  const k = cards.indexOf(card);
   removeCard(card);
   counted();
   learn();
   at("add-class").focus();
+  if (!card.pictures.length) return;
+  offer(`“${card.input.value}” deleted.`, () => {
+    cards.splice(k, 0, card);
+    at("cards").insertBefore(card.element, at("cards").children[k] ?? null);
+    counted();
+    learn();
+  });
 }
 
 function removeCard(card) {
@@ -70,6 +93,13 @@ function counted() {
     card.place = k;
     card.find(".delete").disabled = cards.length <= FEWEST;
   });
+  twins();
+}
+
+/** Say of cards of one name that they are one class. */
+function twins() {
+  const names = labels();
+  cards.forEach((card, k) => (card.twin = names.some((name, other) => name === names[k] && other !== k)));
 }
 
 const label = (card) => card.input.value.trim() || `Class ${cards.indexOf(card) + 1}`;
@@ -342,7 +372,7 @@ function restore(found) {
     card.surface.strokes = strokes;
     card.surface.show();
   }
-  while (cards.length < FEWEST) addCard(`Class ${cards.length + 1}`);
+  while (cards.length < (found.classes.length ? FEWEST : USUAL)) addCard(`Class ${cards.length + 1}`);
   pad.strokes = found.pad;
   pad.show();
   given = null;
@@ -365,6 +395,17 @@ at("back").addEventListener("click", () => {
   before = null;
   restore(mine);
 });
+at("anew").addEventListener("click", () => {
+  const [mine, theirs] = [session(), before];
+  before = null;
+  restore({ ...mine, classes: [], pad: [], given: null, queries: null });
+  offer("All classes deleted.", () => {
+    before = theirs;
+    restore(mine);
+  });
+});
+addEventListener("pagehide", () => run() && keep(before ?? session()));
+document.addEventListener("visibilitychange", () => document.hidden && run() && keep(before ?? session()));
 at("save").addEventListener("click", () => give(written(session()), "quickstudy-session.json"));
 at("open").addEventListener("change", async (event) => {
   const [chosenFile] = event.target.files;
@@ -450,8 +491,6 @@ at("add-class").addEventListener("click", () => addCard(`Class ${cards.length + 
 await attempt(async () => {
   ({ runs } = await ask("GET", "runs"));
   for (const { name, learner } of runs) at("run").add(new Option(name === learner ? name : `${name} (${learner})`, name));
-  for (const name of ["Class 1", "Class 2", "Class 3"]) addCard(name);
-  showQueries();
-  chosen();
+  restore(kept() ?? { run: run().name, classes: [], pad: [], given: null, queries: null });
 });
 document.body.dataset.ready = "true";

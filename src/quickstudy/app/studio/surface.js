@@ -1,4 +1,4 @@
-// A sheet to draw on, with mouse, finger or pen. Strokes are kept as points from 0 to 1, so that what is sent does not
+// A sheet to draw on, with mouse, finger, pen or arrow keys. Strokes are kept as points from 0 to 1, so that what is sent does not
 // depend on how large the sheet is on this screen.
 
 /** How drawings of a data set look: the pen's width in shares of the sheet, and whether they fill it. */
@@ -9,6 +9,8 @@ export const STYLES = {
   usual: { pen: 0.05, fill: 0 },
 };
 const SENT = 112; // pixels a side: four times what most nets look at
+const STEP = 0.02; // of the sheet, that an arrow key moves the pen; with Shift five times as much
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class Surface {
   /**
@@ -21,6 +23,10 @@ export class Surface {
     this.strokes = [];
     this.style = STYLES.usual;
     this.drawing = null;
+    this.cleared = []; // what was on the sheet, for undo
+    this.pen = null; // where the pen of the keyboard is, once there is one
+    canvas.addEventListener("keydown", (event) => this.key(event));
+    canvas.addEventListener("blur", () => this.lift());
     canvas.addEventListener("pointerdown", (event) => this.begin(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
     for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => this.end(event));
@@ -36,6 +42,7 @@ export class Surface {
     event.preventDefault();
     this.canvas.setPointerCapture(event.pointerId);
     this.drawing = event.pointerId;
+    this.pen = null;
     this.strokes.push([this.point(event)]);
     this.redraw();
   }
@@ -58,12 +65,42 @@ export class Surface {
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   }
 
+  /** Arrow keys move a pen, which the space bar puts down and lifts; Backspace undoes. */
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key in ARROWS) {
+      const far = STEP * (event.shiftKey ? 5 : 1);
+      const { at = [0.5, 0.5], down = false } = this.pen ?? {};
+      this.pen = { at: at.map((v, i) => Math.min(1, Math.max(0, v + far * ARROWS[event.key][i]))), down };
+      if (down) this.strokes.at(-1).push(this.pen.at);
+      down ? this.redraw() : this.show();
+    } else if (event.key === " " && !event.repeat) {
+      this.pen = { at: this.pen?.at ?? [0.5, 0.5], down: !this.pen?.down };
+      if (this.pen.down) this.strokes.push([this.pen.at]);
+      this.redraw();
+    } else if (event.key === "Backspace" || event.key === "Delete") {
+      this.undo();
+    } else return;
+    event.preventDefault();
+  }
+
+  /** No pen of the keyboard any more. */
+  lift() {
+    if (!this.pen) return;
+    this.pen = null;
+    this.show();
+  }
+
   undo() {
-    this.strokes.pop();
+    if (this.pen) this.pen.down = false;
+    if (this.empty) [this.strokes, this.cleared] = [this.cleared, []];
+    else this.strokes.pop();
     this.redraw();
   }
 
   clear() {
+    if (this.pen) this.pen.down = false;
+    if (!this.empty) this.cleared = this.strokes;
     this.strokes = [];
     this.redraw();
   }
@@ -82,6 +119,7 @@ export class Surface {
   show() {
     draw(this.canvas, this.strokes, this.style.pen);
     if (this.behind && this.empty) place(this.canvas, this.behind, 0.35);
+    if (this.pen) cross(this.canvas, this.pen);
   }
 
   /** What is drawn as a PNG of the size that is sent, as a data: address. */
@@ -102,6 +140,16 @@ export function place(canvas, image, opacity = 1) {
   context.globalAlpha = opacity;
   context.drawImage(image, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
   context.globalAlpha = 1;
+}
+
+/** Where the pen of the keyboard is: a ring while it is lifted, a dot while it is down. */
+function cross(canvas, { at, down }) {
+  const context = canvas.getContext("2d");
+  context.beginPath();
+  context.arc(at[0] * canvas.width, at[1] * canvas.height, canvas.width / 40, 0, 2 * Math.PI);
+  context.lineWidth = canvas.width / 90;
+  context.strokeStyle = context.fillStyle = "#2456c8";
+  down ? context.fill() : context.stroke();
 }
 
 /** Dark strokes on a light sheet. */
