@@ -326,6 +326,12 @@ def test_steps_and_transduction_are_parameters(tmp_path: Path) -> None:
     assert search.best_estimator_.learner_.steps_in_use == search.best_params_["steps"]
 
 
+def test_many_classes_of_one_example_are_what_it_is_for() -> None:
+    """scikit-learn warns of more than twenty examples whose labels are mostly different."""
+    x = np.eye(40)
+    assert rows().fit(x, np.arange(40)).predict(x).tolist() == list(range(40))
+
+
 def test_unlabelled_examples_are_learned_from(files: tuple[list[Path], list[str]]) -> None:
     x, y = files
     learner = qs.SemiProtoNet(qs.nets.conv4(4))

@@ -118,6 +118,14 @@ def test_classifiers_are_listed_and_forgotten(client: httpx.Client, made: str) -
         assert "no such classifier" in answer.json()["error"]
 
 
+def test_the_page_can_be_looked_for(client: httpx.Client) -> None:
+    home = str(client.base_url).removesuffix("api/v1/")
+    found = httpx.head(home)
+    assert (found.status_code, found.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert int(found.headers["content-length"]) == len(httpx.get(home).content)
+    assert found.content == b""
+
+
 def test_a_store_is_bounded_and_forgets() -> None:
     now = [0.0]
     store = Store(most=3, idle=10, clock=lambda: now[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from quickstudy.app.serve import is_loopback
+from quickstudy.app.server.running import reachable
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,19 @@ def test_it_serves_until_it_is_interrupted(run: Path) -> None:
         rest = server.communicate(timeout=60)[1]
     assert server.returncode in (0, 130), rest
     assert "Traceback" not in rest
+
+
+def test_the_address_that_is_told_can_be_opened() -> None:
+    """Where it listens on all addresses of the machine, one of them is told, not 0.0.0.0."""
+    assert [reachable(host) for host in ("127.0.0.1", "::1", "example.org")] == [
+        "127.0.0.1",
+        "::1",
+        "example.org",
+    ]
+    for every in ("0.0.0.0", ""):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+            own.bind((reachable(every), 0))  # which only addresses of this machine can be
+            assert own.getsockname()[0] != "0.0.0.0"
 
 
 def test_names_that_only_this_machine_answers_to() -> None:

@@ -86,7 +86,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):
         before = getattr(self, "classes_", None) if more else None
         with self._whole_or_not():
             labels = self._fit(X, y, unlabelled, more=more)
-            check_classification_targets(labels)
+            # Each twice: many classes of one example each are no regression problem here.
+            check_classification_targets(np.repeat(np.unique(labels), 2))
             known = [np.asarray(c) for c in (labels, classes, before) if c is not None]
             self.classes_ = np.unique(np.concatenate(known))
             self._y = labels

@@ -54,6 +54,12 @@ WRONG: dict[int | str, dict[str, Any]] = {
 MISSING: dict[int | str, dict[str, Any]] = {
     404: {"model": schema.Problem, "description": "There is no such classifier, or it has been forgotten."}
 }
+SAID = {
+    "Not Found": "there is no such page",
+    "Method Not Allowed": "this address is not for that method",
+    "There was an error parsing the body": "the request is no JSON",
+}
+"""What Starlette and FastAPI say, and what we do."""
 GONE = "there is no such classifier, or it was not used for so long that it is gone"
 _log = logging.getLogger("quickstudy")
 
@@ -214,7 +220,7 @@ def make_app(
         return schema.Deleted(deleted=id)
 
     for address, (content, kind) in pages().items():
-        app.add_api_route(address, given_out(content, kind), include_in_schema=False)
+        app.add_api_route(address, given_out(content, kind), methods=["GET", "HEAD"], include_in_schema=False)
 
     @app.exception_handler(RequestValidationError)
     async def unreadable(request: Request, error: RequestValidationError) -> Response:
@@ -226,11 +232,8 @@ def make_app(
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        said = {404: "there is no such page", 405: "this address is not for that method"}
-        usual = error.detail in ("Not Found", "Method Not Allowed")
-        return problem(
-            error.status_code, said[error.status_code] if usual else str(error.detail), error.headers
-        )
+        said = SAID.get(str(error.detail), str(error.detail))
+        return problem(error.status_code, said, error.headers)
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
@@ -268,7 +271,11 @@ def told(error: RequestValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"] if part != "body")[:100]
     if first["type"] == "json_invalid":
         return "the request is no JSON"
-    return f"{where}: {first['msg'].lower()}" if where else first["msg"].lower()
+    if not where:
+        return "the request must be an object of JSON, {…}"
+    if first["type"] == "string_pattern_mismatch":
+        return f"{where}: only spaces, or characters that cannot be seen"
+    return f"{where}: {first['msg'].lower()}"
 
 
 def predictions(found: Answer) -> schema.Predictions:

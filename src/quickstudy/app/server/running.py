@@ -47,6 +47,24 @@ class Impatient(H11Protocol):
             self.loop.call_later(self.patience, self.look, self.cycle if waiting else self)
 
 
+def reachable(host: str) -> str:
+    """The address by which others find this machine, where it listens on all of its own.
+
+    >>> reachable("127.0.0.1")
+    '127.0.0.1'
+    """
+    if host.strip("[]") not in ("0.0.0.0", "::", ""):
+        return host
+    family, somewhere = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect((somewhere, 9))  # nothing is sent: only the way there is looked up
+            found: str = asking.getsockname()[0]
+        except OSError:
+            return socket.gethostname()
+    return found
+
+
 class Running:
     """A server that listens; `run` serves until it is interrupted.
 
@@ -86,7 +104,8 @@ class Running:
             self.socket.close()
             raise UserError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
         self.port = self.socket.getsockname()[1]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        shown = reachable(host).strip("[]")
+        self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}"
         app = make_app(self.models, limits, hosts=LOOPBACK if token is None else None, token=token)
         self.server = uvicorn.Server(
             uvicorn.Config(

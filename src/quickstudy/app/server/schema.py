@@ -21,8 +21,17 @@ PictureData = Annotated[
         examples=[PIXEL],
     ),
 ]
+HIDDEN = r"\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069"
+"""Characters that cannot be seen, and those that turn the direction of the text after them."""
 Label = Annotated[
-    str, Field(min_length=1, max_length=LIMITS.label, description="The class's name.", examples=["cat"])
+    str,
+    Field(
+        min_length=1,
+        max_length=LIMITS.label,
+        pattern=rf"^[^{HIDDEN}]*[^\s{HIDDEN}][^{HIDDEN}]*$",
+        description="The class's name: something to be seen in it, and no control characters.",
+        examples=["cat"],
+    ),
 ]
 
 
