@@ -10,14 +10,18 @@
 # Some minutes on one core; without the data 16 MB are downloaded. `--quick` takes a few seconds.
 
 # %%
-import sys
+import argparse
 
 import torch
 
 import quickstudy as qs
 from quickstudy.outer.progress import Bar
 
-quick = "--quick" in sys.argv
+options = argparse.ArgumentParser(
+    description="Characters of unseen alphabets: prototypical networks on Omniglot."
+)
+options.add_argument("--quick", action="store_true", help="a few seconds instead of some minutes")
+quick = options.parse_known_args()[0].quick  # a notebook has words of its own
 iterations, n_tasks, channels = (120, 40, 16) if quick else (500, 400, 32)
 
 # %% [markdown]

@@ -9,7 +9,7 @@
 # Some minutes on one core; the fits are drawn into sinusoids.png. `--quick` takes a few seconds.
 
 # %%
-import sys
+import argparse
 
 import torch
 
@@ -18,7 +18,9 @@ from quickstudy.evaluation.fit import fits
 from quickstudy.evaluation.style import BLUE, GREY, INK, axes_in, figure_of, save
 from quickstudy.outer.progress import Bar
 
-quick = "--quick" in sys.argv
+options = argparse.ArgumentParser(description="Functions from a few points, and how sure to be.")
+options.add_argument("--quick", action="store_true", help="a few seconds instead of some minutes")
+quick = options.parse_known_args()[0].quick  # a notebook has words of its own
 iterations, n_tasks = (250, 30) if quick else (4000, 500)
 
 # %% [markdown]

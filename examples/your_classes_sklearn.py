@@ -10,7 +10,7 @@
 # Some minutes on one core; without the data 16 MB are downloaded. `--quick` takes a few seconds.
 
 # %%
-import sys
+import argparse
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -19,7 +19,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import quickstudy as qs
 
-quick = "--quick" in sys.argv
+options = argparse.ArgumentParser(description="A few labels, with scikit-learn's tools.")
+options.add_argument("--quick", action="store_true", help="a few seconds instead of some minutes")
+quick = options.parse_known_args()[0].quick  # a notebook has words of its own
 iterations, channels, draws = (150, 8, 4) if quick else (500, 32, 20)
 
 # %% [markdown]
@@ -27,9 +29,7 @@ iterations, channels, draws = (150, 8, 4) if quick else (500, 32, 20)
 
 # %%
 how = {"train_way": 20, "train_query": 5, "outer_lr": 0.005, "validation_tasks": 20, "threads": 1}
-trainer = qs.MetaTrainer(
-    "protonet", way=10, iterations=iterations, channels=channels, options=how, progress=True
-)
+trainer = qs.MetaTrainer("protonet", way=10, iterations=iterations, channels=channels, options=how)
 trainer.fit("omniglot")
 
 # %% [markdown]

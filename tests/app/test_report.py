@@ -92,6 +92,11 @@ def test_the_page_says_what_was_measured(
     assert "quickstudy train --data glyphs --learner protonet" in text
     (line,) = re.findall(r"quickstudy train .*--seed 1 .*", text)
     assert "--channels 4" in line
+    assert line.endswith("--out &#x27;runs/&lt;b&gt;other &amp; x&#x27;")  # as a shell takes it
+    (last,) = re.findall(r"quickstudy report .*", text)
+    assert last.startswith("quickstudy report runs/glyphs &#x27;runs/&lt;b&gt;other")
+    assert last.endswith(" --tasks 20 --grid 4</pre>")
+    assert str(tmp_path.parent) not in text
     assert "measuring" not in command(*words).err
 
 

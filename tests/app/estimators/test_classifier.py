@@ -312,7 +312,7 @@ def test_steps_and_transduction_are_parameters(tmp_path: Path) -> None:
                 transductive,
             )
             np.testing.assert_allclose(again.predict_proba(x[:4]), p, atol=1e-6)
-        classifier.save(tmp_path / "c")
+        classifier.set_params(steps=99).save(tmp_path / "c")  # which the next fit is to take
         found = FewShotClassifier.load(tmp_path / "c", learner=untrained().learner)
         np.testing.assert_allclose(found.predict_proba(x[:4]), p, atol=1e-6)
         assert (found.steps, found.transductive) == (steps, transductive)

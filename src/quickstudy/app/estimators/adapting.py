@@ -43,6 +43,8 @@ class FewShotEstimator(ABC, BaseEstimator):
 
     of_functions: ClassVar[bool]
     """Whether it is for runs that learned functions, not classes."""
+    _form: tuple[int | None, bool]
+    """The steps, and whether transductive, of when it was fitted."""
     _learner: Learner
     _x: Tensor
     _unlabelled: Tensor | None
@@ -176,7 +178,7 @@ class FewShotEstimator(ABC, BaseEstimator):
 
     def _adapted(self) -> Predictor:
         assert self.learner is not None
-        self._learner = in_use(self.learner, self.steps, self.transductive)
+        self._learner = in_use(self.learner, *self._form)
         return self._learner.adapt(self.support_)
 
     def _fit(self, X: Any, y: Any, unlabelled: Any, *, more: bool, **how: Any) -> Any:
@@ -203,7 +205,7 @@ class FewShotEstimator(ABC, BaseEstimator):
             x, y = torch.cat([self._x, x]), np.concatenate([self._y, y])
             parts = [u for u in (self._unlabelled, unlabelled) if u is not None]
             unlabelled = torch.cat(parts) if parts else None
-        self._x, self._unlabelled = x, unlabelled
+        self._x, self._unlabelled, self._form = x, unlabelled, (self.steps, self.transductive)
         self.__dict__.pop("_predictor", None)
         return y
 

@@ -34,8 +34,7 @@ def save(estimator: FewShotEstimator, path: str | Path) -> None:
     names = getattr(estimator, "feature_names_in_", None)
     header: dict[str, Any] = {
         "estimator": type(estimator).__name__,
-        "steps": estimator.steps,
-        "transductive": estimator.transductive,
+        "form": estimator._form,
         "config": None if estimator.config is None else without_folders(estimator.config),
         "pictures": None if pictures is None else asdict(pictures),
         "polarity": estimator.polarity,
@@ -77,10 +76,11 @@ def load(kind: type[FewShotEstimator], path: str | Path, learner: Learner | None
         learner.load_state_dict(weights)
         learner.eval()
         form = header["pictures"]
+        steps, transductive = header.get("form", (None, False))
         found = kind(
             learner,
-            steps=header.get("steps"),
-            transductive=header.get("transductive", False),
+            steps=steps,
+            transductive=transductive,
             pictures=None if form is None else Pictures(form["shape"], form["polarity"]),
             polarity=header["polarity"],
             config=header["config"],
@@ -90,6 +90,7 @@ def load(kind: type[FewShotEstimator], path: str | Path, learner: Learner | None
                 setattr(found, name, value)
         if header["feature_names"] is not None:
             found.feature_names_in_ = np.array(header["feature_names"], dtype=object)
+        found._form = steps, transductive
         found._x, found._unlabelled, y = tensors["x"], tensors.get("unlabelled"), tensors["y"].numpy()
         if "classes" in header:
             found.classes_ = labels_in(header["classes"])

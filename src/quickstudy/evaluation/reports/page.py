@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import shlex
 from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
@@ -252,3 +253,6 @@ def commands(subjects: Sequence[Subject]) -> Iterator[str]:
     yield "<h2>The same again</h2>"
     for s in subjects:
         yield f"<h3>{escape(s.name)}</h3>\n<pre>{escape(chr(10).join(s.commands))}</pre>"
+    tasks, cells = str(subjects[0].measured["tasks"]), str(subjects[0].cells)
+    words = ["quickstudy", "report", *(s.place for s in subjects), "--tasks", tasks, "--grid", cells]
+    yield f"<h3>This page</h3>\n<pre>{escape(shlex.join(words))}</pre>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,7 @@ class Subject:
         classes: of meta-test.
         measured: the evaluation as JSON, with "by_task", each task's accuracy, "bins" and "confusion".
         grid: by (way, shot) accuracy and half its interval, or why there is none.
+        cells: tasks of each cell of the grid.
         floors: the controls on such tasks, those that are trained where `evaluate --floors` left them.
         adapt_ms: the median time to adapt to a task.
     """
@@ -56,6 +58,7 @@ class Subject:
     classes: ClassDataset
     measured: dict[str, Any]
     grid: dict[tuple[int, int], tuple[float, float] | str]
+    cells: int
     floors: list[Floor]
     adapt_ms: float
 
@@ -98,13 +101,17 @@ class Subject:
         return None if found is None else str(found)
 
     @property
+    def place(self) -> str:
+        """Its folder as it was named; but of the folders of a machine only the last."""
+        path = self.run.path
+        return f"runs/{path.name}" if path.is_absolute() or ".." in path.parts else path.as_posix()
+
+    @property
     def commands(self) -> list[str]:
         """What to type for the same run and the same number."""
-        out = f"runs/{self.run.path.resolve().name}"
-        return [
-            " ".join(["quickstudy train", *as_words(self.config), "--out", out]),
-            f"quickstudy evaluate {out} --tasks {self.measured['tasks']}",
-        ]
+        train = ["quickstudy", "train", *as_words(self.config), "--out", self.place]
+        tasks = ["--tasks", str(self.measured["tasks"])]
+        return [shlex.join(train), shlex.join(["quickstudy", "evaluate", self.place, *tasks])]
 
     @property
     def group(self) -> str:
@@ -219,6 +226,7 @@ def subject(
         classes=classes,
         measured=measured,
         grid=grid,
+        cells=n_grid,
         floors=known_floors(run, tasks),
         adapt_ms=adapting(learner, tasks),
     )
