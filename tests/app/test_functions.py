@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 import quickstudy as qs
 from quickstudy.app.functions import points
 from quickstudy.errors import DataError, UserError
+from quickstudy.evaluation.paired import paired
+from quickstudy.evaluation.reports import subjects
 from quickstudy.outer.words import as_words
 
 
@@ -50,6 +53,32 @@ def test_what_is_measured_is_of_other_functions_beside_simple_answers(
         "test-5shot-30tasks-40query.json",
         "test-5shot-30tasks-40query-fit.png",
     }
+
+
+def test_a_report_of_functions_is_of_errors(
+    runs: dict[str, Path], tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    """The number of `evaluate`, what simple answers are worth, and of two the one of the smaller error."""
+    other = tmp_path / "longer"
+    config = qs.TrainConfig.from_json(qs.RunFolder.open(runs["sines"]).config)
+    qs.train(replace(config, iterations=60, seed=1), other)
+    words = ["report", runs["sines"], other, runs["draws"], "--out", tmp_path / "r"]
+    said = command(*words, "--tasks", "30", "--grid", "4")
+    assert said.code == 0, said.err
+    first, second, draws = subjects([runs["sines"], other, runs["draws"]], 30, 4)
+    result = qs.evaluate(first.learner, qs.Sinusoids(shot=5, query=100, seed=3 * 2 + 2), 30)
+    assert first.measured["loss"] == pytest.approx(result.loss)
+    assert first.worst[0] == max(range(30), key=lambda i: result.by_task[i])
+    assert first.grid[1, 5] != first.grid[1, 10]
+    text = (tmp_path / "r" / "report.html").read_text()
+    assert f"<td>{result.loss:.4f} ± {result.ci95:.4f}</td>" in text
+    means = [np.mean(s.measured["by_task"]) for s in (first, second)]
+    assert paired(first.measured["by_task"], second.measured["by_task"]).clear
+    assert f"{('sines', 'longer')[int(np.argmin(means))]} is better" in text
+    assert [floor.name for floor in draws.floors] == ["support-mean", "nearest", "exact"]
+    assert f"<td>{draws.floors[2].evaluation.metrics['log_likelihood']:.3f}</td>" in text
+    assert "Accuracy on classes" not in text
+    assert len(list((tmp_path / "r" / "pictures").glob("*-task-*.png"))) == 9
 
 
 def test_estimators_take_runs_of_their_kind(runs: dict[str, Path], run: Path) -> None:
@@ -148,7 +177,6 @@ SINES = ["train", "--data", "sinusoid", "--out", "a"]
         (["tune", "--data", "sinusoid", "--out", "a"], "are functions, not classes"),
         (["evaluate", "sines", "--way", "5"], "leave --way away"),
         (["evaluate", "sines", "--floors"], "leave --floors away"),
-        (["report", "sines"], "are functions, not classes"),
         (["serve", "sines"], "not trained on pictures"),
         (["predict", "sines", "--support", "none.csv", "--query", "1"], "cannot be read as a CSV file"),
         (["predict", "sines", "--support", "p.csv", "--query", "nan"], "no finite number"),

@@ -13,9 +13,10 @@ from quickstudy.app.options import parse
 from quickstudy.errors import UserError
 from quickstudy.evaluation.reports import subjects, write_report
 
-EXAMPLES = """Write a page on one run or several: accuracies with intervals and floors, which one is
-better on the same tasks, training curves with bands over seeds, ways by shots, calibration, confusions, the
-worst tasks with their pictures, time and memory, and the commands to have it all again. One file.
+EXAMPLES = """Write a page on one run or several: accuracies (of functions errors) with intervals and floors,
+which one is better on the same tasks, training curves with bands over seeds, ways by shots, calibration,
+confusions, the worst tasks with their pictures, time and memory, and the commands to have it all again. One
+file.
 
 Examples:
   quickstudy report runs/a

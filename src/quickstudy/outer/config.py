@@ -277,7 +277,9 @@ class TrainConfig:
     def loaded(self) -> ClassDataset:
         """What goes by the name `data`; mistakes that can be told before it is read are told."""
         if self.functions:
-            raise UserError(f"{self.data} are functions, not classes: train, evaluate and predict take them")
+            raise UserError(
+                f"{self.data} are functions, not classes: train, evaluate, report and predict take them"
+            )
         if self.data in names() and self.split is not None:
             known = [*describe(self.data).splits, "random"]
             if self.split not in known:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from quickstudy.errors import RunError
 from quickstudy.evaluation.evaluate import normalising
+from quickstudy.evaluation.fit import fit_picture
 from quickstudy.evaluation.paired import paired
 from quickstudy.evaluation.plots import confusion_matrix, reliability, task_picture
 from quickstudy.evaluation.reports.pictures import curves, heat_map, published, six_curves
 from quickstudy.evaluation.reports.subject import Subject
 from quickstudy.files import write_bytes
+from quickstudy.tasks.families import Functions
 from quickstudy.version import __version__
 
 PAGE, FOLDER = "report.html", "pictures"
@@ -91,48 +93,36 @@ def percent(accuracy: float | None, ci95: float | None) -> str:
     return f"{100 * accuracy:.1f}" + ("" if ci95 is None else f" ± {100 * ci95:.1f}") + " %"
 
 
+def squared(loss: float | None, ci95: float | None) -> str:
+    """A mean squared error with its interval.
+
+    >>> squared(0.12345, 0.0067), squared(None, None)
+    ('0.1235 ± 0.0067', '–')
+    """
+    if loss is None:
+        return "–"
+    return f"{loss:.4f}" + ("" if ci95 is None else f" ± {ci95:.4f}")
+
+
 def together(subjects: Sequence[Subject], folder: Path) -> Iterator[str]:
     """What is of all runs: accuracies with floors, who is better, curves, time and memory."""
-    rows = []
-    for s in subjects:
-        m = s.measured
-        kind = f"{m['way']}-way {m['shot']}-shot, {s.classes.name}"
-        unfinished = "" if s.run.finished else " (not at its end)"
-        rows.append(
-            [
-                s.name + unfinished,
-                s.config.learner,
-                kind,
-                percent(m["accuracy"], m["ci95"]),
-                str(m["tasks"]),
-                m["mode"],
-            ]
-        )
-        for floor in s.floors:
-            e = floor.evaluation
-            rows.append(["", floor.name, kind, percent(e.accuracy, e.ci95), str(e.tasks), e.mode])
-    yield "<h2>Accuracy on classes that were never seen</h2>"
-    yield table(
-        "Accuracy with its 95 % interval over tasks; below a run the controls on such tasks, "
-        "those that are trained once quickstudy evaluate RUN --floors has measured them",
-        ["run", "learner", "tasks of", "accuracy", "tasks", "normalisation"],
-        rows,
-    )
+    yield from accuracies([s for s in subjects if not s.config.functions])
+    yield from squared_errors([s for s in subjects if s.config.functions])
     yield from who_is_better(subjects)
     groups: dict[str, list[Subject]] = {}
     for s in subjects:
         groups.setdefault(s.group, []).append(s)
-    named = {
+    lines = {
         members[0].name if len(members) == 1 else f"{members[0].name} and like it": [
             s.records for s in members
         ]
         for members in groups.values()
     }
-    if any(records for runs in named.values() for records in runs):
-        curves(named, folder / "curves.png")
+    if any(records for runs in lines.values() for records in runs):
+        curves(lines, folder / "curves.png")
         yield "<h2>Training</h2>"
         yield picture(
-            folder / "curves.png", f"Accuracy and loss on meta-validation by meta-step of {', '.join(named)}"
+            folder / "curves.png", f"Accuracy and loss on meta-validation by meta-step of {', '.join(lines)}"
         )
     yield table(
         "What it took",
@@ -149,6 +139,52 @@ def together(subjects: Sequence[Subject], folder: Path) -> Iterator[str]:
         [[s.name, *cost(s)] for s in subjects],
     )
     yield from as_published(subjects, folder)
+
+
+def named(s: Subject) -> str:
+    """A run by its name, and whether there is more to come of it."""
+    return s.name + ("" if s.run.finished else " (not at its end)")
+
+
+def accuracies(subjects: Sequence[Subject]) -> Iterator[str]:
+    """Of runs on classes, with the controls below each."""
+    rows = []
+    for s in subjects:
+        m = s.measured
+        kind = f"{m['way']}-way {m['shot']}-shot, {s.unseen.name}"
+        number = percent(m["accuracy"], m["ci95"])
+        rows.append([named(s), s.config.learner, kind, number, str(m["tasks"]), m["mode"]])
+        for floor in s.floors:
+            e = floor.evaluation
+            rows.append(["", floor.name, kind, percent(e.accuracy, e.ci95), str(e.tasks), e.mode])
+    if rows:
+        yield "<h2>Accuracy on classes that were never seen</h2>"
+        yield table(
+            "Accuracy with its 95 % interval over tasks; below a run the controls on such tasks, "
+            "those that are trained once quickstudy evaluate RUN --floors has measured them",
+            ["run", "learner", "tasks of", "accuracy", "tasks", "normalisation"],
+            rows,
+        )
+
+
+def squared_errors(subjects: Sequence[Subject]) -> Iterator[str]:
+    """Of runs on functions, with simple answers below each."""
+    rows = []
+    for s in subjects:
+        kind = f"{s.measured['shot']} points, {s.unseen.name}"
+        below = [("", floor.name, floor.evaluation.json()) for floor in s.floors]
+        for name, learner, m in [(named(s), s.config.learner, s.measured), *below]:
+            nats = m.get("log_likelihood")
+            likely = "–" if nats is None else f"{nats:.3f}"
+            rows.append([name, learner, kind, squared(m["loss"], m["ci95"]), likely, str(m["tasks"])])
+    if rows:
+        yield "<h2>Error on functions that were never seen</h2>"
+        yield table(
+            "Mean squared error with its 95 % interval over tasks, and the log-likelihood of those that say "
+            "how sure they are; below a run what simple answers are worth on the same tasks",
+            ["run", "learner", "tasks of", "mean squared error", "nats a point", "tasks"],
+            rows,
+        )
 
 
 def cost(s: Subject) -> list[str]:
@@ -180,14 +216,17 @@ def who_is_better(subjects: Sequence[Subject]) -> Iterator[str]:
             continue
         d = paired(a.measured["by_task"], b.measured["by_task"])
         first, second = (a, b) if d.mean >= 0 else (b, a)
-        verdict = f"{first.name} is better" if d.clear else "no difference that this many tasks show"
+        better = second if a.config.functions else first  # an error had better be small
+        verdict = f"{better.name} is better" if d.clear else "no difference that this many tasks show"
         gap = f"{100 * abs(d.mean):.2f} ± {100 * d.ci95:.2f} points"
+        if a.config.functions:
+            gap = squared(abs(d.mean), d.ci95)
         rows.append([f"{first.name} − {second.name}", gap, str(d.tasks), verdict])
     if rows or others:
         yield "<h2>Is one better?</h2>"
     if rows:
         yield table(
-            "The difference of accuracy on the same tasks, with its 95 % interval",
+            "The difference of accuracy, or of error, on the same tasks, with its 95 % interval",
             ["runs", "difference", "tasks", ""],
             rows,
         )
@@ -215,7 +254,14 @@ def alone(s: Subject, folder: Path, number: int) -> Iterator[str]:
     """What is of one run: ways and shots, calibration, confusions, the worst tasks."""
     yield f"<h2>{escape(s.name)}</h2>"
     stem = f"{number + 1}-{''.join(c if c.isalnum() else '-' for c in s.name)[:40]}"
-    if s.grid:
+    if s.grid and s.config.functions:
+        cells = [(shot, cell) for (_, shot), cell in s.grid.items()]
+        yield table(
+            f"Mean squared error by points shown, {s.cells} tasks each",
+            ["points", *(str(shot) for shot, _ in cells)],
+            [["error", *(cell if isinstance(cell, str) else squared(*cell) for _, cell in cells)]],
+        )
+    elif s.grid:
         path = folder / f"{stem}-ways.png"
         heat_map(s.grid, path)
         yield picture(path, f"Accuracy of {s.name} by way and shot")
@@ -233,18 +279,21 @@ def alone(s: Subject, folder: Path, number: int) -> Iterator[str]:
 
 
 def worst_tasks(s: Subject, folder: Path, stem: str) -> Iterator[str]:
-    """The tasks with the lowest accuracies, drawn where examples are pictures."""
-    tasks = s.tasks
+    """The tasks with the lowest accuracies, or highest errors; pictures and curves are drawn."""
+    tasks, unseen = s.tasks, s.unseen
     yield f"<h3>{escape(s.name)}: its worst tasks</h3>"
     for i in s.worst:
-        task = tasks.task(i)
-        told = f"Task {i}: {100 * s.measured['by_task'][i]:.0f} % right"
+        task, value = tasks.task(i), s.measured["by_task"][i]
+        told = f"Task {i}: " + (f"error {value:.3g}" if s.config.functions else f"{100 * value:.0f} % right")
         yield f"<p>{told}</p>"
-        if task.support.x.ndim == 4 and task.classes is not None:
-            path = folder / f"{stem}-task-{i}.png"
+        path = folder / f"{stem}-task-{i}.png"
+        if isinstance(unseen, Functions):
+            fit_picture(s.learner, task, path)
+            yield picture(path, told)
+        elif task.support.x.ndim == 4 and task.classes is not None:
             with normalising(s.learner, s.measured["statistics"]):
                 predictor = s.learner.adapt(task.support)
-            task_picture(task, predictor, path, [s.classes.names[int(c)] for c in task.classes])
+            task_picture(task, predictor, path, [unseen.names[int(c)] for c in task.classes])
             yield picture(path, told)
 
 

@@ -43,10 +43,12 @@ def curves(groups: Mapping[str, Sequence[Records]], path: str | Path) -> None:
         path: the PNG to write.
     """
     figure = figure_of(9.4, 3.9)
-    for place, kind in enumerate(("accuracy", "loss"), 1):
-        axes = axes_in(
-            figure, 1, 2, place, title=f"{kind.capitalize()} on meta-validation", xlabel="meta-step"
-        )
+    every = [record for runs in groups.values() for records in runs for record in records]
+    kinds = [kind for kind in ("accuracy", "loss") if any(f"val_{kind}" in record for record in every)]
+    kinds = kinds or ["loss"]
+    for place, kind in enumerate(kinds, 1):
+        title = f"{kind.capitalize()} on meta-validation"
+        axes = axes_in(figure, 1, len(kinds), place, title=title, xlabel="meta-step")
         for k, (name, runs) in enumerate(groups.items()):
             colour = COLOURS[k % len(COLOURS)]
             steps, mean, low, high = group_curve(runs, f"val_{kind}")
@@ -58,6 +60,7 @@ def curves(groups: Mapping[str, Sequence[Records]], path: str | Path) -> None:
             axes.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
         if kind == "accuracy":
             axes.yaxis.set_major_formatter(PERCENT)
+        if place == 1:
             axes.legend(frameon=False, fontsize=9, labelcolor=INK)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     save(figure, path)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quickstudy.data import ClassDataset
+from quickstudy.data import ClassDataset, Splits
 from quickstudy.errors import RunError, TaskError
-from quickstudy.evaluation.evaluate import evaluate
+from quickstudy.evaluation.evaluate import Evaluation, evaluate
 from quickstudy.evaluation.floors import FLOORS, Floor, digest, floors, kept
+from quickstudy.evaluation.function_floors import function_floors
 from quickstudy.evaluation.scores import Calibration, Confusion
 from quickstudy.learners import CONTROLS, Learner
 from quickstudy.outer.checkpoint import BEST
@@ -23,6 +24,8 @@ from quickstudy.outer.run_folder import ENVIRONMENT, RunFolder
 from quickstudy.outer.session import SUMMARY, load_splits
 from quickstudy.outer.words import as_words
 from quickstudy.tasks import ClassTasks
+from quickstudy.tasks.families import FunctionParts, Functions
+from quickstudy.tasks.regression import FunctionTasks
 from quickstudy.version import __version__
 
 WAYS, SHOTS = (2, 5, 10, 20), (1, 5, 10)
@@ -43,9 +46,11 @@ class Subject:
     Args:
         name: of its folder, made longer where two are alike.
         run, config, learner: as of `load_run`.
-        classes: of meta-test.
-        measured: the evaluation as JSON, with "by_task", each task's accuracy, "bins" and "confusion".
-        grid: by (way, shot) accuracy and half its interval, or why there is none.
+        unseen: the classes, or the functions, of meta-test.
+        measured: the evaluation as JSON, with "by_task", each task's accuracy, "bins" and "confusion"; of
+            functions errors in place of accuracies.
+        grid: by (way, shot) accuracy and half its interval, or why there is none; of functions, the way
+            being 1, the error.
         cells: tasks of each cell of the grid.
         floors: the controls on such tasks, those that are trained where `evaluate --floors` left them.
         adapt_ms: the median time to adapt to a task.
@@ -55,7 +60,7 @@ class Subject:
     run: RunFolder
     config: TrainConfig
     learner: Learner
-    classes: ClassDataset
+    unseen: ClassDataset | Functions
     measured: dict[str, Any]
     grid: dict[tuple[int, int], tuple[float, float] | str]
     cells: int
@@ -68,9 +73,9 @@ class Subject:
         return list(self.run.records())
 
     @property
-    def tasks(self) -> ClassTasks:
+    def tasks(self) -> ClassTasks | FunctionTasks:
         """The tasks it was measured on."""
-        return self.config.problem(self.classes, seed=SEED)
+        return self.config.problem(self.unseen, seed=SEED)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -85,9 +90,10 @@ class Subject:
 
     @property
     def worst(self) -> list[int]:
-        """The numbers of the tasks with the lowest accuracies, the lowest first."""
-        accuracies = self.measured["by_task"]
-        return sorted(range(len(accuracies)), key=lambda i: (accuracies[i], i))[:WORST]
+        """The numbers of the tasks with the lowest accuracies, or highest errors, the worst first."""
+        sign = -1 if self.config.functions else 1
+        found = [sign * value for value in self.measured["by_task"]]
+        return sorted(range(len(found)), key=lambda i: (found[i], i))[:WORST]
 
     @property
     def spent(self) -> dict[str, Any]:
@@ -116,12 +122,12 @@ class Subject:
     @property
     def group(self) -> str:
         """What runs share that differ in their seed only."""
-        return digest({**self.config.json(), "seed": None}, self.classes.fingerprint())
+        return digest({**self.config.json(), "seed": None}, self.unseen.fingerprint())
 
     def comparable(self, other: Subject) -> str | None:
         """Why two runs cannot be compared task by task; None where they can."""
-        if self.classes.fingerprint() != other.classes.fingerprint():
-            return "other meta-test classes"
+        if self.unseen.fingerprint() != other.unseen.fingerprint():
+            return "other meta-test classes or functions"
         if self.tasks.describe() != other.tasks.describe():
             return "other tasks"
         return None
@@ -177,13 +183,13 @@ def subject(
 ) -> Subject:
     """One run; see `subjects`."""
     learner, config, run = load_run(path, data_dir, device)
-    splits = load_splits(config, run)
-    classes = splits.test
-    here = run.digest(BEST), classes.fingerprint()
+    parts: Splits | FunctionParts = config.parts() if config.functions else load_splits(config, run)
+    unseen = parts.test
+    here = run.digest(BEST), unseen.fingerprint()
     told: list[str] = []
-    tasks = config.problem(classes, seed=SEED)
+    tasks = config.problem(unseen, seed=SEED)
 
-    def once(source: ClassTasks, count: int) -> dict[str, Any]:
+    def once(source: ClassTasks | FunctionTasks, count: int) -> dict[str, Any]:
         """An evaluation, of before or now."""
         file = f"reports/{digest(*here, source.describe(), count, __version__)}.json"
         if (run.path / file).is_file():
@@ -206,28 +212,32 @@ def subject(
         return found
 
     grid: dict[tuple[int, int], tuple[float, float] | str] = {}
-    for way in WAYS if n_grid else ():
+    ways = (1,) if config.functions else WAYS
+    for way in ways if n_grid else ():
         for shot in SHOTS:
+            of_classes = {} if config.functions else {"way": way, "query": None}
             try:
-                cell = once(config.problem(classes, seed=SEED, way=way, shot=shot, query=None), n_grid)
-                grid[way, shot] = cell.get("why") or (cell["accuracy"], cell["ci95"])
+                cell = once(config.problem(unseen, seed=SEED, shot=shot, **of_classes), n_grid)
+                what = "loss" if config.functions else "accuracy"
+                grid[way, shot] = cell.get("why") or (cell[what], cell["ci95"])
             except TaskError as error:  # not so many classes or examples
                 grid[way, shot] = str(error)
     measured = once(tasks, n_tasks)
-    try:
-        floors(config, splits, source=tasks, names=QUICK, n_tasks=n_tasks, cache=run.path / FLOORS)
-    except RunError as error:
-        say(f"no floors: {error}")
+    if isinstance(parts, Splits) and isinstance(tasks, ClassTasks):
+        try:
+            floors(config, parts, source=tasks, names=QUICK, n_tasks=n_tasks, cache=run.path / FLOORS)
+        except RunError as error:
+            say(f"no floors: {error}")
     return Subject(
         name=name,
         run=run,
         config=config,
         learner=learner,
-        classes=classes,
+        unseen=unseen,
         measured=measured,
         grid=grid,
         cells=n_grid,
-        floors=known_floors(run, tasks),
+        floors=known_floors(run, tasks) if isinstance(tasks, ClassTasks) else simple_answers(tasks, n_tasks),
         adapt_ms=adapting(learner, tasks),
     )
 
@@ -244,7 +254,24 @@ def known_floors(run: RunFolder, tasks: ClassTasks) -> list[Floor]:
     return [found[name] for name in CONTROLS if name in found]
 
 
-def adapting(learner: Learner, tasks: ClassTasks) -> float:
+def simple_answers(tasks: FunctionTasks, n_tasks: int) -> list[Floor]:
+    """What answers to functions are worth for which nothing is learned."""
+    found = []
+    for name, m in function_floors(tasks, n_tasks).items():
+        result = Evaluation(
+            accuracy=None,
+            loss=m.mean("loss"),
+            ci95=m.ci95("loss"),
+            tasks=n_tasks,
+            transductive=False,
+            shot=tasks.shot,
+            metrics={k: m.mean(k) for k in m.values if k != "loss"},
+        )
+        found.append(Floor(name, result, {}, 0.0))
+    return found
+
+
+def adapting(learner: Learner, tasks: ClassTasks | FunctionTasks) -> float:
     """The median time to adapt to a task, in milliseconds."""
     times = []
     for i in range(ADAPTED):
