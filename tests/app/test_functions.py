@@ -81,6 +81,28 @@ def test_a_report_of_functions_is_of_errors(
     assert len(list((tmp_path / "r" / "pictures").glob("*-task-*.png"))) == 9
 
 
+@pytest.mark.parametrize(("learner", "judged"), [("maml", "mean_squared_error"), ("cnp", "log_likelihood")])
+def test_a_search_of_functions_is_judged_by_what_they_are(
+    learner: str, judged: str, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    words = f"tune --data sinusoid --shot 5 --learner {learner} --channels 16 --meta-batch 4 --iterations 40"
+    more = "--validation-tasks 40 --validate-every 20 --threads 1 --strategy vmap --outer-lr 1e-6 --trials 4"
+    search = ["--search", "outer_lr=0.000001..0.02", "--pruner", "none", "--out", tmp_path / "s"]
+    said = command(*words.split(), *more.split(), *search)
+    assert said.code == 0, said
+    found = json.loads((tmp_path / "s" / "best.json").read_text())
+    trials = json.loads((tmp_path / "s" / "trials.json").read_text())
+    best = max(trial["value"] for trial in trials)
+    assert best > trials[0]["value"]  # better than a start that learns nothing
+    assert found[judged] == (-best if learner == "maml" else best)
+    assert found["config"]["settings"].get("inner_lr", 0.01) == 0.01  # as train has it for functions
+    records = list(qs.RunFolder.open(found["run"]).records())
+    assert max(r.get("val_log_likelihood", -r["val_loss"]) for r in records) == best
+    assert judged.replace("_", " ") in said.out.replace("-", " ")
+    for name in ("history", "options", "importance"):
+        assert (tmp_path / "s" / f"{name}.png").stat().st_size > 5000
+
+
 def test_estimators_take_runs_of_their_kind(runs: dict[str, Path], run: Path) -> None:
     x = np.linspace(-2, 2, 6)[:, None]
     found = qs.FewShotRegressor.from_run(runs["sines"], steps=3).fit(x, np.sin(x[:, 0]))
@@ -174,7 +196,6 @@ SINES = ["train", "--data", "sinusoid", "--out", "a"]
         ),
         (["train", "--data", "sinusoid", "--augment", "affine", "--out", "a"], "leave --augment away"),
         (["train", "--data", "sinusoid", "--body", "resnet", "--out", "a"], "single numbers: --body mlp"),
-        (["tune", "--data", "sinusoid", "--out", "a"], "are functions, not classes"),
         (["evaluate", "sines", "--way", "5"], "leave --way away"),
         (["evaluate", "sines", "--floors"], "leave --floors away"),
         (["serve", "sines"], "not trained on pictures"),

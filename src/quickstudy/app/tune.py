@@ -31,6 +31,7 @@ Examples:
   quickstudy tune --data omniglot --learner maml --channels 16 --iterations 300 --out runs/search
   quickstudy tune … --search inner_lr=0.001..0.5 steps=1..5 channels=16,32 --trials 50
   quickstudy tune … --steps 5                           not searched: it is given
+  quickstudy tune --data sinusoid --shot 10 --learner maml --out runs/sines     functions, by their error
   quickstudy tune … --out runs/search --resume          go on; or, in another terminal, share the work
   quickstudy tune … --storage postgresql://…            many machines share it, each with its --out, --resume
 
@@ -43,7 +44,7 @@ SHOWN = 5
 """Trials in the table."""
 
 
-def command(learner: str) -> type[TrainConfig]:
+def command(learner: str, data: str = TrainConfig.data) -> type[TrainConfig]:
     """The options of `tune` with those of a learner, as one dataclass."""
 
     def option(name: str, kind: Any, default: Any, text: str) -> tuple[str, Any, Any]:
@@ -57,7 +58,7 @@ def command(learner: str) -> type[TrainConfig]:
         "Tune",
         [
             ("out", Annotated[Path, tyro.conf.arg(help="the search's folder to make")]),
-            *learner_options(learner),
+            *learner_options(learner, data),
             option("search", tuple[str, ...], (), searched),
             option("trials", int, 20, "how many there are to be in all, whoever runs them"),
             option("pruner", PrunerName, "median", "which trials end early"),
@@ -88,8 +89,9 @@ class Quiet(Bar):
 def main(args: Sequence[str]) -> int:
     """Parse, search, tell what was best."""
     learner = asked("learner", args)
-    refuse_others(learner, args, command(learner))
-    given: Any = parse(command(learner), args, "tune", EXAMPLES)
+    kind = command(learner, asked("data", args))
+    refuse_others(learner, args, kind)
+    given: Any = parse(kind, args, "tune", EXAMPLES)
     common = {f.name: getattr(given, f.name) for f in dataclasses.fields(TrainConfig)}
     settings = {name: getattr(given, name) for name in options(learner_class(learner))}
     config = TrainConfig(**{**common, "settings": settings})
@@ -153,34 +155,39 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value).lower()
 
 
-def accuracy(trial: Trial) -> str:
-    """A trial's accuracy with its interval, in percent."""
-    if trial.value is None:
+def reached(trial: Trial, found: Tuned) -> str:
+    """A trial's accuracy with its interval, in percent, or its error or log-likelihood."""
+    value = found.said(trial.value)
+    if value is None:
         return "–"
+    if found.judged != "accuracy":
+        return f"{value:.4g}"
     interval = "" if trial.ci95 is None else f" ± {100 * trial.ci95:.1f}"
-    return f"{100 * trial.value:.1f}{interval} %"
+    return f"{100 * value:.1f}{interval} %"
 
 
 def tell(trial: Trial, found: Tuned) -> None:
     """A line about a trial that ended."""
     how = {"complete": "", "pruned": ", ended early", "failed": ", failed"}.get(trial.outcome, "")
-    best = f"; best {accuracy(found.best)}, trial {found.best.number}" if found.ranked else ""
-    announce(f"{accuracy(trial):>7}{how}{f' ({trial.why})' if trial.why else ''}{best}")
+    best = f"; best {reached(found.best, found)}, trial {found.best.number}" if found.ranked else ""
+    announce(f"{reached(trial, found):>7}{how}{f' ({trial.why})' if trial.why else ''}{best}")
 
 
 def report(found: Tuned, out: Console) -> None:
     """The best trials, what mattered, and the command for the best."""
-    table = Table("trial", "accuracy", *(name.replace("_", " ") for name in found.space), "minutes")
+    table = Table("trial", found.judged, *(name.replace("_", " ") for name in found.space), "minutes")
     for t in found.ranked[:SHOWN]:
         minutes = "" if t.seconds is None else f"{t.seconds / 60:.1f}"
-        table.add_row(str(t.number), accuracy(t), *(_text(t.values[name]) for name in found.space), minutes)
+        table.add_row(
+            str(t.number), reached(t, found), *(_text(t.values[name]) for name in found.space), minutes
+        )
     ended = [t.outcome for t in found.trials]
     first = found.trials[0]
     counts = {kind: ended.count(kind) for kind in ("complete", "pruned", "failed", "running")}
     out.print(table)
     out.print(f"{len(ended)} trials: " + ", ".join(f"{n} {kind}" for kind, n in counts.items() if n))
     if first.number == 0 and first != found.best:
-        out.print(f"the first, as given: {accuracy(first)}")
+        out.print(f"the first, as given: {reached(first, found)}")
     if found.importance:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in found.importance.items())
         out.print(f"what mattered: {shares}")

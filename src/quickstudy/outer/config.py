@@ -277,9 +277,7 @@ class TrainConfig:
     def loaded(self) -> ClassDataset:
         """What goes by the name `data`; mistakes that can be told before it is read are told."""
         if self.functions:
-            raise UserError(
-                f"{self.data} are functions, not classes: train, evaluate, report and predict take them"
-            )
+            raise UserError(f"{self.data} are functions, not classes: what takes classes cannot do with them")
         if self.data in names() and self.split is not None:
             known = [*describe(self.data).splits, "random"]
             if self.split not in known:

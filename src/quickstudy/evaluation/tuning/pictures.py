@@ -1,4 +1,4 @@
-"""Pictures of a search: how it went, accuracy by each option, what mattered."""
+"""Pictures of a search: how it went, what each option was worth, what mattered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from quickstudy.errors import UserError
 from quickstudy.evaluation.style import BLUE, GREEN, GREY, INK, PERCENT, axes_in, figure_of, save
@@ -22,7 +22,7 @@ def draw_search(found: Tuned) -> list[Path]:
     """Draw history.png, options.png and, where enough is known, importance.png into the search's folder.
 
     Raises:
-        UserError: no trial has an accuracy.
+        UserError: no trial came to a number.
 
     Example:
         >>> draw_search(found)  # doctest: +SKIP
@@ -38,24 +38,25 @@ def draw_search(found: Tuned) -> list[Path]:
 
 
 def search_history(found: Tuned, path: str | Path) -> None:
-    """The accuracy of each trial, complete or pruned, and the best so far.
+    """What each trial reached, complete or pruned, and the best so far.
 
     Args:
         path: the PNG to write.
 
     Raises:
-        UserError: no trial has an accuracy.
+        UserError: no trial came to a number.
     """
     shown = _valued(found.trials)
     figure = figure_of(6.4, 3.5)
-    axes = axes_in(figure, title="Accuracy on meta-validation", xlabel="trial")
+    axes = axes_in(figure, title=f"{found.judged.capitalize()} on meta-validation", xlabel="trial")
     done = [t for t in shown if t.outcome == "complete"]
     if done:
         x = [t.number for t in done] + [max(t.number for t in shown)]
         so_far = np.maximum.accumulate(np.array([t.value for t in done], float))
+        so_far = -so_far if found.judged == "mean squared error" else so_far
         axes.step(x, [*so_far, so_far[-1]], where="post", color=BLUE, linewidth=1.7, label="best so far")
     _dots(axes, shown, [t.number for t in shown], found)
-    axes.yaxis.set_major_formatter(PERCENT)
+    _scale(axes, found)
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes.margins(y=0.1)
     _legend(figure, axes)
@@ -63,22 +64,22 @@ def search_history(found: Tuned, path: str | Path) -> None:
 
 
 def search_options(found: Tuned, path: str | Path) -> None:
-    """The accuracy of the trials by each option that was searched, one below the other where many.
+    """What the trials reached by each option that was searched, one below the other where many.
 
     Raises:
-        UserError: no trial has an accuracy.
+        UserError: no trial came to a number.
     """
     shown, names = _valued(found.trials), list(found.space)
     rows = -(-len(names) // COLUMNS)
     columns = min(COLUMNS, len(names))
     figure = figure_of(3.1 * columns + 0.5, 2.7 * rows + 0.4)
-    figure.suptitle("Accuracy on meta-validation by option", x=0.01, ha="left", fontsize=11, color=INK)
+    title = f"{found.judged.capitalize()} on meta-validation by option"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     for place, name in enumerate(names, 1):
         axes = axes_in(figure, rows, columns, place, xlabel=name.replace("_", " "))
         x = _scaled(axes, found.space[name], [t.values[name] for t in shown])
         _dots(axes, shown, x, found)
-        axes.yaxis.set_major_formatter(PERCENT)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        _scale(axes, found)
         axes.margins(y=0.1)
         if place % columns != 1 and columns > 1:
             axes.tick_params(labelleft=False)
@@ -97,7 +98,7 @@ def search_importance(found: Tuned, path: str | Path) -> None:
     names = list(reversed(found.importance))
     shares = [found.importance[name] for name in names]
     figure = figure_of(5.4, 0.42 * len(names) + 1.1)
-    axes = axes_in(figure, title="What mattered", xlabel="share in the differences of accuracy")
+    axes = axes_in(figure, title="What mattered", xlabel=f"share in the differences of {found.judged}")
     axes.barh([name.replace("_", " ") for name in names], shares, color=BLUE, height=0.62)
     for row, share in enumerate(shares):
         axes.annotate(
@@ -115,11 +116,24 @@ def search_importance(found: Tuned, path: str | Path) -> None:
 
 
 def _valued(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials with an accuracy."""
+    """The trials that came to a value."""
     shown = [t for t in trials if t.value is not None and t.outcome in ("complete", "pruned")]
     if not shown:
-        raise UserError("there are no trials to draw: none has come to an accuracy")
+        raise UserError("there are no trials to draw: none has come to a number")
     return shown
+
+
+def _scale(axes: Any, found: Tuned) -> None:
+    """The axis of what trials are judged by: percents, nats, or errors by their logarithm."""
+    if found.judged == "mean squared error":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+        return
+    if found.judged == "accuracy":
+        axes.yaxis.set_major_formatter(PERCENT)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
 def _dots(axes: Any, shown: Sequence[Trial], x: Sequence[float], found: Tuned) -> None:
@@ -130,12 +144,14 @@ def _dots(axes: Any, shown: Sequence[Trial], x: Sequence[float], found: Tuned) -
         ("complete", {"color": BLUE, "alpha": 0.75}),
         ("pruned", {"facecolor": "white", "edgecolor": GREY}),
     ):
-        own = [(place, t.value) for t, place in at if t.outcome == outcome and t != best]
+        own = [(place, found.said(t.value)) for t, place in at if t.outcome == outcome and t != best]
         if own:
             axes.scatter(*zip(*own, strict=True), s=26, label=outcome, zorder=3, **look)
     for t, place in at:
         if t == best:
-            axes.scatter(place, t.value, s=60, color=GREEN, edgecolor="white", label="best", zorder=4)
+            axes.scatter(
+                place, found.said(t.value), s=60, color=GREEN, edgecolor="white", label="best", zorder=4
+            )
 
 
 def _scaled(axes: Any, searched: Dimension, values: Sequence[Any]) -> list[float]:

@@ -109,8 +109,9 @@ def usual_space(config: TrainConfig, fixed: Collection[str] = ()) -> Space:
     """
     kind = learner_class(config.learner)
     space: Space = {"outer_lr": around("outer_lr", kind.outer.outer_lr)}
+    of_functions = kind.for_functions if config.functions else {}
     for name, option in options(kind).items():
-        words, default = _words(option.annotation), option.default
+        words, default = _words(option.annotation), of_functions.get(name, option.default)
         if _optional(option.annotation) or name in ASIDE:
             continue
         if words or option.annotation is bool:

@@ -15,6 +15,8 @@ from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.words import as_words
 
 Outcome = Literal["complete", "pruned", "failed", "running"]
+Judged = Literal["accuracy", "log-likelihood", "mean squared error"]
+"""What trials are judged by on meta-validation. An error is held with a minus: the greatest value is best."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,10 @@ class Trial:
         number: from 0.
         outcome: complete; pruned, ended early as others were ahead; failed, as `why` says; or running, in
             another process or until it is gone on with.
-        value: its best accuracy on meta-validation; None where it has none.
+        value: its best accuracy on meta-validation, or what else it is judged by; None where it has none.
         ci95: half the width of that value's 95 % interval over tasks.
         values: what was searched.
-        curve: (meta-step, accuracy) of each validation.
+        curve: (meta-step, value) of each validation.
         seconds: of training.
         why: what ended a trial that failed, or diverged.
     """
@@ -61,8 +63,9 @@ class Tuned:
         space: what was searched.
         out: its folder.
         trials: all of them, by number.
-        importance: the share of the differences in accuracy that each option makes, by a random forest; empty
+        importance: the share of the differences in value that each option makes, by a random forest; empty
             where there are too few trials to tell.
+        judged: what the trials' values are.
     """
 
     base: TrainConfig
@@ -70,6 +73,7 @@ class Tuned:
     out: Path
     trials: list[Trial]
     importance: dict[str, float]
+    judged: Judged = "accuracy"
 
     @property
     def ranked(self) -> list[Trial]:
@@ -98,11 +102,15 @@ class Tuned:
         """The command that trains the best again."""
         return shlex.join(["quickstudy", "train", *as_words(self.config), "--out", f"{self.out}-best"])
 
+    def said(self, value: float | None) -> float | None:
+        """A trial's value as it is told: an error without its minus."""
+        return -value if value is not None and self.judged == "mean squared error" else value
+
     def json(self) -> dict[str, Any]:
         """The best, what mattered, and how many trials came to which end."""
         best, outcomes = self.best, [t.outcome for t in self.trials]
         return {
-            "accuracy": best.value,
+            self.judged.replace("-", "_").replace(" ", "_"): self.said(best.value),
             "ci95": best.ci95,
             "trial": best.number,
             "values": best.values,
@@ -122,8 +130,8 @@ class Tuned:
         write_json(self.out / "trials.json", [asdict(t) for t in self.trials])
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["trial", "outcome", "accuracy", "ci95", *self.space, "seconds", "why"])
+        table.writerow(["trial", "outcome", self.judged, "ci95", *self.space, "seconds", "why"])
         for t in self.trials:
             own = [t.values.get(name) for name in self.space]
-            table.writerow([t.number, t.outcome, t.value, t.ci95, *own, t.seconds, t.why])
+            table.writerow([t.number, t.outcome, self.said(t.value), t.ci95, *own, t.seconds, t.why])
         write_bytes(self.out / "trials.csv", text.getvalue().encode())

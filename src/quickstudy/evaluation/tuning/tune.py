@@ -1,4 +1,5 @@
-"""Search over a run's options: each trial is a run of `train`, judged by its accuracy on meta-validation."""
+"""Search over a run's options: each trial is a run of `train`, judged by its accuracy on meta-validation; of
+functions by its log-likelihood or error."""
 
 from __future__ import annotations
 
@@ -8,11 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from quickstudy.data import ClassDataset
+import torch
+
+from quickstudy.data import ClassDataset, Splits
 from quickstudy.errors import DataError, NonFiniteError, RunError, UserError, in_brief
 from quickstudy.evaluation.tuning.space import Space, adjusted, space_of, start_of, usual_space
 from quickstudy.evaluation.tuning.study import PrunerName, Study, library, opened, quietly
-from quickstudy.evaluation.tuning.trials import Trial, Tuned
+from quickstudy.evaluation.tuning.trials import Judged, Trial, Tuned
 from quickstudy.learners import learner_class
 from quickstudy.options import at_least_one
 from quickstudy.outer.checkpoint import History
@@ -20,6 +23,7 @@ from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.measure import worth
 from quickstudy.outer.progress import Progress
 from quickstudy.outer.session import fingerprints, train
+from quickstudy.tasks.families import FunctionParts
 
 Show = Callable[[int, dict[str, Any]], Progress | None]
 
@@ -81,11 +85,14 @@ def tune(
     searched = usual_space(config) if space is None else space_of(config, space)
     if not searched:
         raise UserError("nothing is searched: name an option and its values")
-    data = config.loaded() if data is None else data
-    splits = config.splits(data)
+    judged = judged_by(config)
+    if not config.functions:
+        data = config.loaded() if data is None else data
+    splits = config.parts(data)
     for part in (splits.val, splits.test):  # mistakes are told before the folder is made
         config.problem(part)
-    config.training_tasks(splits.train)
+    if isinstance(splits, Splits):
+        config.training_tasks(splits.train)
     options = {**config.json(), "pruner": pruner, "splits": fingerprints(splits)}
     settings = {**options.pop("settings"), **options}
     settings["search"] = {name: str(values) for name, values in searched.items()}
@@ -108,12 +115,12 @@ def tune(
                     break
                 trial, values = taken
                 run_trial(search, trial, adjusted(config, values), data, show(trial.number, values), say)
-                found = so_far(search, config, searched)
+                found = so_far(search, config, searched, judged)
                 found.write()
                 tidy(search, found)
                 told(next(t for t in found.trials if t.number == trial.number), found)
                 say = silent
-        found = so_far(search, config, searched, importance=True)
+        found = so_far(search, config, searched, judged, importance=True)
     found.write()
     if not found.ranked:
         why = next((t.why for t in found.trials if t.why), "others are still under way")
@@ -129,7 +136,7 @@ def run_trial(
     search: Study,
     trial: Any,
     config: TrainConfig,
-    data: ClassDataset,
+    data: ClassDataset | None,
     progress: Progress | None,
     say: Callable[[str], None],
 ) -> None:
@@ -186,10 +193,22 @@ def note(trial: Any, history: History) -> None:
     trial.set_user_attr("best", [history.best, best.get("val_accuracy_ci95")])
 
 
-def so_far(search: Study, config: TrainConfig, space: Space, *, importance: bool = False) -> Tuned:
+def judged_by(config: TrainConfig) -> Judged:
+    """What a run of these options is judged by on meta-validation, as `worth` has it."""
+    if not config.functions:
+        return "accuracy"
+    with torch.no_grad():
+        task = config.problem(FunctionParts.of(config.data).val).task(0)
+        metrics = config.make_learner((1,), 1).cpu().judge(task).metrics
+    return "log-likelihood" if "log_likelihood" in metrics else "mean squared error"
+
+
+def so_far(
+    search: Study, config: TrainConfig, space: Space, judged: Judged, *, importance: bool = False
+) -> Tuned:
     """What was found until now."""
     shares = search.importance() if importance else {}
-    return Tuned(config, space, search.out, search.found(), shares)
+    return Tuned(config, space, search.out, search.found(), shares, judged)
 
 
 def tidy(search: Study, found: Tuned) -> None:
