@@ -120,6 +120,19 @@ def test_floors_that_were_measured_are_in_the_table(
     (row,) = [row for row in rows if row[1:2] == ["untrained"]]
     e = floor.evaluation
     assert row[3:5] == [f"{100 * (e.accuracy or 0):.1f} ± {100 * e.ci95:.1f} %", "30"]
+    for other in (
+        config.problem(splits.test, seed=2, query=1),
+        config.problem(splits.test, seed=7),
+    ):
+        qs.floors(config, splits, source=other, names=["pixel-nn"], **{**how, "n_tasks": 40})
+    qs.floors(
+        config, splits, source=source, names=["untrained"], statistics="batch", **{**how, "n_tasks": 40}
+    )
+    assert command("report", runs[0], "--out", tmp_path, "--tasks", "4", "--grid", "0").code == 0
+    page = Page((tmp_path / "report.html").read_text())
+    assert [row for row in page.rows if row[1:2] in (["untrained"], ["pixel-nn"])] == [
+        row for row in rows if row[1:2] in (["untrained"], ["pixel-nn"])
+    ]
 
 
 def test_what_is_wrong_is_named(runs: tuple[Path, Path], tmp_path: Path, refused: Callable[..., str]) -> None:

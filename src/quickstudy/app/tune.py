@@ -18,6 +18,7 @@ from quickstudy.app.train import asked, learner_options, refuse_others
 from quickstudy.errors import UserError
 from quickstudy.evaluation.tuning import Trial, Tuned, tune, usual_space
 from quickstudy.evaluation.tuning.pictures import draw_search
+from quickstudy.evaluation.tuning.space import adjusted
 from quickstudy.evaluation.tuning.study import PrunerName
 from quickstudy.learners import learner_class
 from quickstudy.learners.registry import options
@@ -37,7 +38,7 @@ Examples:
 
 It takes the options of train. Without --search the outer rate is searched, and each option of the learner
 whose default says its scale, but for those that are given. With it, what it names, beginning at what is
-given. The first trial is the run as given; hopeless ones end early.
+given. The first trial is the run as given, if that is among what is searched; hopeless ones end early.
 
 It needs one more package: pip install 'quickstudy[tune]'"""
 SHOWN = 5
@@ -186,7 +187,8 @@ def report(found: Tuned, out: Console) -> None:
     counts = {kind: ended.count(kind) for kind in ("complete", "pruned", "failed", "running")}
     out.print(table)
     out.print(f"{len(ended)} trials: " + ", ".join(f"{n} {kind}" for kind, n in counts.items() if n))
-    if first.number == 0 and first != found.best:
+    as_given = adjusted(found.base, first.values) == found.base
+    if first.number == 0 and first != found.best and as_given:
         out.print(f"the first, as given: {reached(first, found)}")
     if found.importance:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in found.importance.items())

@@ -136,7 +136,12 @@ def test_it_works_where_scikit_learns_tools_do(run: Path, files: tuple[list[Path
     piped = make_pipeline(FunctionTransformer(lambda pictures: 255 - pictures), classifier).fit(grey, y)
     assert piped.predict(grey).tolist() == FewShotClassifier.from_run(run).fit(grey, y).predict(grey).tolist()
     search = GridSearchCV(classifier, {"polarity": ["dark-on-light", "light-on-dark"]}, cv=2).fit(grey, y)
-    assert search.best_params_["polarity"] in ("dark-on-light", "light-on-dark")
+    scores = {
+        p: cross_val_score(clone(classifier).set_params(polarity=p), grey, y, cv=2).mean()
+        for p in ("dark-on-light", "light-on-dark")
+    }
+    assert search.best_score_ == pytest.approx(max(scores.values()))
+    assert scores[search.best_params_["polarity"]] == pytest.approx(max(scores.values()))
 
 
 def test_a_pickled_one_answers_the_same(run: Path, files: tuple[list[Path], list[str]]) -> None:
@@ -258,6 +263,7 @@ ROWS = GREY.reshape(6, -1)
         (lambda: untrained().set_params(steps=-1).fit(GREY, [0, 1, 2] * 2), "steps must be at least 0"),
         (lambda: rows(steps=3).fit(ROWS, [0, 1, 2] * 2), "ProtoNet takes no inner steps"),
         (lambda: rows(transductive=True).fit(ROWS, [0, 1, 2] * 2), "no batch normalisation"),
+        (lambda: rows().fit(ROWS, [1, 2] * 3).partial_fit(ROWS, list("ab") * 3), "numbers or text, not both"),
         (lambda: untrained().fit("a.png", ["a"]), "one picture where several"),
         (lambda: untrained().fit(GREY[:0], []), "no examples"),
         (lambda: untrained().fit([], []), "no examples|0 sample|minimum of 1"),

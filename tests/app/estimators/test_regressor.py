@@ -37,6 +37,13 @@ def test_one_and_several_values() -> None:
         FewShotRegressor(qs.MAML(qs.nets.mlp(1, (8,)), way=2)).fit(X, Y)
 
 
+def test_values_of_another_shape_are_refused() -> None:
+    found = FewShotRegressor(qs.R2D2(torch.nn.Flatten())).fit(X, Y)
+    with pytest.raises(UserError, match=r"targets of shape \(2,\), where those before had \(\)"):
+        found.partial_fit(X, np.stack([Y, Y], 1))
+    assert found.predict(X).shape == (9,)
+
+
 def test_standard_deviations_are_the_predictors() -> None:
     learner = qs.CNP(qs.nets.mlp(1, (8,)), way=1)
     found = FewShotRegressor(learner).fit(X, Y)

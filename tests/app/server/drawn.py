@@ -44,9 +44,9 @@ def examples(shots: int = 3) -> list[dict[str, str]]:
 
 
 @contextmanager
-def serving(runs: Sequence[Path], **how: Any) -> Iterator[httpx.Client]:
+def serving(runs: Sequence[Path], host: str = "127.0.0.1", **how: Any) -> Iterator[httpx.Client]:
     """A client of a server that listens on loopback, until the block ends; its paths begin behind /api/v1."""
-    running = Running(runs, "127.0.0.1", 0, device="cpu", **how)
+    running = Running(runs, host, 0, device="cpu", **how)
     thread = threading.Thread(target=running.run)
     thread.start()
     try:

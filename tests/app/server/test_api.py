@@ -126,6 +126,14 @@ def test_the_page_can_be_looked_for(client: httpx.Client) -> None:
     assert found.content == b""
 
 
+def test_methods_that_a_client_makes_up_are_one(client: httpx.Client) -> None:
+    for name in ("ZAP1", "ZAP2"):
+        assert client.request(name, "/health").status_code == 405
+    text = client.get("/metrics").text
+    assert "ZAP" not in text
+    assert 'method="ANY",path="/api/v1/health",status="405"} 2' in text
+
+
 def test_a_store_is_bounded_and_forgets() -> None:
     now = [0.0]
     store = Store(most=3, idle=10, clock=lambda: now[0])

@@ -17,6 +17,8 @@ import pytest
 from quickstudy.app.serve import is_loopback
 from quickstudy.app.server.running import reachable
 
+from .drawn import serving
+
 
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -69,6 +71,20 @@ def test_the_address_that_is_told_can_be_opened() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
             own.bind((reachable(every), 0))  # which only addresses of this machine can be
             assert own.getsockname()[0] != "0.0.0.0"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "[::1]"])
+def test_every_address_of_this_machine_s_own_answers(run: Path, host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as free:
+            free.bind((host.strip("[]"), 0))
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with serving([run], host) as client:
+        assert str(client.base_url).startswith(f"http://{host}:")
+        assert client.get("/health").status_code == 200
+        assert client.get("/health", headers={"host": "evil.example"}).status_code == 421
 
 
 def test_names_that_only_this_machine_answers_to() -> None:

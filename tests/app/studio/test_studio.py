@@ -129,14 +129,60 @@ def test_files_are_chosen_and_dropped(studio: Page, tmp_path: Path) -> None:
     expect(studio.locator("#problem")).to_have_text("none.png is no picture that this browser can read.")
 
 
+def test_photographs_are_sent_small(studio: Page, tmp_path: Path) -> None:
+    """Ten of a phone's are half a megabyte together, where they were a server's whole limit."""
+    noise = np.random.default_rng(0).integers(0, 256, (10, 600, 800, 3), np.uint8)
+    for i, pixels in enumerate(noise):
+        Image.fromarray(pixels).resize((1600, 1200)).save(tmp_path / f"{i}.jpg", quality=90)
+    files = [str(tmp_path / f"{i}.jpg") for i in range(10)]
+    sent: list[int] = []
+    studio.on("request", lambda request: sent.append(len(request.post_data or "")))
+    for k in range(2):
+        studio.locator(".card input[type=file]").nth(k).set_input_files(files[5 * k : 5 * k + 5])
+    expect(studio.locator(".examples img")).to_have_count(10)
+    expect(studio.locator("#bars li")).to_have_count(2)
+    settled(studio)
+    assert 10_000 < max(sent) < 1_000_000
+    expect(studio.locator("#problem")).to_be_hidden()
+
+
+def test_a_file_that_is_no_picture_does_not_hold_up_others(studio: Page, tmp_path: Path) -> None:
+    *files, none = map(str, pictures(tmp_path))
+    studio.locator(".card input[type=file]").nth(0).set_input_files(files[0])
+    studio.locator(".card input[type=file]").nth(1).set_input_files([files[1], none, files[2]])
+    expect(studio.locator("#problem")).to_contain_text("none.png is no picture")
+    expect(studio.locator("#bars li")).to_have_count(2)  # the one before it is learned
+
+
+def test_a_picture_on_the_test_pad_stays_for_another_learner(studio: Page, tmp_path: Path) -> None:
+    files = list(map(str, pictures(tmp_path)))
+    for k in range(2):
+        studio.locator(".card input[type=file]").nth(k).set_input_files(files[k])
+    studio.locator("#pad-file").set_input_files(files[1])
+    settled(studio)
+    seen = "c => c.toDataURL()"
+    before = studio.locator("#pad").evaluate(seen)
+    studio.select_option("#run", "maml")
+    settled(studio)
+    expect(studio.locator("#bars .best")).to_have_count(1)
+    assert studio.locator("#pad").evaluate(seen) == before
+    studio.click("#pad-clear")
+    expect(studio.locator("#verdict")).to_be_empty()
+    assert studio.locator("#pad").evaluate(seen) != before
+
+
 def test_names_are_text(studio: Page) -> None:
     name = "<img src=x onerror=alert(1)>"
     studio.locator(".card .name input").first.fill(name)
+    studio.locator(".card .name input").nth(2).fill(
+        "constructor"
+    )  # which every object has, this card no example
     for k, c in enumerate(UNSEEN[:2]):
         drawn(studio, ".card canvas", strokes(c, 0), k)
     drawn(studio, "#pad", strokes(UNSEEN[0], 1))
     expect(studio.locator("#bars .label").first).to_have_text(name)
     assert studio.locator("#bars img").count() == 0
+    expect(studio.locator("#bars li")).to_have_count(2)
 
 
 def test_it_is_drawn_with_the_keyboard(studio: Page) -> None:
@@ -291,9 +337,3 @@ def test_it_fits_a_phone(browser: Browser, server: object, studio: Page) -> None
     drawn(page, "#pad", strokes(UNSEEN[0], 0))
     assert verdict(page) == "Class 1"
     phone.close()
-
-
-def test_the_page_is_small() -> None:
-    from quickstudy.app.server.pages import pages
-
-    assert sum(len(content) for content, _ in pages().values()) < 200_000

@@ -249,5 +249,16 @@ def test_mistakes_leave_no_folder(data: ClassDataset, tmp_path: Path, monkeypatc
 def test_by_halving(data: ClassDataset, tmp_path: Path) -> None:
     storage = InMemoryStorage()
     found = tune(USUAL, tmp_path / "a", SPACE, trials=8, data=data, pruner="hyperband", storage=storage)
-    assert {t.outcome for t in found.trials} <= {"complete", "pruned"}
-    assert len(found.ranked) + sum(t.outcome == "pruned" for t in found.trials) == 8
+    pruned = [t for t in found.trials if t.outcome == "pruned"]
+    assert pruned
+    assert len(found.ranked) + len(pruned) == 8
+    assert all(t.curve[-1][0] < USUAL.iterations for t in pruned)
+
+
+def test_a_value_outside_of_what_is_searched_is_told(data: ClassDataset, tmp_path: Path) -> None:
+    told: list[str] = []
+    space = {"inner_lr": (0.001, 0.01), "outer_lr": (1e-5, 0.01)}
+    found = tune(USUAL, tmp_path / "a", space, trials=1, data=data, say=told.append)
+    assert told[0] == "not among what is searched: inner_lr 0.4; the first trial draws it"
+    assert found.best.values["outer_lr"] == USUAL.outer_lr
+    assert 0.001 <= found.best.values["inner_lr"] <= 0.01

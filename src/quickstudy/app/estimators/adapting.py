@@ -201,6 +201,8 @@ class FewShotEstimator(ABC, BaseEstimator):
             if not self.learner.uses_unlabelled:
                 raise UserError(f"{type(self.learner).__name__} learns from labelled examples only")
             unlabelled = self._read(unlabelled, reset=False)
+        if more and y.shape[1:] != self._y.shape[1:]:
+            raise UserError(f"targets of shape {y.shape[1:]}, where those before had {self._y.shape[1:]}")
         if more:
             x, y = torch.cat([self._x, x]), np.concatenate([self._y, y])
             parts = [u for u in (self._unlabelled, unlabelled) if u is not None]

@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
 from quickstudy.app.estimators.adapting import FewShotEstimator
+from quickstudy.errors import UserError
 from quickstudy.learners import Predictor
 
 
@@ -94,6 +95,8 @@ class FewShotClassifier(ClassifierMixin, FewShotEstimator):
             # Each twice: many classes of one example each are no regression problem here.
             check_classification_targets(np.repeat(np.unique(labels), 2))
             known = [np.asarray(c) for c in (labels, classes, before) if c is not None]
+            if len({c.dtype.kind in "biuf" for c in known}) > 1:
+                raise UserError("labels are numbers or text, not both: 1 and '1' would become one class")
             self.classes_ = np.unique(np.concatenate(known))
             self._y = labels
             self._predictor = self._adapted()

@@ -54,6 +54,9 @@ WRONG: dict[int | str, dict[str, Any]] = {
 MISSING: dict[int | str, dict[str, Any]] = {
     404: {"model": schema.Problem, "description": "There is no such classifier, or it has been forgotten."}
 }
+BUSY: dict[int | str, dict[str, Any]] = {
+    409: {"model": schema.Problem, "description": "Examples are being added to this classifier."}
+}
 SAID = {
     "Not Found": "there is no such page",
     "Method Not Allowed": "this address is not for that method",
@@ -118,6 +121,10 @@ def make_app(
             raise HTTPException(413, f"{classes} classes: a classifier may have {limits.classes}")
         learner = classifier.learner
         steps = learner.steps_in_use if isinstance(learner, DescentLearner) else 1
+        if steps > limits.steps:
+            raise HTTPException(413, f"{steps} inner steps: a classifier may take {limits.steps}")
+        if any(len(label) > limits.label for label in labels):
+            raise HTTPException(413, f"a class's name may have {limits.label} letters")
         if count * steps > limits.work:
             raise HTTPException(
                 413, f"{count} examples and {steps} inner steps: their product may be {limits.work}"
@@ -166,7 +173,7 @@ def make_app(
         """A classifier's classes, and how many examples of each it has."""
         return schema.Classifier(**store.describe(kept(id)))
 
-    @app.post(f"{V1}/classifiers/{{id}}/examples", tags=["classifiers"], responses=MISSING)
+    @app.post(f"{V1}/classifiers/{{id}}/examples", tags=["classifiers"], responses={**MISSING, **BUSY})
     async def add(id: str, given: schema.MoreExamples) -> schema.Classifier:
         """Add examples, of known classes or of new ones, and adapt anew."""
         entry = kept(id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -43,7 +44,7 @@ class Batches:
         each request is answered by itself.
         """
         if entry.classifier.predictor_.transductive:
-            return await self.run(answer, entry.classifier, list(pictures))
+            return finite(await self.run(answer, entry.classifier, list(pictures)))
         found: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         entry.waiting.append((list(pictures), found))
         if not entry.busy:
@@ -51,7 +52,7 @@ class Batches:
             worker = asyncio.ensure_future(self.work(entry))
             self.workers.add(worker)  # what nobody holds may be collected before it is done
             worker.add_done_callback(self.workers.discard)
-        return await found
+        return finite(await found)
 
     async def work(self, entry: Entry) -> None:
         """Answer all that wait for a classifier, until nobody does."""
@@ -67,13 +68,17 @@ class Batches:
             except Exception as error:
                 for _, found in taken:
                     if not found.done():
-                        found.set_exception(error)
+                        found.set_exception(copy.copy(error))
         entry.busy = False
 
 
 def answer(classifier: FewShotClassifier, pictures: list[Image.Image]) -> Answer:
     """Probabilities `[n, N]`, and the labels of these."""
-    p = classifier.predict_proba(pictures)
-    if not np.isfinite(p).all():
+    return classifier.predict_proba(pictures), [str(label) for label in classifier.classes_]
+
+
+def finite(found: Answer) -> Answer:
+    """The same, where it is one: what one client's pictures come to is not told to others."""
+    if not np.isfinite(found[0]).all():
         raise UserError(DIVERGED)
-    return p, [str(label) for label in classifier.classes_]
+    return found

@@ -120,8 +120,8 @@ class Guard:
         if changing and headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Refused(403, "requests from pages of another origin are refused")
         if self.token is not None and scope["path"].startswith("/api/"):
-            given = headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+            given = headers.get("authorization", "").encode("latin-1")  # the bytes that came
+            if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
                 raise Refused(401, "a token is needed: the header Authorization: Bearer TOKEN")
         kind = headers.get("content-type", "").split(";")[0].strip().lower()
         if scope["method"] in ("POST", "PUT", "PATCH") and kind != "application/json":

@@ -21,7 +21,9 @@ from quickstudy.learners.descent import DescentLearner
 from quickstudy.outer.device import suited
 from quickstudy.tasks.task import Query, Support, Task
 
-DIVERGED = "the learner's numbers grew beyond bounds on these examples: take fewer inner steps"
+DIVERGED = (
+    "the learner's numbers grew beyond bounds on these examples: take fewer inner steps, or other pictures"
+)
 POINTS = 21
 """Of a course, at most: the first, the last, and others evenly between them."""
 
@@ -87,6 +89,8 @@ def course(learner: DescentLearner, task: Task, labels: Sequence[str]) -> list[d
 def places(learner: EmbeddingLearner, task: Task, labels: Sequence[str]) -> dict[str, Any]:
     """Examples, their class means and queries on the plane on which the examples' features vary most."""
     z, embed, _ = learner.embedded(task.support)  # [n, D]
+    if not z.isfinite().all():
+        raise UserError(DIVERGED)
     means = torch.stack([z[task.support.y == c].mean(0) for c in range(len(labels))])  # [N, D]
     place, shown = principal_plane(z)
     queries = place(embed(task.query.x)) if len(task.query.x) else torch.empty(0, 2)

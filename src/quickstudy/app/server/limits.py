@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may ask for.
+    """What a client may ask for. The API's schema states the usual ones: other ones can only be tighter.
 
     Args:
         body: bytes of a request.

@@ -7,6 +7,9 @@ from collections import Counter
 
 from quickstudy.app.server.guard import App, Message, Receive, Scope, Send
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Those that are counted by their names; a client may make up others."""
+
 
 class Metrics:
     """An application whose answers are counted by method, route and status.
@@ -37,6 +40,7 @@ class Metrics:
             if scope["type"] == "http":
                 route = getattr(scope.get("route"), "path", None)
                 method, path = (scope["method"], route) if route else ("ANY", "other")
+                method = method if method in METHODS else "ANY"
                 self.answered[method, path, status] += 1
                 spent = time.perf_counter() - begun
                 self.seconds[method, path] = self.seconds.get((method, path), 0.0) + spent

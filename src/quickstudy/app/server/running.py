@@ -53,7 +53,7 @@ def reachable(host: str) -> str:
     >>> reachable("127.0.0.1")
     '127.0.0.1'
     """
-    if host.strip("[]") not in ("0.0.0.0", "::", ""):
+    if host not in ("0.0.0.0", "::", ""):
         return host
     family, somewhere = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
     with socket.socket(family, socket.SOCK_DGRAM) as asking:
@@ -94,23 +94,24 @@ class Running:
         data_dir: Path | None = None,
     ) -> None:
         self.models = Models(runs, device, data_dir, limits.classes)
+        host = host.strip("[]")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # Of TCP by name, or asyncio leaves its delays on: 40 ms an answer.
         self.socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self.socket.bind((host.strip("[]"), port))
+            self.socket.bind((host, port))
         except OSError as error:
             self.socket.close()
             raise UserError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
         self.port = self.socket.getsockname()[1]
-        shown = reachable(host).strip("[]")
+        shown = reachable(host)
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}"
-        app = make_app(self.models, limits, hosts=LOOPBACK if token is None else None, token=token)
+        app = make_app(self.models, limits, hosts=LOOPBACK | {host} if token is None else None, token=token)
         self.server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=Impatient,
+                http=type("Impatient", (Impatient,), {"patience": limits.seconds}),
                 ws="none",
                 lifespan="off",
                 log_level="warning",

@@ -17,7 +17,7 @@ class Entry:
     """A classifier of a client's.
 
     Args:
-        id: what it is asked for by, which nobody can guess.
+        id: what it is asked for by; made at random, so that no other classifier is met by mistake.
         run: whose learner it is.
         options: as they were given.
         classifier: fitted; another one takes its place when examples are added, so that whoever predicts with

@@ -16,6 +16,7 @@ export class Card {
   constructor(name, on) {
     this.on = on;
     this.kept = []; // pictures, as data: addresses
+    this.stored = 0; // how many there have been
     this.origin = null; // the class that it is of, in a random task
     this.element = template.content.firstElementChild.cloneNode(true);
     this.canvas = this.find("canvas");
@@ -74,8 +75,11 @@ export class Card {
 
   take(files) {
     return this.on.attempt(async () => {
-      for (const file of files) this.store(await read(file));
-      this.on.changed();
+      try {
+        for (const file of files) this.store(await read(file));
+      } finally {
+        this.on.changed(); // also of those before one that is no picture
+      }
     });
   }
 
@@ -87,7 +91,7 @@ export class Card {
     image.src = picture;
     image.alt = "";
     button.type = "button";
-    button.setAttribute("aria-label", `Delete example ${this.kept.length + 1}`);
+    button.setAttribute("aria-label", `Delete example ${++this.stored}`);
     button.append(image);
     button.addEventListener("click", () => {
       const k = this.kept.indexOf(entry);

@@ -80,7 +80,7 @@ function steps(place, found, labels) {
   chart(place, "Loss on your examples", at, second, top, (v) => v.toFixed(top < 1 ? 2 : 1), said);
   if (first.probabilities.length) {
     const each = labels.flatMap((label, k) =>
-      label in first.probabilities[0] && labels.indexOf(label) === k // not that of a card without examples
+      Object.hasOwn(first.probabilities[0], label) && labels.indexOf(label) === k // not that of a card without examples
         ? [{ label, values: found.map(({ probabilities: [p] }) => p[label]), colour: colour(k) }]
         : [],
     );

@@ -3,6 +3,7 @@
 import { MOST } from "./cards.js";
 
 const VERSION = 1;
+const STEPS = 200;
 const LONGEST = 40_000_000;
 const PICTURE = /^data:image\/(png|jpeg);base64,[A-Za-z0-9+/=]+$/;
 
@@ -69,7 +70,7 @@ function parsed(content, name) {
     typeof found === "object" &&
     found.quickstudy === VERSION &&
     text(found.run) &&
-    (found.steps === null || (Number.isInteger(found.steps) && found.steps >= 0)) &&
+    (found.steps === null || (Number.isInteger(found.steps) && found.steps >= 0 && found.steps <= STEPS)) &&
     typeof found.transductive === "boolean" &&
     list(found.classes, held, MOST) &&
     strokes(found.pad) &&

@@ -6,7 +6,7 @@ import { bars, colour, percent } from "./bars.js";
 import { Card, FEWEST, MOST } from "./cards.js";
 import { figure } from "./figures.js";
 import { give, keep, kept, opened, written } from "./session.js";
-import { STYLES, Surface, place, read } from "./surface.js";
+import { STYLES, Surface, read } from "./surface.js";
 
 const at = (id) => document.getElementById(id);
 const USUAL = 3; // classes of OpenAI's Reptile page
@@ -22,6 +22,7 @@ let before = null; // the session that a random task took the place of
 const READ = 10_000; // milliseconds that a problem stays of what nobody tries again by themselves
 const UNDO = 20_000; // and that what was deleted can be had again
 let trouble = null; // what the problem that is shown is of
+let reading;
 
 function problem(text, topic) {
   trouble = topic;
@@ -36,7 +37,8 @@ async function attempt(work, topic = "asked") {
     if (trouble === topic) problem("", null);
   } catch (error) {
     problem(error.message, topic);
-    if (topic === "asked") setTimeout(() => trouble === topic && problem("", null), READ);
+    clearTimeout(reading);
+    if (topic === "asked") reading = setTimeout(() => trouble === topic && problem("", null), READ);
   }
 }
 
@@ -129,6 +131,7 @@ async function adapt() {
   at("download").disabled = true;
   if (classes.size < FEWEST || surplus > 0) {
     classifier = null;
+    forget(old);
     bars(at("bars"), []);
     at("verdict").textContent =
       surplus > 0
@@ -140,13 +143,20 @@ async function adapt() {
     const options = { transductive: at("transductive").checked };
     if (run().steps !== null) options.steps = Number(at("steps").value);
     const order = labels();
-    classifier = await ask("POST", "classifiers", { run: run().name, examples: shown, options });
+    try {
+      classifier = await ask("POST", "classifiers", { run: run().name, examples: shown, options });
+    } catch (error) {
+      classifier = null; // the one of before is of other examples
+      look();
+      throw error;
+    } finally {
+      forget(old);
+    }
     Object.assign(classifier, { shown, order });
     at("download").disabled = false;
     look();
     score();
   }
-  forget(old);
 }
 
 /** What is on the test pad; null for nothing. */
@@ -165,7 +175,7 @@ async function says(asked, images) {
 
 /** Rows of bars, in the order of the cards. */
 const rows = (probabilities) =>
-  labels().flatMap((name, k, all) => (name in probabilities && all.indexOf(name) === k ? [[name, probabilities[name], colour(k)]] : []));
+  labels().flatMap((name, k, all) => (Object.hasOwn(probabilities, name) && all.indexOf(name) === k ? [[name, probabilities[name], colour(k)]] : []));
 
 async function predict() {
   const picture = tested();
@@ -468,8 +478,7 @@ async function put(picture) {
   const image = new Image();
   image.src = picture;
   await image.decode();
-  pad.clear();
-  place(pad.canvas, image);
+  pad.put(image);
   given = picture;
   look();
 }

@@ -9,6 +9,7 @@ export const STYLES = {
   usual: { pen: 0.05, fill: 0 },
 };
 const SENT = 112; // pixels a side: four times what most nets look at
+const LARGEST = 256; // of a picture: more than nets look at
 const STEP = 0.02; // of the sheet, that an arrow key moves the pen; with Shift five times as much
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -23,6 +24,7 @@ export class Surface {
     this.strokes = [];
     this.style = STYLES.usual;
     this.drawing = null;
+    this.image = null;
     this.cleared = []; // what was on the sheet, for undo
     this.pen = null; // where the pen of the keyboard is, once there is one
     canvas.addEventListener("keydown", (event) => this.key(event));
@@ -105,7 +107,17 @@ export class Surface {
     this.redraw();
   }
 
+  /** Show a picture instead of strokes, until something is drawn. */
+  put(image) {
+    if (!this.empty) this.cleared = this.strokes;
+    this.strokes = [];
+    this.redraw();
+    this.image = image;
+    this.show();
+  }
+
   redraw() {
+    this.image = null;
     this.show();
     this.changed();
   }
@@ -118,7 +130,8 @@ export class Surface {
 
   show() {
     draw(this.canvas, this.strokes, this.style.pen);
-    if (this.behind && this.empty) place(this.canvas, this.behind, 0.35);
+    if (this.image) place(this.canvas, this.image);
+    else if (this.behind && this.empty) place(this.canvas, this.behind, 0.35);
     if (this.pen) cross(this.canvas, this.pen);
   }
 
@@ -132,7 +145,7 @@ export class Surface {
 }
 
 /** A picture in the middle of a sheet, as large as it may be. */
-export function place(canvas, image, opacity = 1) {
+function place(canvas, image, opacity = 1) {
   const context = canvas.getContext("2d");
   const scale = canvas.width / Math.max(image.width, image.height);
   const [w, h] = [image.width * scale, image.height * scale];
@@ -173,24 +186,29 @@ function draw(canvas, strokes, pen) {
 function filled(strokes, share) {
   const xs = strokes.flat().map(([x]) => x);
   const ys = strokes.flat().map(([, y]) => y);
-  const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  const [least, most] = [(a, b) => Math.min(a, b), (a, b) => Math.max(a, b)];
+  const [left, right, top, bottom] = [xs.reduce(least), xs.reduce(most), ys.reduce(least), ys.reduce(most)];
   const scale = share / Math.max(right - left, bottom - top, 0.05);
   const place = ([x, y]) => [0.5 + (x - (left + right) / 2) * scale, 0.5 + (y - (top + bottom) / 2) * scale];
   return strokes.map((stroke) => stroke.map(place));
 }
 
-/** A picture file as a PNG or JPEG of at most 1024 pixels a side, as a data: address; an Error where it is none. */
+/**
+ * A picture file of at most LARGEST pixels a side, as a data: address; an Error where it is none. What is shrunk was a
+ * photograph or a scan, and goes as JPEG, a tenth as long.
+ */
 export async function read(file) {
   const image = await createImageBitmap(file).catch(() => {
     throw new Error(`${file.name} is no picture that this browser can read.`);
   });
-  const scale = Math.min(1, 1024 / Math.max(image.width, image.height));
+  const scale = Math.min(1, LARGEST / Math.max(image.width, image.height));
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(image.width * scale));
   canvas.height = Math.max(1, Math.round(image.height * scale));
   const context = canvas.getContext("2d");
   context.fillStyle = "#fff";
   context.fillRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
-  return canvas.toDataURL("image/png");
+  return scale < 1 ? canvas.toDataURL("image/jpeg", 0.92) : canvas.toDataURL("image/png");
 }

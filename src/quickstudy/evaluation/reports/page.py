@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import itertools
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from quickstudy.errors import RunError
 from quickstudy.evaluation.evaluate import normalising
 from quickstudy.evaluation.fit import fit_picture
 from quickstudy.evaluation.paired import paired
 from quickstudy.evaluation.plots import confusion_matrix, reliability, task_picture
-from quickstudy.evaluation.reports.pictures import curves, heat_map, published, six_curves
+from quickstudy.evaluation.reports.pictures import curves, heat_map, mean_of, published, six_curves
 from quickstudy.evaluation.reports.subject import Subject
 from quickstudy.files import write_bytes
 from quickstudy.tasks.families import Functions
@@ -237,13 +238,16 @@ def who_is_better(subjects: Sequence[Subject]) -> Iterator[str]:
 def as_published(subjects: Sequence[Subject], folder: Path) -> Iterator[str]:
     """Quick, Draw!: the published six curves behind those of runs of MAML."""
     ours = [s for s in subjects if s.config.learner == "maml" and s.config.data == "quickdraw"]
-    for way in sorted({s.config.way for s in ours} & {5, 10}):
-        mine = [s for s in ours if s.config.way == way]
-        samples = 100 if (mine[0].config.samples_per_class or FEW_DRAWINGS) >= 100 else FEW_DRAWINGS
-        path = folder / f"quickdraw-{way}-way.png"
-        six_curves({s.config.shot: s.records for s in mine}, way, samples, path)
-        missing = [str(shot) for shot in (1, 5, 10) if shot not in {s.config.shot for s in mine}]
-        yield f"<h2>As published: Quick, Draw!, {way}-way</h2>"
+    kinds: dict[tuple[int, int], dict[int, list[Sequence[Mapping[str, Any]]]]] = {}
+    for s in ours:
+        samples = 100 if (s.config.samples_per_class or FEW_DRAWINGS) >= 100 else FEW_DRAWINGS
+        if s.config.way in (5, 10):
+            kinds.setdefault((s.config.way, samples), {}).setdefault(s.config.shot, []).append(s.records)
+    for (way, samples), mine in sorted(kinds.items()):
+        path = folder / f"quickdraw-{way}-way-{samples}.png"
+        six_curves({shot: mean_of(runs) for shot, runs in mine.items()}, way, samples, path)
+        missing = [str(shot) for shot in (1, 5, 10) if shot not in mine]
+        yield f"<h2>As published: Quick, Draw!, {way}-way, {samples} drawings a class</h2>"
         source = published()["source"]
         lacking = f" Not trained here: {', '.join(missing)} shots." if missing else ""
         yield f"<p>Grey: {escape(source)}; transductive, on its own draw of the data.{lacking}</p>"

@@ -35,6 +35,20 @@ def group_curve(runs: Sequence[Records], name: str) -> tuple[np.ndarray, np.ndar
     return np.array(steps), values.mean(0), values.min(0), values.max(0)
 
 
+def mean_of(runs: Sequence[Records]) -> list[dict[str, float]]:
+    """The records of runs that differ in their seed as those of one run: the mean at each meta-step.
+
+    >>> mean_of([[{"iteration": 1, "val_accuracy": 0.25}], [{"iteration": 1, "val_accuracy": 0.75}]])
+    [{'iteration': 1, 'val_accuracy': 0.5}]
+    """
+    found: dict[int, dict[str, float]] = {}
+    for name in ("train_accuracy", "val_accuracy"):
+        steps, mean, *_ = group_curve(runs, name)
+        for step, value in zip(steps.tolist(), mean.tolist(), strict=True):
+            found.setdefault(step, {"iteration": step})[name] = value
+    return [found[step] for step in sorted(found)]
+
+
 def curves(groups: Mapping[str, Sequence[Records]], path: str | Path) -> None:
     """Meta-validation by meta-step, a line a group of runs, and a band from its lowest to its highest seed.
 

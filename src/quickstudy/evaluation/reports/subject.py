@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from quickstudy.data import ClassDataset, Splits
 from quickstudy.errors import RunError, TaskError
@@ -237,17 +240,27 @@ def subject(
         measured=measured,
         grid=grid,
         cells=n_grid,
-        floors=known_floors(run, tasks) if isinstance(tasks, ClassTasks) else simple_answers(tasks, n_tasks),
+        floors=known_floors(run, tasks, measured)
+        if isinstance(tasks, ClassTasks)
+        else simple_answers(tasks, n_tasks),
         adapt_ms=adapting(learner, tasks),
     )
 
 
-def known_floors(run: RunFolder, tasks: ClassTasks) -> list[Floor]:
-    """What was kept of the controls on such tasks, each control once, the one on most tasks."""
+def known_floors(run: RunFolder, tasks: ClassTasks, measured: Mapping[str, Any]) -> list[Floor]:
+    """What was kept of the controls on the same tasks, each control once, the one on most of them; none that
+    looked at the other queries where the run does not."""
+    told = {k: v for k, v in tasks.describe().items() if k != "classes"}
     found: dict[str, Floor] = {}
     for path in (run.path / FLOORS).glob("*.json"):
         row = kept(path)
-        if row is None or (row.evaluation.way, row.evaluation.shot) != (tasks.way, tasks.shot):
+        if row is None:
+            continue
+        e = row.evaluation
+        theirs = {"data": e.data, "way": e.way, "shot": e.shot, "query": e.query, "seed": e.seed, **e.drawn}
+        if json.dumps(theirs, sort_keys=True) != json.dumps(told, sort_keys=True):
+            continue
+        if e.transductive and not measured["transductive"]:
             continue
         if row.name not in found or row.evaluation.tasks > found[row.name].evaluation.tasks:
             found[row.name] = row
@@ -278,5 +291,7 @@ def adapting(learner: Learner, tasks: ClassTasks | FunctionTasks) -> float:
         support = tasks.task(i).support
         begun = time.perf_counter()
         learner.adapt(support)
+        if any(p.is_cuda for p in learner.parameters()):
+            torch.cuda.synchronize()  # until here the GPU has only been told what to do
         times.append(1000 * (time.perf_counter() - begun))
     return statistics.median(times[1:])

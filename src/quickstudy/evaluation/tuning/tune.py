@@ -46,8 +46,9 @@ def tune(
     """Train with one set of options after another, each chosen by how the others did on meta-validation.
 
     Every trial has the same seed, meta-training tasks and meta-validation tasks; meta-test classes are not
-    looked at. The first trial is `config` as it is, so that a search never ends below it. The folder keeps
-    the best trial's run, and of the others the curves.
+    looked at. The first trial is `config` as it is, so that a search never ends below it; but where one of
+    its values is outside of what is searched, which `say` is told. The folder keeps the best trial's run, and
+    of the others the curves.
 
     Args:
         config: the run; what is searched are its first values.
@@ -85,7 +86,11 @@ def tune(
     searched = usual_space(config) if space is None else space_of(config, space)
     if not searched:
         raise UserError("nothing is searched: name an option and its values")
-    judged = judged_by(config)
+    start, judged = start_of(searched, config), judged_by(config)
+    if outside := [name for name in searched if name not in start]:
+        given = {**config.json(), **config.settings}
+        told_of = ", ".join(f"{name} {given[name]}" for name in outside)
+        say(f"not among what is searched: {told_of}; the first trial draws it")
     if not config.functions:
         data = config.loaded() if data is None else data
     splits = config.parts(data)
@@ -102,7 +107,7 @@ def tune(
             storage,
             study,
             settings,
-            start=start_of(searched, config),
+            start=start,
             seed=config.seed,
             trials=trials,
             pruner=pruner,
