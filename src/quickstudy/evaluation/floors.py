@@ -197,11 +197,13 @@ def kept_control(
     config = config_of(name, config, way, **chosen)
     learner = config.make_learner(shape, classes)
     if learner.trains_on == "batches":
-        done = [folder for path in (run.path / FLOORS).glob("body-*") if over(folder := RunFolder(path))]
+        bodies = [RunFolder(path) for path in (run.path / FLOORS).glob("body-*")]
+        done = [folder for folder in bodies if over(folder)]
         if not done:
             return None
-        pretrained = TrainConfig.from_json(done[0].config, device=device).make_learner(shape, classes)
-        pretrained.load_state_dict(done[0].load(BEST)[0])
+        last = max(done, key=lambda folder: (folder.path / BEST).stat().st_mtime)  # the one of those settings
+        pretrained = TrainConfig.from_json(last.config, device=device).make_learner(shape, classes)
+        pretrained.load_state_dict(last.load(BEST)[0])
         body(learner).load_state_dict(body(pretrained).state_dict())
     learner.eval()
     return learner, config
