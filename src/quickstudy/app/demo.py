@@ -14,7 +14,7 @@ from quickstudy.app.console import announce
 from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve
 from quickstudy.errors import UserError
-from quickstudy.evaluation.evaluate import evaluate
+from quickstudy.evaluation.evaluate import SEED, evaluate
 from quickstudy.evaluation.floors import FLOORS, floors, floors_table
 from quickstudy.evaluation.plots import task_picture
 from quickstudy.outer.config import TrainConfig
@@ -87,7 +87,7 @@ def main(args: Sequence[str]) -> int:
     train(config, given.out, resume=True, progress=Bar("meta-training prototypical networks"))
     learner, config, run = load_run(given.out)
     splits = load_splits(config, run)
-    source = config.problem(splits.test, seed=2)
+    source = config.problem(splits.test, seed=SEED)
     meta = evaluate(learner, source, given.tasks, progress=True)
     rows = floors(
         config,

@@ -18,7 +18,7 @@ from quickstudy.app.functions import evaluate_functions
 from quickstudy.app.options import parse
 from quickstudy.app.pictures import draw_curve, draw_evaluation
 from quickstudy.errors import RunError, UserError
-from quickstudy.evaluation.evaluate import Evaluation, count, evaluate, evaluate_modes, normalising
+from quickstudy.evaluation.evaluate import SEED, Evaluation, count, evaluate, evaluate_modes, normalising
 from quickstudy.evaluation.floors import FLOORS, floors, floors_table
 from quickstudy.evaluation.particulars import Particulars, particulars
 from quickstudy.evaluation.scores import hardest
@@ -85,7 +85,7 @@ class Evaluate:
     unlabelled: int | None = None
     distractors: int | None = None
     tasks: int = 1000
-    seed: int = 2
+    seed: int = SEED
     statistics: Literal["support", "running", "batch"] | None = None
     modes: bool = False
     floors: bool = False

@@ -12,7 +12,7 @@ from typing import Any
 
 from quickstudy.data import Splits
 from quickstudy.errors import TaskError
-from quickstudy.evaluation.evaluate import Evaluation, evaluate
+from quickstudy.evaluation.evaluate import SEED, Evaluation, evaluate
 from quickstudy.learners import CONTROLS, LEARNERS, Learner
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.run_folder import RunFolder
@@ -146,7 +146,7 @@ def reached(
     **problem: int,
 ) -> dict[str, Any]:
     """The numbers of one evaluation."""
-    source = config.problem(getattr(splits, on), seed=2, **problem)
+    source = config.problem(getattr(splits, on), seed=SEED, **problem)
     strategy = run.config.get("strategy")
     result: Evaluation = evaluate(
         learner, source, n_tasks, statistics=statistics, strategy=strategy, progress=True
@@ -156,7 +156,7 @@ def reached(
 
 def adaptation_seconds(learner: Learner, config: TrainConfig, splits: Splits, tasks: int = 20) -> float:
     """The median time of a processor to adapt to one task."""
-    source, times = config.problem(splits.test, seed=2), []
+    source, times = config.problem(splits.test, seed=SEED), []
     for i in range(tasks + 1):
         support = source.task(i).support
         before = time.process_time()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quickstudy.evaluation import by_presentation
+from quickstudy.evaluation.evaluate import SEED
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.session import load_splits, threads
 from quickstudy.recipes.parts import PartsRecipe
@@ -67,7 +68,7 @@ class PresentationsRecipe(PartsRecipe[Stream]):
             **BODIES[part.body],
         )
         learner, config, run = trained(config, out, part.name)
-        source = config.problem(load_splits(config, run).test, seed=2)
+        source = config.problem(load_splits(config, run).test, seed=SEED)
         with threads(1):
             found = by_presentation(learner, source, setting.tasks or STREAMS, progress=True)
         told = {"part": part.name, **asdict(part), **about(learner, run), "tasks": found.tasks}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quickstudy.evaluation.evaluate import evaluate
+from quickstudy.evaluation.evaluate import SEED, evaluate
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.session import load_splits, threads
 from quickstudy.recipes.parts import PartsRecipe
@@ -67,7 +67,7 @@ class RatesRecipe(PartsRecipe[OffBy]):
             threads=1,
         )
         learner, config, run = trained(config, out, part.name)
-        test = config.problem(load_splits(config, run).test, seed=2)
+        test = config.problem(load_splits(config, run).test, seed=SEED)
         with threads(1):
             found = evaluate(learner, test, setting.tasks or TASKS, progress=True)
         told = {"part": part.name, "learner": part.learner, "factor": part.factor, "train_seed": part.seed}

@@ -9,7 +9,7 @@ from typing import Any
 
 from quickstudy.data import ClassDataset
 from quickstudy.errors import TaskError, UserError
-from quickstudy.evaluation.evaluate import evaluate
+from quickstudy.evaluation.evaluate import SEED, evaluate
 from quickstudy.learners import Learner
 from quickstudy.outer.load_run import load_run
 from quickstudy.outer.session import load_splits, threads
@@ -30,13 +30,13 @@ def grid() -> dict[str, Make]:
     """
 
     def plain(way: int, shot: int) -> Make:
-        return lambda data: ClassTasks(data, way, shot, seed=2)
+        return lambda data: ClassTasks(data, way, shot, seed=SEED)
 
     cells = {f"{way}-way {shot}-shot": plain(way, shot) for way in (2, 5, 10, 20) for shot in (1, 5, 10)}
     return cells | {
-        "5-way, 1 to 10 shots a class": lambda data: ClassTasks(data, 5, (1, 10), seed=2, ragged=True),
-        "5-way 5-shot, 20 % wrong labels": lambda data: Mislabelled(ClassTasks(data, 5, 5, seed=2), 0.2),
-        "5-way, shots 10 6 3 2 1": lambda data: LongTailed(ClassTasks(data, 5, 10, seed=2)),
+        "5-way, 1 to 10 shots a class": lambda data: ClassTasks(data, 5, (1, 10), seed=SEED, ragged=True),
+        "5-way 5-shot, 20 % wrong labels": lambda data: Mislabelled(ClassTasks(data, 5, 5, seed=SEED), 0.2),
+        "5-way, shots 10 6 3 2 1": lambda data: LongTailed(ClassTasks(data, 5, 10, seed=SEED)),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from quickstudy.data import Splits
 from quickstudy.errors import RunError, UserError
-from quickstudy.evaluation.evaluate import Evaluation, evaluate, normalising
+from quickstudy.evaluation.evaluate import SEED, Evaluation, evaluate, normalising
 from quickstudy.evaluation.floors import FLOORS, Floor, digest, floors
 from quickstudy.evaluation.search import choose_settings
 from quickstudy.learners import Learner
@@ -138,7 +138,7 @@ class Recipe:
                 floor_rows = floors(
                     with_steps_taken(config, run),
                     splits,
-                    source=config.problem(splits.test, seed=2),
+                    source=config.problem(splits.test, seed=SEED),
                     n_tasks=min(setting.tasks or FLOOR_TASKS, FLOOR_TASKS),
                     search_tasks=SEARCH,
                     cache=out / FLOORS,
@@ -187,7 +187,7 @@ def measure_anew(
             chosen, _ = choose_settings(learner, validation, SEARCH, strategy=strategy, progress=True)
     result = evaluate(
         learner,
-        config.problem(splits.test, seed=2, **changes),
+        config.problem(splits.test, seed=SEED, **changes),
         m.tasks,
         statistics=m.statistics,
         strategy=strategy,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quickstudy.evaluation.evaluate import SEED
 from quickstudy.outer import measure
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.measure import Measurement
@@ -76,7 +77,7 @@ class SemiSupervisedRecipe(PartsRecipe[Refined]):
         found: list[Measurement] = []
         for name, config in configs.items():
             learner, config, run = trained(config, setting.runs / setting.name / name, name)
-            test = config.problem(load_splits(config, run).test, seed=2, **shown)
+            test = config.problem(load_splits(config, run).test, seed=SEED, **shown)
             with threads(1):
                 found.append(measure(learner, test, setting.tasks or TASKS))
         plain, refined = found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quickstudy.evaluation.evaluate import evaluate
+from quickstudy.evaluation.evaluate import SEED, evaluate
 from quickstudy.evaluation.reports.pictures import EPOCH, published, six_curves
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.run_folder import RunFolder
@@ -76,7 +76,7 @@ class SixCurvesRecipe(PartsRecipe[Problem]):
         """Train, and measure on meta-test, transductive as theirs."""
         with threads(1):
             learner, config, run = trained(part.config(setting.data_dir), out, part.name)
-            source = config.problem(load_splits(config, run).test, seed=2)
+            source = config.problem(load_splits(config, run).test, seed=SEED)
             result = evaluate(learner, source, setting.tasks or TASKS, progress=True)
         asked = (part.way, part.shot, config.samples_per_class)
         (paper,) = (

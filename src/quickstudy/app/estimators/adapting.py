@@ -12,7 +12,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 from torch import Tensor
 
 from quickstudy.app.estimators.exporting import export
@@ -181,8 +187,8 @@ class FewShotEstimator(ABC, BaseEstimator):
         self._learner = in_use(self.learner, *self._form)
         return self._learner.adapt(self.support_)
 
-    def _fit(self, X: Any, y: Any, unlabelled: Any, *, more: bool, **how: Any) -> Any:
-        """Keep examples, and those of before if these are `more`; their labels, checked."""
+    def _fit(self, X: Any, y: Any, unlabelled: Any, *, more: bool) -> Any:
+        """Keep examples, and those of before if these are `more`; their labels, or values, checked."""
         if not isinstance(self.learner, Learner):
             kind = type(self).__name__
             raise UserError(
@@ -195,7 +201,8 @@ class FewShotEstimator(ABC, BaseEstimator):
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y is None."
             )
         x = self._read(X, reset=not more)
-        y = _check_y(y, estimator=self, **how)
+        y = check_array(y, dtype=None, ensure_2d=False, input_name="y", estimator=self)
+        y = y if self.of_functions else column_or_1d(y, warn=True)
         check_consistent_length(x, y)
         if unlabelled is not None:
             if not self.learner.uses_unlabelled:

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from quickstudy.app.estimators.classifier import FewShotClassifier
 from quickstudy.data import ClassDataset, from_arrays
 from quickstudy.errors import UserError
-from quickstudy.evaluation.evaluate import evaluate
+from quickstudy.evaluation.evaluate import SEED, evaluate
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.load_run import load_run
 from quickstudy.outer.progress import Bar
@@ -125,7 +125,7 @@ class MetaTrainer(BaseEstimator):
         data = self._data(X, y)
         if isinstance(data, str):
             raise UserError(f"score takes a ClassDataset of unseen classes, or arrays, not a name: {data}")
-        source = tasks(data, way=self.way, shot=self.shot, seed=2)
+        source = tasks(data, way=self.way, shot=self.shot, seed=SEED)
         accuracy = evaluate(self.learner_, source, n_tasks=n_tasks, progress=self.progress).accuracy
         assert accuracy is not None  # classes, not values
         return accuracy

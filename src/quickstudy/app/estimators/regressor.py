@@ -60,7 +60,7 @@ class FewShotRegressor(RegressorMixin, FewShotEstimator):
 
     def _take(self, X: Any, y: Any, unlabelled: Any, *, more: bool) -> Self:
         with self._whole_or_not():
-            self._y = self._fit(X, y, unlabelled, more=more, multi_output=True, y_numeric=True)
+            self._y = self._fit(X, y, unlabelled, more=more).astype(np.float64)
             self._predictor = self._adapted()
         return self
 

@@ -17,12 +17,11 @@ from quickstudy.app.server.limits import Limits
 from quickstudy.data import ClassDataset
 from quickstudy.data.pictures import inverted, picture
 from quickstudy.errors import TaskError, UserError
+from quickstudy.evaluation.evaluate import SEED
 from quickstudy.outer.config import TrainConfig
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.outer.session import load_splits
 
-SEED = 2
-"""That of `evaluate`: a task of this number is one of those that it measures on."""
 MANY = 1_000_000
 _log = logging.getLogger("quickstudy")
 

@@ -15,7 +15,7 @@ import torch
 
 from quickstudy.data import ClassDataset, Splits
 from quickstudy.errors import RunError, TaskError
-from quickstudy.evaluation.evaluate import Evaluation, evaluate
+from quickstudy.evaluation.evaluate import SEED, Evaluation, evaluate
 from quickstudy.evaluation.floors import FLOORS, Floor, digest, floors, kept
 from quickstudy.evaluation.function_floors import function_floors
 from quickstudy.evaluation.scores import Calibration, Confusion
@@ -33,8 +33,6 @@ from quickstudy.version import __version__
 
 WAYS, SHOTS = (2, 5, 10, 20), (1, 5, 10)
 """Of the heat map."""
-SEED = 2
-"""That of `evaluate`: a report is of the same tasks."""
 WORST = 3
 QUICK = ("pixel-nn", "untrained")
 """The controls that a report measures itself: nothing of them is trained."""
