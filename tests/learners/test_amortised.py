@@ -193,11 +193,22 @@ def test_a_net_without_units_is_refused(name: str, make: Make) -> None:
 def test_cnp_by_hand(points: Task) -> None:
     learner, task = moved(REGRESSORS["cnp"](mlp(1))), next(points.unbatch())
     (x, y), q = (task.support.x, task.support.y), task.query.x
-    f, h, g = learner.body, learner.encoder, learner.decoder
-    r = sum(h(f(a[None]), b[None])[0] for a, b in zip(x, y, strict=True)) / len(x)
+    g = learner.decoder
+
+    def place(x: Tensor) -> Tensor:
+        linear, norm = learner.place
+        p = linear(learner.body(x[None]))[0]
+        return (p - p.mean()) / (p.var(correction=0) + norm.eps).sqrt() * norm.weight + norm.bias
+
+    def h(x: Tensor, y: Tensor) -> Tensor:
+        pair = place(x) + learner.label.weight @ y + learner.label.bias
+        return pair + learner.encoder(pair[None])[0]
+
+    r = sum(h(a, b) for a, b in zip(x, y, strict=True)) / len(x)
     wanted = []
     for point in q:
-        mean, raw = g(torch.cat([f(point[None])[0], r])[None])[0]
+        p = place(point)
+        mean, raw = g(torch.cat([p, p * r, r])[None])[0]
         wanted.append(torch.stack([mean, (0.01 + 0.99 * (1 + raw.exp()).log()).log()]))
     close(learner.adapt(task.support)(q), torch.stack(wanted).detach(), "answers")
 
@@ -207,10 +218,14 @@ def test_cnp_takes_the_mean_within_each_class(make: Make, batch: Task) -> None:
     z, q = learner.body(task.support.x), learner.body(task.query.x)
     means = []
     for n in range(3):
-        rows = torch.eye(4)[[n, n]]
-        means.append(learner.encoder(z[task.support.y == n], rows).mean(0))
-    r = torch.cat([*means, torch.zeros(6)])  # the fourth class has no example
-    wanted = learner.decoder(torch.cat([q, r.expand(len(q), -1)], 1))[:, :3]
+        pairs = learner.place(z[task.support.y == n]) + learner.label(torch.eye(4)[[n, n]])
+        means.append((pairs + learner.encoder(pairs)).mean(0))
+    means.append(torch.zeros(6))  # the fourth class has no example
+    p = learner.place(q)
+    wanted = learner.decoder(
+        torch.cat([p, *(p * mean for mean in means), torch.cat(means).expand(len(q), -1)], 1)
+    )
+    wanted = wanted[:, :3]
     close(learner.adapt(task.support)(task.query.x), wanted.detach(), "logits")
 
 

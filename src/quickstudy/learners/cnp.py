@@ -6,7 +6,9 @@ Each example becomes a representation, the representations their mean, and the m
 
 for values the mean and standard deviation of a normal distribution, trained by its log-likelihood. For
 classes a mean is taken within each, and r is these means side by side (section 4.3). Here h and g see x
-through the body, a class without examples has the mean 0, and the standard deviation is at least 0.01.
+through the body and one place p(x), h adds to it what it makes of both, and g is also given the products of
+p(x) with each mean: without these three it hardly learns to compare a query with examples. A class without
+examples has the mean 0, and the standard deviation is at least 0.01.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from quickstudy.learners.amortised import AmortisedLearner, Pairs
+from quickstudy.learners.amortised import AmortisedLearner
 from quickstudy.learners.calling import width
 from quickstudy.nets.mlp import perceptron
 from quickstudy.options import at_least_one
@@ -29,7 +31,7 @@ class CNP(AmortisedLearner):
     Args:
         body: the embedding of inputs, pictures or points.
         way: classes it answers at most, or values of a regression.
-        hidden: units of a layer of h and g, and numbers of a representation.
+        hidden: units of a layer of h and g, and numbers of a place and of a representation.
 
     Example:
         >>> from quickstudy.nets import mlp
@@ -43,18 +45,23 @@ class CNP(AmortisedLearner):
         at_least_one(way=way, hidden=hidden)
         super().__init__(body, way)
         self.way, self.hidden = way, hidden
-        self.encoder = Pairs(width(body), way, hidden)
-        self.decoder = perceptron(width(body) + way * hidden, hidden, 2 * way)
+        self.place = nn.Sequential(nn.Linear(width(body), hidden), nn.LayerNorm(hidden))
+        self.label = nn.Linear(way, hidden)
+        self.encoder = perceptron(hidden, hidden, hidden)
+        self.decoder = perceptron((1 + 2 * way) * hidden, hidden, 2 * way)
 
     def answers(self, z: Tensor, support: Support) -> Callable[[Tensor], Tensor]:
+        place, decode = self.held(self.place), self.held(self.decoder)
         y = self.rows(support, z)  # [n, W]
-        representations = self.held(self.encoder)(z, y)  # [n, R]
+        pair = place(z) + self.held(self.label)(y)  # [n, R]
+        representations = pair + self.held(self.encoder)(pair)
         member = torch.ones_like(y) if support.way is None else y
         r = (member / member.sum(0).clamp(min=1)).T @ representations  # [W, R]
-        decode = self.held(self.decoder)
 
         def answer(q: Tensor) -> Tensor:
-            same = r.flatten().expand(q.shape[0], -1)  # [q, W·R]
-            return self.answer_in(decode(torch.cat([q, same], -1)), support)
+            p = place(q)  # [q, R]
+            products = (p[:, None] * r).flatten(1)  # [q, W·R]
+            same = r.flatten().expand(q.shape[0], -1)
+            return self.answer_in(decode(torch.cat([p, products, same], -1)), support)
 
         return answer
