@@ -102,6 +102,14 @@ def test_death_at_every_write_fsync_and_rename(
         assert outcome(out) == expected, f"disk call {n}"
 
 
+def test_a_finished_run_whose_curve_was_half_drawn(quick: Quick, tmp_path: Path, outcome: Outcome) -> None:
+    train(quick(iterations=4), tmp_path / "run")
+    expected = outcome(tmp_path / "run")
+    (tmp_path / "run" / "curve.png.123.tmp").write_bytes(b"half")
+    train(quick(iterations=4), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == expected
+
+
 def test_interruption_at_any_line(quick: Quick, tmp_path: Path, outcome: Outcome) -> None:
     """Ctrl-C raises KeyboardInterrupt between any two lines, also in the middle of a meta-step."""
     config = quick(iterations=3)

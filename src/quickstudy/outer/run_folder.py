@@ -212,11 +212,15 @@ class RunFolder:
                 raise RunError(f"{path} is damaged in line {number}: not a record of an iteration")
             yield record
 
-    def rewind(self, iteration: int) -> None:
-        """Drop what a crash left: half-written files, and records after the checkpoint's iteration."""
+    def sweep(self) -> None:
+        """Remove the half-written files that a crash left."""
         for left in self.path.iterdir():
             if TEMPORARY.fullmatch(left.name):
                 left.unlink(missing_ok=True)
+
+    def rewind(self, iteration: int) -> None:
+        """Drop what a crash left: half-written files, and records after the checkpoint's iteration."""
+        self.sweep()
         if (self.path / "metrics.jsonl").exists():
             kept = [json.dumps(r) + "\n" for r in self.records() if r["iteration"] <= iteration]
             write_bytes(self.path / "metrics.jsonl", "".join(kept).encode())

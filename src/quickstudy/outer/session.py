@@ -122,8 +122,11 @@ def taken_up(
     saved = RunFolder.open(run.path).config
     check_options(config, run)
     done = finished(run)
-    over = done is not None and (config.iterations == saved["iterations"] or done.stopped_early)
-    return saved, asdict(done) if done is not None and over else None
+    if done is None or (config.iterations != saved["iterations"] and not done.stopped_early):
+        return saved, None
+    with run.claimed():
+        run.sweep()  # it may have been stopped while its curve was drawn
+    return saved, asdict(done)
 
 
 def class_count(splits: Splits | FunctionParts) -> int:
