@@ -36,6 +36,7 @@ soak: setup
 
 bench: setup
 	$(BIN)/python benchmarks/tasks.py
+	$(BIN)/python benchmarks/adaptation.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/hessian_products.py

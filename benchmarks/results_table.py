@@ -136,22 +136,29 @@ def problem(row: Row) -> str:
 
 
 def spent(row: Row) -> list[str]:
-    """What a learner takes."""
-    trained = f"{row['iterations']:,}" + ", rising" * row["rising"]
+    """What a learner takes; a simple answer nothing."""
+    if "parameters" not in row:
+        return [""] * len(TAKES)
+    trained = f"{row['iterations']:,}" + ", rising" * row.get("rising", False)
     iterations = trained if row["training_seconds"] else "–"
     memory = f"{row['training_mb']:.0f}" if row.get("training_mb") else ""
-    adapting = f"{row['adapt_ms']:.0f}" if "adapt_ms" in row else ""
     cores = f"{row['core_seconds'] / 60:.0f}" if row.get("core_seconds") and row["iterations"] > 1 else ""
-    return [f"{row['parameters']:,}", iterations, cores, memory, adapting]
+    return [f"{row['parameters']:,}", iterations, cores, memory]
 
 
-TAKES = ("parameters", "meta-steps", "core-minutes", "MB in training", "ms to adapt")
+TAKES = ("parameters", "meta-steps", "core-minutes", "MB in training")
 
 
 def learners(data: str) -> str:
     """One data set's part of `learners.json`."""
     rows = (row for row in parts("learners") if row["part"].partition("/")[0] == data)
-    return grid(rows, problem, head=("learner", *TAKES), beside=spent)
+    adapting = {row["learner"]: f"{row['adapt_ms']:.0f}" for row in parts("adaptation")}
+    return grid(
+        rows,
+        problem,
+        head=("learner", *TAKES, "ms to adapt"),
+        beside=lambda row: [*spent(row), adapting[row["learner"]]],
+    )
 
 
 SETS = {"omniglot": "Omniglot", "quickdraw": "Quick, Draw!"}
@@ -198,7 +205,8 @@ def regression(family: str) -> str:
         return error if nats is None else f"{error}; {nats:.2f} ± {row['log_likelihood_ci95']:.2f} nats"
 
     rows = (row for row in parts("regression") if row["data"] == family)
-    return grid(rows, lambda row: f"{row['shot']} points", text=text)
+    head = ("learner", *TAKES)
+    return grid(rows, lambda row: f"{row['shot']} points", head=head, beside=spent, text=text)
 
 
 def presentations() -> str:

@@ -184,7 +184,11 @@ SINES = ["train", "--data", "sinusoid", "--out", "a"]
     [
         (
             ["train", "--data", "sinusoid", "--learner", "protonet", "--out", "a"],
-            "tells classes apart, and cannot",
+            "protonet cannot learn functions (sinusoid): this learner needs class labels, whole numbers",
+        ),
+        (
+            ["train", "--data", "sinusoid", "--learner", "mann", "--labels", "strings", "--out", "a"],
+            "mann cannot learn functions (sinusoid): strings are for classes",
         ),
         (
             ["train", "--data", "sinusoid", "--learner", "pretrain-finetune", "--out", "a"],

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.evaluation.embedding_map import map_picture, mapped, principal_plane
-from quickstudy.learners import MAML, ProtoNet
+from quickstudy.learners import MAML, ProtoNet, SemiProtoNet
 from quickstudy.nets import conv4
 from quickstudy.tasks import ClassTasks
 
@@ -58,6 +58,17 @@ def test_the_map_is_of_the_bodys_features(blobs: ClassDataset, tmp_path: Path) -
         drawn = np.asarray(image.convert("RGB")).reshape(-1, 3)
     for colour in ([0x25, 0x63, 0xA8], [0xC8, 0x37, 0x2D], [0x2B, 0x8A, 0x57]):
         assert (drawn == colour).all(-1).sum() > 20
+
+
+def test_unlabelled_examples_are_placed_where_they_are_used(blobs: ClassDataset) -> None:
+    task = ClassTasks(blobs, 3, 1, query=4, unlabelled=2).task(0)
+    assert task.support.unlabelled is not None
+    body = conv4(4, size=16, blocks=2, norm="layer")
+    found = mapped(SemiProtoNet(body), task)
+    with torch.no_grad():
+        z, q, u = (body(x) for x in (task.support.x, task.query.x, task.support.unlabelled))
+    torch.testing.assert_close(found.unlabelled, principal_plane(torch.cat([z, q]))[0](u))
+    assert mapped(ProtoNet(body), task).unlabelled is None
 
 
 def test_only_of_learners_that_embed(blobs: ClassDataset) -> None:

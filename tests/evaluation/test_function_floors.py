@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from quickstudy.data import ClassDataset
 from quickstudy.errors import UserError
 from quickstudy.evaluation.function_floors import FLOORS, floor
-from quickstudy.tasks import GaussianProcesses, Sinusoids
+from quickstudy.tasks import Completion, GaussianProcesses, Sinusoids
 
 
 def plainly(name: str, source: Sinusoids | GaussianProcesses, n_tasks: int) -> list[float]:
@@ -31,6 +32,19 @@ def test_simple_answers_point_by_point(name: str) -> None:
     source = Sinusoids(shot=4, query=7)
     found = floor(FLOORS[name], source, 60)
     assert found.values["loss"].tolist() == pytest.approx(plainly(name, source, 60), rel=1e-4)
+
+
+def test_the_mean_picture() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (6, 1, 5, 4), np.uint8)
+    source = Completion(ClassDataset.from_arrays(x, np.arange(6) % 2), shot=3, query=7)
+    found = floor(FLOORS["mean-picture"], source, 20).values["loss"].tolist()
+    for i, loss in enumerate(found):
+        query = source.task(i).query
+        rows, columns = ((query.x + 1) / 2 * torch.tensor([4, 3])).round().long().T.tolist()
+        means = [x[:, 0, r, c].mean() / 255 for r, c in zip(rows, columns, strict=True)]
+        assert loss == pytest.approx(np.square(query.y[:, 0].numpy() - means).mean(), rel=1e-5)
+    with pytest.raises(UserError, match="pictures to complete"):
+        floor(FLOORS["mean-picture"], Sinusoids(), 2)
 
 
 def test_nobody_beats_the_posterior() -> None:

@@ -83,6 +83,27 @@ def test_a_curve_of_one_record_and_of_gaps(path: Path) -> None:
     assert amount(path, BLUE) == 0
 
 
+def test_a_curve_of_functions_and_one_of_a_bound(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound that training knows is drawn beside what it bounds; the best of what weights are chosen by."""
+    drawn: list[Any] = []
+    monkeypatch.setattr("quickstudy.evaluation.plots.save", lambda figure, path: drawn.append(figure))
+    both = [{"iteration": i, "train_bound": -2 / i, "train_kl": 0.1, "val_loss": 1 / i} for i in (1, 2, 3)]
+    training_curve([{**r, "val_log_likelihood": 0.5 - abs(r["iteration"] - 2)} for r in both], path)
+    training_curve([{**r, "val_accuracy": 0.5} for r in both], path)
+    functions, classes = (figure.axes for figure in drawn)
+    assert [axes.get_title(loc="left") for axes in functions] == [
+        "Mean squared error",
+        "Log-likelihood, nats a point",
+    ]
+    assert [axes.get_title(loc="left") for axes in classes] == ["Accuracy", "Loss"]
+    assert functions[1].lines[0].get_ydata().tolist() == [-2, -1, -2 / 3]
+    assert [text.get_text() for text in functions[1].texts] == ["best 0.50"]
+    assert functions[1].lines[2].get_xydata().tolist() == [[2, 0.5]]
+    assert classes[1].lines[0].get_ydata().tolist() == [2, 1, 2 / 3]
+    names = [text.get_text() for text in classes[1].get_legend().get_texts()]
+    assert names == ["meta-training, its bound", "meta-validation"]
+
+
 def test_no_records_are_no_curve(path: Path) -> None:
     with pytest.raises(UserError, match="no records"):
         training_curve([], path)

@@ -97,7 +97,7 @@ def test_several_values_and_fewer_than_columns(name: str) -> None:
 def test_more_ways_than_columns_are_refused(name: str) -> None:
     learner, x = REGRESSORS[name](mlp(2), 3), torch.rand(6, 2)
     assert learner.adapt(x, [0, 0, 1, 1, 0, 1])(x).shape == (6, 2)
-    instead = "max_way" if name == "transformer" else "the learners proto-maml, protonet and r2d2 answer any"
+    instead = "max_way" if name == "transformer" else "protonet, r2d2 and all that compare"
     with pytest.raises(TaskError, match=f"answers at most 3 ways, not 6; .*{instead}"):
         learner.adapt(x, torch.arange(6))
 
@@ -298,6 +298,20 @@ def test_film_modulates_every_layer() -> None:
     c = torch.stack([embed(x[y == n]).mean(0) for n in range(2)])
     wanted = -torch.cdist(embed(q), c).square()
     close(learner.adapt(x, y)(q), wanted.detach(), "logits")
+
+
+def test_films_set_encoder_is_normalised_by_its_own_set(batch: Task) -> None:
+    """Whatever the running averages are, by which the rest is normalised."""
+    learner = moved(FiLM(conv4(4, size=16, blocks=2, norm="running"))).eval()
+    task = next(batch.unbatch())
+    before = learner.body_weights(task.support)
+    for name, buffer in learner.named_buffers():
+        if name.endswith(("mean", "var")):
+            buffer.add_(0.5)
+    after = learner.body_weights(task.support)
+    assert before.keys() == after.keys()
+    for name in before:
+        close(after[name], before[name], name)
 
 
 @pytest.mark.parametrize("kind", [HyperNet, FiLM])

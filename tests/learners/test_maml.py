@@ -191,7 +191,7 @@ def test_errors_of_options() -> None:
 def test_a_head_answers_fewer_ways_and_says_who_answers_more(make: Callable[..., MAML]) -> None:
     learner, x = make("maml", way=4), torch.rand(10, 1, 16, 16)
     assert learner.adapt(x[:6], torch.arange(6) % 3)(x).shape == (10, 3)
-    with pytest.raises(UserError, match="answers at most 4 ways, not 5; the learners proto-maml, protonet"):
+    with pytest.raises(UserError, match="answers at most 4 ways, not 5; proto-maml, protonet"):
         learner.adapt(x, torch.arange(10) % 5)
 
 

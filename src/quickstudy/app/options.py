@@ -77,6 +77,8 @@ def parse(kind: type[Options], args: Sequence[str], command: str, description: s
         SystemExit: after the help that was asked for.
     """
     said = io.StringIO()
+    if {"-h", "--help"} & set(args):
+        args = ["--help"]  # what is given already would be left out
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(

@@ -19,6 +19,7 @@ from quickstudy.learners import EmbeddingLearner, Learner
 from quickstudy.learners.descent import DescentLearner
 from quickstudy.outer.run_folder import RunFolder
 from quickstudy.tasks import ClassTasks
+from quickstudy.tasks.families import FAMILIES
 
 
 def draw_curve(run: RunFolder) -> Path | None:
@@ -29,6 +30,7 @@ def draw_curve(run: RunFolder) -> Path | None:
     path, metrics = run.path / "curve.png", run.path / "metrics.jsonl"
     if not path.exists() or path.stat().st_mtime_ns < metrics.stat().st_mtime_ns:
         ways = {"training": run.config.get("training", {}).get("way"), "validation": run.config.get("way")}
+        ways = dict.fromkeys(ways) if run.config.get("data") in FAMILIES else ways
         labels = {name: f"meta-{name}" + (f", {way}-way" if way else "") for name, way in ways.items()}
         training_curve(records, path, **labels)
     return path

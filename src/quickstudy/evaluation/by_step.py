@@ -148,8 +148,8 @@ def steps_picture(found: Course, trained: int, path: str | Path) -> None:
     axes.fill_between(x, low, high, color=BLUE, alpha=0.16, linewidth=0)
     axes.plot(x, y, color=BLUE, marker="o", markersize=3.5, linewidth=1.7)
     axes.axvline(trained, color=GREY, linestyle="--", linewidth=1)
-    note = f" trained with {trained}"
-    axes.annotate(note, (trained, 0.03), xycoords=("data", "axes fraction"), color=INK, fontsize=9, ha="left")
+    note, above = f"trained with {trained}", ("data", "axes fraction")
+    axes.annotate(note, (trained, 1.01), xycoords=above, color=INK, fontsize=9, ha="left", va="bottom")
     if kind == "accuracy":
         axes.yaxis.set_major_formatter(PERCENT)
     else:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.errors import UserError
-from quickstudy.evaluation.style import COLOURS, INK, axes_in, figure_of, save
+from quickstudy.evaluation.style import COLOURS, GREY, INK, axes_in, figure_of, save
 from quickstudy.learners.base import Learner
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.outer.device import suited
@@ -22,11 +22,13 @@ FEW = 10
 
 
 class Map(NamedTuple):
-    """Support and query examples on a plane, `[n, 2]` and `[q, 2]`, and how much of the variance it shows."""
+    """Support and query examples on a plane, `[n, 2]` and `[q, 2]`, how much of the variance it shows, and
+    the unlabelled examples `[u, 2]` of a learner that uses them."""
 
     support: Tensor
     query: Tensor
     shown: float
+    unlabelled: Tensor | None = None
 
 
 def principal_plane(z: Tensor) -> tuple[Callable[[Tensor], Tensor], float]:
@@ -62,12 +64,15 @@ def mapped(learner: Learner, task: Task) -> Map:
     with learner.in_use(), torch.no_grad():
         z, embed, _ = learner.embedded(task.support)
         z, q = z.cpu(), embed(task.query.x).cpu()
+        extra = task.support.unlabelled if learner.uses_unlabelled else None
+        u = None if extra is None else embed(extra).cpu()
     place, shown = principal_plane(torch.cat([z, q]))
-    return Map(place(z), place(q), shown)
+    return Map(place(z), place(q), shown, None if u is None else place(u))
 
 
 def map_picture(found: Map, task: Task, path: str | Path, names: Sequence[str] | None = None) -> None:
-    """Draw the map: large marks for support examples, dots for queries, a colour a class.
+    """Draw the map: large marks for support examples, small ones for queries, a colour a class; hollow ones
+    for unlabelled examples.
 
     Args:
         found: as `mapped` finds it.
@@ -82,7 +87,12 @@ def map_picture(found: Map, task: Task, path: str | Path, names: Sequence[str] |
     title = f"One task in the embedding ({100 * found.shown:.0f} % of the variance)"
     axes = axes_in(figure, title=title)
     axes.grid(False)
-    axes.set(xticks=[], yticks=[])
+    axes.spines["bottom"].set_visible(False)
+    kinds = "large: labelled examples, small: queries"
+    kinds += "" if found.unlabelled is None else ", hollow: unlabelled examples"
+    axes.set(xticks=[], yticks=[], xlabel=kinds)
+    if found.unlabelled is not None:
+        axes.scatter(*found.unlabelled.T.numpy(), s=30, facecolors="none", edgecolors=GREY, linewidths=1)
     for c in range(way):
         colour = COLOURS[c % len(COLOURS)]
         marker = "osD^vP*X"[(c // len(COLOURS)) % 8]

@@ -84,7 +84,7 @@ def fit_picture(learner: Learner, task: Task, path: str | Path, steps: Sequence[
         UserError: the task has other inputs.
     """
     grid, found = fits(learner, task, steps)
-    figure = figure_of(6.4, 3.8)
+    figure = figure_of(7.4, 3.8)
     axes = axes_in(figure, title="A task and its fit", xlabel="x")
     x, y = (part[:, 0].cpu().numpy() for part in (task.query.x, task.query.y))
     axes.plot(x, y, ".", color=GREY, markersize=4, label="queries")
@@ -96,7 +96,10 @@ def fit_picture(learner: Learner, task: Task, path: str | Path, steps: Sequence[
             axes.fill_between(
                 grid[:, 0].numpy(), mean - band, mean + band, color=BLUE, alpha=0.14, linewidth=0
             )
+    if any(fitted.std is not None for fitted in found.values()):
+        axes.fill_between([], [], color=BLUE, alpha=0.14, linewidth=0, label="± 2 standard deviations")
     x, y = (part[:, 0].cpu().numpy() for part in (task.support.x, task.support.y))
     axes.plot(x, y, "o", color=INK, label="examples")
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, **beside)
     save(figure, path)

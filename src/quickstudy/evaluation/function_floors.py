@@ -10,7 +10,9 @@ from torch import Tensor
 
 from quickstudy.errors import UserError
 from quickstudy.outer.measure import Measurement
-from quickstudy.tasks import GaussianProcesses, TaskSource
+from quickstudy.tasks import Completion, GaussianProcesses, TaskSource
+from quickstudy.tasks.completion import places
+from quickstudy.tasks.task import as_float
 
 
 def support_mean(source: TaskSource, indices: np.ndarray) -> dict[str, Tensor]:
@@ -43,7 +45,18 @@ def errors(found: Tensor, y: Tensor) -> Tensor:
     return (found - y).square().mean((1, 2))
 
 
-FLOORS = {"support-mean": support_mean, "nearest": nearest, "exact": exact}
+def mean_picture(source: TaskSource, indices: np.ndarray) -> dict[str, Tensor]:
+    """Everywhere the mean of all pictures that tasks are of, whatever is shown."""
+    if not isinstance(source, Completion):
+        raise UserError("a mean picture is that of pictures to complete")
+    mean, query = as_float(source.data.x).mean(0).flatten(1).mT, source.batch(indices).query  # [pixels, C]
+    which = torch.cdist(query.x, places(*source.data.image_shape[1:]).expand(len(indices), -1, -1)).argmin(-1)
+    return {"loss": errors(mean[which], query.y)}
+
+
+FLOORS = {"support-mean": support_mean, "nearest": nearest, "mean-picture": mean_picture, "exact": exact}
+ONLY_OF = {"mean-picture": Completion, "exact": GaussianProcesses}
+"""Tasks that an answer is for, where it is not for all."""
 
 
 def floor(
@@ -61,5 +74,5 @@ def function_floors(source: TaskSource, n_tasks: int) -> dict[str, Measurement]:
     >>> sorted(function_floors(Sinusoids(), 3))
     ['nearest', 'support-mean']
     """
-    names = [name for name in FLOORS if name != "exact" or isinstance(source, GaussianProcesses)]
+    names = [name for name in FLOORS if isinstance(source, ONLY_OF.get(name, object))]
     return {name: floor(FLOORS[name], source, n_tasks) for name in names}

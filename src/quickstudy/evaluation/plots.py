@@ -21,6 +21,9 @@ from quickstudy.evaluation.style import BLUE, GREEN, GREY, INK, PALE, PERCENT, R
 from quickstudy.learners.predictor import Predictor
 from quickstudy.tasks.task import Task, as_float
 
+CURVES = {"accuracy": "Accuracy", "loss": "Loss", "log_likelihood": "Log-likelihood, nats a point"}
+"""What a training curve shows, and its titles."""
+
 
 def training_curve(
     records: Sequence[Mapping[str, Any]],
@@ -29,19 +32,22 @@ def training_curve(
     training: str = "meta-training",
     validation: str = "meta-validation",
 ) -> None:
-    """Loss and accuracy by meta-step: training, and meta-validation with its 95 % band and its best.
+    """Accuracy, loss and log-likelihood by meta-step, whichever there are: training, and meta-validation with
+    its 95 % band and its best.
 
     Args:
-        records: the lines of metrics.jsonl; a value of None leaves a gap.
+        records: the lines of metrics.jsonl; a value of None leaves a gap. Where training knows a lower bound
+            of the log-likelihood only, that is drawn for it.
         path: the PNG to write.
         training, validation: what the two were measured on.
 
     Raises:
         UserError: there are no records.
     """
-    kinds = [k for k in ("accuracy", "loss") if any(f"train_{k}" in r or f"val_{k}" in r for r in records)]
+    kinds = [k for k in CURVES if any(f"train_{k}" in r or f"val_{k}" in r for r in records)]
     if not kinds:
         raise UserError("there are no records to draw a curve of: the run has not got to a validation")
+    titles = {**CURVES, "loss": "Mean squared error"} if "log_likelihood" in kinds else CURVES
     figure = figure_of(4.6 * len(kinds) + 0.4, 3.5)
     x = np.array([r["iteration"] for r in records])
 
@@ -49,31 +55,33 @@ def training_curve(
         return np.array([math.nan if r.get(name) is None else r[name] for r in records])
 
     for place, kind in enumerate(kinds, 1):
-        axes = axes_in(figure, 1, len(kinds), place, title=kind.capitalize(), xlabel="meta-step")
-        train, val = column(f"train_{kind}"), column(f"val_{kind}")
+        axes = axes_in(figure, 1, len(kinds), place, title=titles[kind], xlabel="meta-step")
+        train, val, what = column(f"train_{kind}"), column(f"val_{kind}"), training
+        if kind == kinds[-1] and kind != "accuracy" and "train_bound" in records[-1]:
+            train, what = column("train_bound") * (-1 if kind == "loss" else 1), f"{training}, its bound"
         drawn = []
-        for y, colour, label in ((train, GREY, training), (val, BLUE, validation)):
+        for y, colour, label in ((train, GREY, what), (val, BLUE, validation)):
             if np.isfinite(y).any():
                 few = "o" if len(x) <= 40 else ""
                 drawn += axes.plot(x, y, color=colour, label=label, marker=few, markersize=3, linewidth=1.7)
         if kind == "accuracy":
             axes.yaxis.set_major_formatter(PERCENT)
-            if np.isfinite(val).any():
-                band, best = column("val_accuracy_ci95"), int(np.nanargmax(val))
-                axes.fill_between(x, val - band, val + band, color=BLUE, alpha=0.16, linewidth=0)
-                axes.plot(x[best], val[best], "o", color=BLUE, markersize=7, markeredgecolor="white")
-                text = f"best {100 * val[best]:.1f} %"
-                left = x[best] > (x[0] + x[-1]) / 2
-                axes.annotate(
-                    text,
-                    (x[best], val[best]),
-                    xytext=(-4 if left else 4, -14),
-                    textcoords="offset points",
-                    ha="right" if left else "left",
-                    color=BLUE,
-                    fontsize=9,
-                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-                )
+        if kind != "loss" and np.isfinite(val).any():
+            band, best = column(f"val_{kind}_ci95"), int(np.nanargmax(val))
+            axes.fill_between(x, val - band, val + band, color=BLUE, alpha=0.16, linewidth=0)
+            axes.plot(x[best], val[best], "o", color=BLUE, markersize=7, markeredgecolor="white")
+            text = "best " + (f"{100 * val[best]:.1f} %" if kind == "accuracy" else f"{val[best]:.2f}")
+            left = x[best] > (x[0] + x[-1]) / 2
+            axes.annotate(
+                text,
+                (x[best], val[best]),
+                xytext=(-4 if left else 4, -14),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                color=BLUE,
+                fontsize=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+            )
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.legend(handles=drawn, frameon=False, fontsize=9, labelcolor=INK)
     save(figure, path)

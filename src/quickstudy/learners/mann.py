@@ -27,9 +27,9 @@ class MANN(StreamLearner):
         body: any module with a `features` attribute; one that only flattens is the paper's.
         way: classes it answers, or output dimensions of a regression.
         hidden: units of the controller.
-        rows: of the memory.
+        rows: how many the memory has.
         memory_width: numbers in a row of the memory.
-        heads: how many there are, each of which reads and writes.
+        heads: how many read from the memory and write to it.
 
     Example:
         >>> import torch

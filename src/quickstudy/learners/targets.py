@@ -24,7 +24,7 @@ def one_hot(support: Support, dtype: torch.dtype) -> Tensor:
     return F.one_hot(support.y, support.way).to(dtype)
 
 
-ANY = "the learners proto-maml, protonet and r2d2 answer any number"
+ANY = "proto-maml, protonet, r2d2 and all that compare examples answer any number"
 """What is said to whoever has more classes than a learner can tell apart."""
 
 

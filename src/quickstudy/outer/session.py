@@ -139,9 +139,10 @@ def check_regresses(config: TrainConfig, learner: Learner, problem: TaskSource) 
     try:
         learner.adapt(next(problem.batch(np.array([0])).unbatch()).support)
     except DataError as error:
+        why = str(error).removeprefix("support set: ")
         raise UserError(
-            f"{config.learner} tells classes apart, and cannot learn functions ({config.data}): others can, "
-            "such as maml, r2d2, cnp, anp, snail, transformer"
+            f"{config.learner} cannot learn functions ({config.data}): {why}; "
+            "maml, r2d2, cnp, anp, snail, transformer and others can"
         ) from error
 
 

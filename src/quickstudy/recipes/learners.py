@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +124,6 @@ def rows_of(
         except TaskError as error:  # its head answers fewer ways
             rows.append({**cell, "accuracy": None, "ci95": None, "why": str(error)})
     way, shot = PROBLEMS[part.data][0]
-    rows[0] |= {"adapt_ms": round(1000 * adaptation_seconds(learner, config, splits), 2)}
     if "batch" in learner.modes and learner.statistics != "batch":
         found = reached(learner, config, run, splits, n_tasks, statistics="batch", way=way, shot=shot)
         rows.append({**told, "split": "test", **found})
@@ -152,17 +150,6 @@ def reached(
         learner, source, n_tasks, statistics=statistics, strategy=strategy, progress=True
     )
     return result.json()
-
-
-def adaptation_seconds(learner: Learner, config: TrainConfig, splits: Splits, tasks: int = 20) -> float:
-    """The median time of a processor to adapt to one task."""
-    source, times = config.problem(splits.test, seed=SEED), []
-    for i in range(tasks + 1):
-        support = source.task(i).support
-        before = time.process_time()
-        learner.adapt(support)
-        times.append(time.process_time() - before)
-    return statistics.median(times[1:])
 
 
 def rising(accuracies: list[float | None]) -> bool:

@@ -260,5 +260,6 @@ def fits() -> tuple[Fit, ...]:
             "support-mean": {},
             "nearest": {},
             **({"exact": {}} if name == "gaussian-process" else {}),
+            **({"mean-picture": {}} if name == "completion" else {}),
         }.items()
     )

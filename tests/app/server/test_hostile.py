@@ -342,7 +342,7 @@ def test_data_that_are_gone(run: Path, tmp_path: Path) -> None:
 def test_more_classes_than_a_head_answers(client: httpx.Client) -> None:
     answer = client.post("/classifiers", json=of([sent(drawing(c, 0)) for c in range(6)], run="maml"))
     assert answer.status_code == 413
-    assert "at most 5 ways, not 6; the learners proto-maml" in answer.json()["error"]
+    assert "at most 5 ways, not 6; proto-maml" in answer.json()["error"]
 
 
 def test_no_client_keeps_a_processor_for_minutes(client: httpx.Client) -> None:
