@@ -180,12 +180,15 @@ def overview() -> str:
     )
 
 
-def labelled(name: str) -> str:
-    """`variants.json` or `generalisation.json`: other choices of the same learners."""
+def labelled(name: str, data: str) -> str:
+    """`variants.json` or `generalisation.json`: a learner's other choices, after what is usual on this data."""
+    others = parts(name)
+    learners = dict.fromkeys(row["learner"] for row in others)
+    known = [row for row in parts("learners") if row["part"] in {f"{data}/{learner}" for learner in learners}]
     return grid(
-        parts(name),
+        [row for learner in learners for row in (*known, *others) if row["learner"] == learner],
         problem,
-        line=lambda row: f"`{row['learner']}`, {row['label'].replace('-', ' ')}",
+        line=lambda row: f"`{row['learner']}`" + f", {row['label'].replace('-', ' ')}" * bool(row["label"]),
         head=("learner", *TAKES),
         beside=spent,
     )
@@ -268,8 +271,8 @@ def which_learner() -> dict[Marks, str]:
     """Those of docs/which_learner.md."""
     tables = {
         **{f"learners {data}": learners(data) for data in ("omniglot", "quickdraw", "quickdraw-plain")},
-        "variants": labelled("variants"),
-        "generalisation": labelled("generalisation"),
+        "variants": labelled("variants", "omniglot"),
+        "generalisation": labelled("generalisation", "quickdraw"),
         "real-use": real_use(),
         **{
             f"regression {name}": regression(name)

@@ -113,7 +113,7 @@ def test_rows_become_tables(tmp_path: Path, monkeypatch) -> None:
     tables, results = results_table(), tmp_path / "results"
     monkeypatch.setattr(sys.modules["engine_tables"], "ROOT", tmp_path)
     monkeypatch.setattr(tables, "ROOT", tmp_path)
-    assert tables.rates() == tables.semi_supervised() == tables.labelled("generalisation") == ""
+    assert tables.rates() == tables.semi_supervised() == tables.labelled("generalisation", "quickdraw") == ""
     told = {"accuracy": 0.9, "ci95": 0.01}
     results.mkdir()
     seeds = [{**told, "learner": "maml", "factor": 10.0, "train_seed": seed} for seed in (0, 1)]
@@ -140,9 +140,12 @@ def test_rows_become_tables(tmp_path: Path, monkeypatch) -> None:
         {**told, **run, "accuracy": None, "split": "train", "way": 5, "shot": 1},
     ]
     write_json(results / "generalisation.json", {"results": rows})
-    assert tables.labelled("generalisation").splitlines() == [
+    usual = {**rows[0], "part": "quickdraw/maml", "label": ""}
+    write_json(results / "learners.json", {"results": [usual, {**usual, "part": "quickdraw/anil"}]})
+    assert tables.labelled("generalisation", "quickdraw").splitlines() == [
         "| learner | parameters | meta-steps | core-minutes | MB in training | 5-way 1-shot "
         "| 5-way 1-shot, classes of meta-training |",
         "| --- | --- | --- | --- | --- | --- | --- |",
+        "| `maml` | 9,000 | 800, rising | 10 | 512 | 90.0 ± 1.0 |  |",
         "| `maml`, 52 classes | 9,000 | 800, rising | 10 | 512 | 90.0 ± 1.0 | – |",
     ]
