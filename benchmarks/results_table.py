@@ -181,7 +181,7 @@ def overview() -> str:
 
 
 def labelled(name: str, data: str) -> str:
-    """`variants.json` or `generalisation.json`: a learner's other choices, after what is usual on this data."""
+    """`variants.json` or `generalisation.json`: a learner's other choices, after what is usual."""
     others = parts(name)
     learners = dict.fromkeys(row["learner"] for row in others)
     known = [row for row in parts("learners") if row["part"] in {f"{data}/{learner}" for learner in learners}]
