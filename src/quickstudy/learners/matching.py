@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.errors import UserError
 from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.similarity import Distance, similarity
@@ -48,7 +49,7 @@ class MatchingNet(EmbeddingLearner):
         temperature: what similarities are divided by; by default 0.1, of squared distances 1.
         full_context: whether embeddings also depend on the whole support set, read by an LSTM forwards and
             backwards, so that its order matters.
-        steps: K, how often a query looks at the support set where there is full context.
+        steps: K, how often a query looks at the support set where there is full context; by default 3.
 
     Example:
         >>> from quickstudy.nets import mlp
@@ -66,9 +67,12 @@ class MatchingNet(EmbeddingLearner):
         distance: Distance = "cosine",
         temperature: float | None = None,
         full_context: bool = False,
-        steps: int = 3,
+        steps: int | None = None,
     ) -> None:
         super().__init__(body)
+        if steps is not None and not full_context:
+            raise UserError("steps are looks at the support set in full context: choose full_context too")
+        steps = 3 if steps is None else steps
         at_least_one(steps=steps)
         similarity(distance, temperature)  # there is such a one
         self.distance: Distance = distance
