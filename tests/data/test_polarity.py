@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from quickstudy.data import digits, glyphs, polarity
+from quickstudy.data.polarity import sides
 
 
 def page(paper: float = 255, ink: float = 0) -> np.ndarray:
@@ -72,3 +73,15 @@ def test_colours_of_one_brightness_have_none() -> None:
     x = rng.integers(0, 255, (40, 3, 4, 4), np.uint8)
     large = [np.asarray(Image.fromarray(p.transpose(1, 2, 0)).resize((28, 28))) for p in x]
     assert polarity(np.stack(large).transpose(0, 3, 1, 2)) is None
+
+
+@given(st.integers(0, 10**6))
+def test_sides_are_each_pictures_own(seed: int) -> None:
+    """Of many pictures the same as of each alone; noise and blank ones are of no side."""
+    rng = np.random.default_rng(seed)
+    pictures = [page(250, 10), page(5, 200), page(90, 90), rng.integers(0, 256, (1, 28, 28), np.uint8)]
+    x = np.stack([pictures[i] for i in rng.integers(0, 4, 9)])
+    contrast, side = sides(x)
+    for i, picture in enumerate(x):
+        assert (contrast[i], side[i]) == tuple(part[0] for part in sides(picture[None]))
+        assert polarity(picture) == {1: "dark-on-light", -1: "light-on-dark", 0: None}[int(side[i])]

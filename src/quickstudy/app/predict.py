@@ -20,7 +20,7 @@ from quickstudy.app.options import parse
 from quickstudy.data.folder import class_folders, ignored
 from quickstudy.data.images import SUFFIXES
 from quickstudy.data.pictures import Pictures, others
-from quickstudy.data.polarity import Polarity
+from quickstudy.data.polarity import Polarity, polarity
 from quickstudy.errors import DataError, UserError
 from quickstudy.outer.load_run import load_run
 
@@ -134,7 +134,7 @@ def main(args: Sequence[str]) -> int:
         say(escape(f"careful: {asked[i]} is of another polarity than the examples, and may be misread"))
     if learner.transductive:
         say("transductive: a prediction depends on the other pictures of the same call")
-    classifier = FewShotClassifier(learner, pictures=pictures, polarity=given.polarity)
+    classifier = FewShotClassifier(learner, pictures=pictures, polarity=given.polarity or polarity(x))
     p = classifier.fit(x, labels, unlabelled=u if len(u) else None).predict_proba(q)  # [q, N]
     best = p.argmax(-1).tolist()
     if given.json:

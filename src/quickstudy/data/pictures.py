@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from quickstudy.data.arrays import examples
 from quickstudy.data.images import Color, convert, plain, read_image, square
-from quickstudy.data.polarity import Polarity, polarity
+from quickstudy.data.polarity import Polarity, polarity, sides
 from quickstudy.errors import DataError
 
 
@@ -199,4 +199,6 @@ def inverted(x: np.ndarray) -> np.ndarray:
 def others(queries: np.ndarray, examples: np.ndarray) -> list[int]:
     """The queries that are clearly of another polarity than the examples: these are easily misread."""
     kind = polarity(examples)
-    return [i for i, q in enumerate(queries) if kind is not None and polarity(q) not in (kind, None)]
+    if kind is None:
+        return []
+    return np.flatnonzero(sides(queries)[1] == (-1 if kind == "dark-on-light" else 1)).tolist()

@@ -32,17 +32,24 @@ def polarity(x: Tensor | np.ndarray) -> Polarity | None:
         >>> polarity(page)
         'dark-on-light'
     """
-    pictures = np.asarray(x).astype(np.float64)
+    contrast, side = sides(np.asarray(x))
+    side = side[contrast > 0.1 * contrast.max(initial=0)]
+    least = AGREE * max(len(side), 1)
+    if (side == 1).sum() >= least:
+        return "dark-on-light"
+    return "light-on-dark" if (side == -1).sum() >= least else None
+
+
+def sides(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each picture `[M, C, H, W]` how far its pixels leave its paper's grey at most, and 1 where it is
+    dark on light, −1 where it is light on dark, 0 where that is not clear: both `[M]`."""
+    pictures = x.astype(np.float64)
     pictures = pictures.reshape(-1, *pictures.shape[-3:]).mean(1)  # [M, H, W]
     edges = [pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]]
     paper = np.median(np.concatenate(edges, axis=1), axis=1)
     darker = paper[:, None] - pictures.reshape(len(pictures), -1)
-    contrast = np.abs(darker).max(1)
-    drawn = contrast > 0.1 * contrast.max()
-    darker, contrast = darker[drawn], contrast[drawn, None]
-    is_drawing = (np.abs(darker) < contrast / 4).mean(1) >= PAPER
-    side = (darker * np.abs(darker)).sum(1) / (darker**2).sum(1)  # 1: all darker, -1: all lighter
-    least = AGREE * max(len(side), 1)
-    if (is_drawing & (side >= ONE_WAY)).sum() >= least:
-        return "dark-on-light"
-    return "light-on-dark" if (is_drawing & (side <= -ONE_WAY)).sum() >= least else None
+    contrast = np.abs(darker).max(1, initial=0)
+    is_drawing = (contrast > 0) & ((np.abs(darker) < contrast[:, None] / 4).mean(1) >= PAPER)
+    total = np.maximum((darker**2).sum(1), np.finfo(np.float64).tiny)
+    side = (darker * np.abs(darker)).sum(1) / total  # 1: all darker, -1: all lighter
+    return contrast, np.where(is_drawing & (np.abs(side) >= ONE_WAY), np.sign(side), 0).astype(np.int64)

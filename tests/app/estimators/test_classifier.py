@@ -144,6 +144,20 @@ def test_it_works_where_scikit_learns_tools_do(run: Path, files: tuple[list[Path
     assert scores[search.best_params_["polarity"]] == pytest.approx(max(scores.values()))
 
 
+def test_queries_of_another_polarity_than_the_examples_are_told(
+    run: Path, files: tuple[list[Path], list[str]]
+) -> None:
+    x, y = files
+    grey = np.stack([np.asarray(Image.open(f).convert("L")) for f in x])
+    classifier = FewShotClassifier.from_run(run).fit(grey, y)
+    classifier.predict(grey)
+    with pytest.warns(UserWarning, match=f"2 of {len(grey)} pictures are of another polarity"):
+        classifier.predict(np.concatenate([grey[:-2], 255 - grey[-2:]]))
+    with pytest.warns(UserWarning, match="all pictures are of another polarity"):
+        classifier.predict(255 - grey)
+    classifier.set_params(polarity="dark-on-light").fit(grey, y).predict(255 - grey)  # it was said
+
+
 def test_a_pickled_one_answers_the_same(run: Path, files: tuple[list[Path], list[str]]) -> None:
     x, y = files
     classifier = FewShotClassifier.from_run(run).fit(x, y)

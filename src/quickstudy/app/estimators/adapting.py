@@ -24,7 +24,7 @@ from torch import Tensor
 from quickstudy.app.estimators.exporting import export
 from quickstudy.app.estimators.in_use import in_use
 from quickstudy.app.estimators.saving import load, save
-from quickstudy.data.pictures import Pictures, inverted
+from quickstudy.data.pictures import Pictures, inverted, others
 from quickstudy.data.polarity import Polarity
 from quickstudy.errors import RunError, UserError
 from quickstudy.learners import Learner, Predictor
@@ -248,6 +248,17 @@ class FewShotEstimator(ABC, BaseEstimator):
         """What the predictor says of examples, by `ask`, float64 `[n, …]`."""
         predictor = self.predictor_
         x = self._read(X, reset=False)
+        if (
+            self.pictures is not None
+            and self.polarity is None
+            and (odd := others(x.numpy(), self._x.numpy()))
+        ):
+            which = "all" if len(odd) == len(x) else f"{len(odd)} of {len(x)}"
+            warnings.warn(
+                f"{which} pictures are of another polarity than those fitted, dark on light or the reverse, "
+                "and may be misread",
+                stacklevel=4,
+            )
         with torch.no_grad():
             parts = x.split(max(1, len(x)) if predictor.transductive else AT_ONCE)
             return torch.cat([ask(predictor, part) for part in parts]).cpu().double().numpy()

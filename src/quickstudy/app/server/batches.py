@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -74,7 +75,8 @@ class Batches:
 
 def answer(classifier: FewShotClassifier, pictures: list[Image.Image]) -> Answer:
     """Probabilities `[n, N]`, and the labels of these."""
-    return classifier.predict_proba(pictures), [str(label) for label in classifier.classes_]
+    with warnings.catch_warnings(action="ignore"):  # of polarity: there is nobody to read it
+        return classifier.predict_proba(pictures), [str(label) for label in classifier.classes_]
 
 
 def finite(found: Answer) -> Answer:
