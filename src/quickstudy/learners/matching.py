@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.errors import UserError
 from quickstudy.learners.calling import width
 from quickstudy.learners.embedding import EmbeddingLearner
 from quickstudy.learners.similarity import Distance, similarity
@@ -49,7 +48,7 @@ class MatchingNet(EmbeddingLearner):
         temperature: what similarities are divided by; by default 0.1, of squared distances 1.
         full_context: whether embeddings also depend on the whole support set, read by an LSTM forwards and
             backwards, so that its order matters.
-        steps: K, how often a query looks at the support set where there is full context; by default 3.
+        steps: K, how often a query looks at the support set where there is full context.
 
     Example:
         >>> from quickstudy.nets import mlp
@@ -67,12 +66,9 @@ class MatchingNet(EmbeddingLearner):
         distance: Distance = "cosine",
         temperature: float | None = None,
         full_context: bool = False,
-        steps: int | None = None,
+        steps: int = 3,
     ) -> None:
         super().__init__(body)
-        if steps is not None and not full_context:
-            raise UserError("steps are looks at the support set in full context: choose full_context too")
-        steps = 3 if steps is None else steps
         at_least_one(steps=steps)
         similarity(distance, temperature)  # there is such a one
         self.distance: Distance = distance
